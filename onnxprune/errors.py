@@ -1,0 +1,39 @@
+"""The exceptions of onnxprune: each says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class OnnxPruneError(Exception):
+    """Base of every error that onnxprune raises on purpose."""
+
+
+class ModelError(OnnxPruneError):
+    """A file that is not ONNX, is truncated, fails the checker, or lacks its weights."""
+
+
+class ShapeError(OnnxPruneError):
+    """The shapes of a graph cannot be found for the given input shapes."""
+
+
+class RegistryError(OnnxPruneError):
+    """Two operators claim the same type, domain and opset."""
+
+
+class PlanError(OnnxPruneError):
+    """A plan that does not fit its model: other tensors, coupled positions left behind, an emptied axis."""
+
+
+class BudgetError(OnnxPruneError):
+    """A budget that cannot be met; the message names the smallest reachable value and what stands in the way."""
+
+
+class PassError(OnnxPruneError):
+    """A pass broke its postcondition, or a pass of that name does not exist."""
+
+
+class VerificationError(OnnxPruneError):
+    """The pruned model does not equal the masked original, or onnxruntime does not run it."""
+
+
+class UsageError(OnnxPruneError):
+    """An argument outside what the function takes."""
