@@ -86,6 +86,10 @@ def _restore(
     merge_edited: Callable[[Any, Any, Any], None] | None = None,
 ) -> None:
     """In a repeated field, take items that were not edited from the original; merge the others."""
+    if list(merged) == list(base):
+        del merged[:]
+        merged.extend(original)
+        return
     base_items = {key(item): item for item in base}
     original_items = {key(item): item for item in original}
     for item in merged:
@@ -96,6 +100,10 @@ def _restore(
             item.CopyFrom(source)
         elif merge_edited is not None:
             merge_edited(item, before, source)
+    present = {key(item) for item in merged}
+    merged.extend(
+        item for name, item in original_items.items() if name not in base_items and name not in present
+    )
 
 
 def _keep_order(merged: GraphProto, original: GraphProto, name: str) -> None:

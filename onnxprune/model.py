@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -132,7 +132,7 @@ class Model:
             draft.weights[tensor.name] = (
                 old if old is not None and same else Weight.from_proto(tensor, ExternalFiles(self._folder))
             )
-        draft.list_inputs()
+        draft.list_inputs(name for name in draft.weights if name not in self.weights)
         return draft.finish()
 
     @property
@@ -189,12 +189,12 @@ class Draft:
         self.list_inputs((weight.name,))
         return weight
 
-    def list_inputs(self, names: tuple[str, ...] | None = None) -> None:
-        """List weights (all by default) as graph inputs where the IR version (3 or less) asks for it."""
+    def list_inputs(self, names: Iterable[str]) -> None:
+        """List weights as graph inputs where the IR version (3 or less) asks for it."""
         if self.skeleton.ir_version >= _FIRST_IR_WITH_CONSTANT_INITIALIZERS:
             return
         listed = {value.name for value in self.graph.input}
-        for name in self.weights if names is None else names:
+        for name in names:
             if name not in listed:
                 weight = self.weights[name]
                 self.graph.input.append(helper.make_tensor_value_info(name, weight.elem_type, weight.shape))

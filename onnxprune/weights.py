@@ -106,7 +106,7 @@ class Weight:
         Raises:
             ModelError: the tensor holds fewer or more values than its shape says, or its type is unknown.
         """
-        array = self.storage.array(self.header).view()
+        array: Array = self.storage.array(self.header).view()
         array.flags.writeable = False
         return array
 
@@ -115,7 +115,7 @@ class Weight:
 
         The array is not copied: do not write to it afterwards.
         """
-        elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+        elem_type = helper.np_dtype_to_tensor_dtype(array.dtype.newbyteorder("="))
         header = TensorProto()
         header.CopyFrom(self.header)
         header.ClearField("dims")
@@ -320,7 +320,7 @@ class _Serialized:
         if self.raw is not None:
             return _decode(self.raw, header)
         message = TensorProto()
-        message.ParseFromString(self.encoded)
+        message.ParseFromString(bytes(self.encoded))
         return _typed_values(message)
 
     def chunks(self, header: TensorProto) -> Iterator[Buffer]:
@@ -414,4 +414,4 @@ def _little_endian(array: Array, elem_type: int) -> Buffer:
     if elem_type in _BITS:
         return numpy_helper.from_array(array).raw_data
     ordered = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-    return memoryview(ordered.reshape(-1).view(np.uint8))
+    return ordered.reshape(-1).view(np.uint8).data
