@@ -1,4 +1,4 @@
-"""What is known of each reference model, in ``index.json``, and how it is measured."""
+"""What is known of each reference model, in ``index.json`` and ``README.md``, and how it is measured."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from models.data import Split
+from models.data import SAMPLE_FILE, Split
 from models.tasks import Floats, Layout, Task, with_channel
 
 FOLDER = Path(__file__).parent
 INDEX_FILE = FOLDER / "index.json"
+README_FILE = FOLDER / "README.md"
 _BATCH = 500
+_TABLE_START = "<!-- table: written by the builders -->"
+_TABLE_END = "<!-- end of table -->"
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,33 @@ def measure(
     )
 
 
-def load_index(file: Path = INDEX_FILE) -> list[Entry]:
+def load_index() -> list[Entry]:
     """The entries of the index, empty where there is none yet."""
-    if not file.exists():
+    if not INDEX_FILE.exists():
         return []
-    return [Entry(**entry) for entry in json.loads(file.read_text())["models"]]
+    return [Entry(**entry) for entry in json.loads(INDEX_FILE.read_text())["models"]]
 
 
-def update_index(entries: list[Entry], file: Path = INDEX_FILE) -> None:
-    """Put new entries in place of those of the same files; entries are sorted by file."""
-    merged = {entry.file: entry for entry in [*load_index(file), *entries]}
-    listed = [asdict(merged[name]) for name in sorted(merged)]
-    document = {"sample": "fashion_sample.npz", "models": listed}
-    file.write_text(json.dumps(document, indent=2) + "\n")
+def update_index(entries: list[Entry]) -> None:
+    """Put new entries in place of those of the same files, in the index and in the table of the README."""
+    merged = {entry.file: entry for entry in [*load_index(), *entries]}
+    listed = [merged[name] for name in sorted(merged)]
+    document = {"sample": SAMPLE_FILE.name, "models": [asdict(entry) for entry in listed]}
+    INDEX_FILE.write_text(json.dumps(document, indent=2) + "\n")
+    before, _, rest = README_FILE.read_text().partition(_TABLE_START)
+    _, _, after = rest.partition(_TABLE_END)
+    README_FILE.write_text(before + _TABLE_START + _table(listed) + _TABLE_END + after)
+
+
+def _table(entries: list[Entry]) -> str:
+    rows = [
+        "| file | network | exporter | opset | input | batch | params | kB | metric | test split | sample |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    rows += [
+        f"| `{entry.file}` | {entry.network} | {entry.exporter} | {entry.opset} | {entry.layout} "
+        f"| {'dynamic' if entry.dynamic_batch else '1'} | {entry.params:,} | {entry.bytes / 1000:.0f} "
+        f"| {entry.metric} | {entry.test_score:.4f} | {entry.sample_score:.4f} |"
+        for entry in entries
+    ]
+    return "\n" + "\n".join(rows) + "\n"
