@@ -1,0 +1,1 @@
+"""Tests of onnxprune; they mirror its packages."""

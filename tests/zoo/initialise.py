@@ -1,0 +1,93 @@
+"""Random but well-scaled weights for PyTorch networks that are exported for tests.
+
+A freshly built network makes a poor test: its biases are all zero and its BatchNorm statistics all alike, so
+a pruning that keeps the wrong positions of such a vector goes unnoticed. `initialise` gives every position a
+value of its own and keeps activations at a size at which the outputs still depend on the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def initialise(model: nn.Module, example: torch.Tensor, seed: int = 0) -> nn.Module:
+    """Fill what the constructor left constant, calibrate BatchNorm on noise, and return `model` in eval mode.
+
+    `example` has the shape of one input batch; only its shape and type are used. The draw depends on `seed`
+    alone.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            _fill(name, parameter, generator)
+        _calibrate(model, example, generator)
+    return model.eval()
+
+
+def _fill(name: str, parameter: torch.Tensor, generator: torch.Generator) -> None:
+    """Redraw a parameter that is a bias or holds one value everywhere (scales, position tables)."""
+    if not parameter.is_floating_point() or parameter.numel() == 0:
+        return
+    is_bias = parameter.dim() == 1 and name.endswith("bias")
+    if is_bias:
+        parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    elif parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
+        if parameter.dim() == 1 and name.endswith("weight"):  # the scale of a normaliser
+            parameter.copy_(0.6 + 0.8 * torch.rand(parameter.shape, generator=generator))
+        elif name.rsplit(".", 1)[-1].startswith(("gamma", "layer_scale", "ls", "scale")):
+            parameter.copy_(0.1 + 0.4 * torch.rand(parameter.shape, generator=generator))
+        else:
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def _calibrate(model: nn.Module, example: torch.Tensor, generator: torch.Generator) -> None:
+    """Set running statistics from noise, layer by layer, then blur them so that no BatchNorm is neutral.
+
+    The network stays in eval mode: each BatchNorm measures its input just before it is used, so dropout,
+    stochastic depth and auxiliary heads need no care.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BATCH_NORMS)]
+
+    def measure(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(module, _BATCH_NORMS)
+        mean_buffer, var_buffer = module.running_mean, module.running_var
+        if mean_buffer is None or var_buffer is None:
+            return
+        value = inputs[0]
+        axes = [axis for axis in range(value.dim()) if axis != 1]
+        # One spread for all channels: dividing an almost constant channel by its own would blow up noise.
+        spread = value.var(dim=axes, unbiased=False).mean().clamp_min(1e-4)
+        offset = 0.2 * torch.randn(mean_buffer.shape, generator=generator)
+        factor = 0.7 + 0.7 * torch.rand(var_buffer.shape, generator=generator)
+        mean_buffer.copy_(value.mean(dim=axes) + spread.sqrt() * offset)
+        var_buffer.copy_(spread * factor)
+
+    model.eval()
+    hooks = [module.register_forward_pre_hook(measure) for module in norms]
+    try:
+        model(torch.randn(example.shape, generator=generator))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def sensitivity(model: Callable[[torch.Tensor], object], example: torch.Tensor) -> float:
+    """The largest difference between the outputs for two noise inputs, relative to their size."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        first = _tensors(model(torch.randn(example.shape, generator=generator)))
+        second = _tensors(model(torch.randn(example.shape, generator=generator)))
+    size = max(float(a.abs().max()) for a in first)
+    return max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True)) / max(size, 1e-30)
+
+
+def _tensors(value: object) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value.float()]
+    assert isinstance(value, (list, tuple)), "export_zoo wraps networks that return dictionaries"
+    return [tensor for item in value for tensor in _tensors(item)]
