@@ -14,9 +14,14 @@ CLASSES = 10
 SHAPE = (28, 28, 1)
 
 
+def _batch_norm() -> Any:
+    # Keras' default of 0.99 takes longer to forget the initial statistics than some of these networks train.
+    return layers.BatchNormalization(momentum=0.9)
+
+
 def _conv_bn(x: Any, filters: int, kernel: int = 3, stride: int = 1) -> Any:
     x = layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False)(x)
-    return layers.BatchNormalization()(x)
+    return _batch_norm()(x)
 
 
 def _squeeze_excite(x: Any, squeezed: int) -> Any:
@@ -35,7 +40,7 @@ def _inverted_residual(x: Any, filters: int, expansion: int, stride: int) -> Any
         y = layers.ZeroPadding2D(((0, 1), (0, 1)))(y)
     padding = "valid" if stride == 2 else "same"
     y = layers.DepthwiseConv2D(3, stride, padding=padding, use_bias=False)(y)
-    y = layers.ReLU(max_value=6.0)(layers.BatchNormalization()(y))
+    y = layers.ReLU(max_value=6.0)(_batch_norm()(y))
     y = _conv_bn(_squeeze_excite(y, inputs), filters, 1)
     return layers.Add()([x, y]) if stride == 1 and inputs == filters else y
 
