@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar, cast
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from onnx import GraphProto, ModelProto, helper
 
@@ -23,6 +23,7 @@ from onnxprune.weights import Array, ExternalFiles, Weight, copy_fields
 
 Source: TypeAlias = "str | os.PathLike[str] | ModelProto"
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=Message)
 
 _GRAPH = ModelProto.DESCRIPTOR.fields_by_name["graph"].number
 _INITIALIZER = GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
@@ -89,10 +90,20 @@ class Model:
             self._derived[compute] = compute(self)
         return cast(_T, self._derived[compute])
 
-    def edit(self) -> Draft:
-        """A mutable copy that shares the weights."""
+    def edit(self, without_nodes: Collection[int] = ()) -> Draft:
+        """A mutable copy that shares the weights.
+
+        Args:
+            without_nodes: indices of nodes of the main graph to leave out.
+        """
         skeleton = ModelProto()
-        skeleton.CopyFrom(self.skeleton)
+        if without_nodes:
+            _copy_but("graph", self.skeleton, skeleton)
+            _copy_but("node", self.graph, skeleton.graph)
+            kept = (node for index, node in enumerate(self.graph.node) if index not in without_nodes)
+            skeleton.graph.node.extend(kept)
+        else:
+            skeleton.CopyFrom(self.skeleton)
         return Draft(skeleton, dict(self.weights), self.path, self.sources)
 
     def save(self, path: str | os.PathLike[str], *, overwrite_input: bool = False) -> None:
@@ -123,21 +134,14 @@ class Model:
         graph and nodes, the text of functions that were not touched. Weights that are equal stay shared.
         """
         proto = _surgeon.merge(self.to_proto(), graph)
-        draft = Draft(ModelProto(), {}, self.path, self.sources)
-        copy_fields(proto, draft.skeleton, skip={"graph"})
-        copy_fields(proto.graph, draft.skeleton.graph, skip={"initializer"})
-        for tensor in proto.graph.initializer:
-            old = self.weights.get(tensor.name)
-            same = old is not None and old.to_proto() == tensor
-            draft.weights[tensor.name] = (
-                old if old is not None and same else Weight.from_proto(tensor, ExternalFiles(self._folder))
-            )
+        merged = _from_proto(proto)
+        draft = Draft(merged.skeleton, dict(merged.weights), self.path, self.sources)
+        for name, weight in merged.weights.items():
+            old = self.weights.get(name)
+            if old is not None and old.to_proto() == weight.to_proto():
+                draft.weights[name] = old
         draft.list_inputs(name for name in draft.weights if name not in self.weights)
         return draft.finish()
-
-    @property
-    def _folder(self) -> Path:
-        return self.path.parent if self.path is not None else Path()
 
 
 @dataclass(eq=False)
@@ -228,21 +232,28 @@ def load(source: Source) -> Model:
 def _from_proto(proto: ModelProto) -> Model:
     if not proto.HasField("graph"):
         raise ModelError("the ModelProto holds no graph; pass a complete model")
-    if len(UnknownFieldSet(proto)) or len(UnknownFieldSet(proto.graph)):
-        # Fields of a newer onnx cannot be copied one by one, only with the whole message.
-        return _from_buffer(memoryview(proto.SerializeToString()), None)
     skeleton = ModelProto()
-    copy_fields(proto, skeleton, skip={"graph"})
-    skeleton.graph.SetInParent()
-    copy_fields(proto.graph, skeleton.graph, skip={"initializer"})
-    external = ExternalFiles(Path())
+    _copy_but("graph", proto, skeleton)
+    _copy_but("initializer", proto.graph, skeleton.graph)
+    external = ExternalFiles()
     weights = [Weight.from_proto(tensor, external) for tensor in proto.graph.initializer]
     return _model(skeleton, weights, None)
 
 
-def _from_buffer(buffer: memoryview, path: Path | None) -> Model:
+def _copy_but(left_out: str, source: _M, target: _M) -> None:
+    """Copy a message without one of its fields, which may be large."""
+    target.SetInParent()
+    if len(UnknownFieldSet(source)):
+        # Fields of a newer onnx cannot be copied one by one, only with the whole message.
+        target.CopyFrom(source)
+        target.ClearField(left_out)
+    else:
+        copy_fields(source, target, skip={left_out})
+
+
+def _from_buffer(buffer: memoryview, path: Path) -> Model:
     """Split a serialised model into skeleton and weights."""
-    external = ExternalFiles(path.parent if path is not None else Path())
+    external = ExternalFiles(path.parent)
     head: list[memoryview] = []
     graph: list[memoryview] = []
     weights: list[Weight] = []

@@ -210,7 +210,7 @@ class ExternalFiles:
         folder: the folder of the model file, which the locations are relative to.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path = Path()) -> None:
         self._folder = folder
         self._files: dict[str, _ExternalFile] = {}
 

@@ -1,0 +1,131 @@
+"""Who makes and who reads each tensor of a model's main graph; computed once per model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from onnx import GraphProto, NodeProto
+
+from onnxprune.model import Model
+
+STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+_CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+
+
+@dataclass(frozen=True)
+class NodeWiring:
+    """The names at one node.
+
+    Attributes:
+        op_type: the operator, or None when it is not of the standard domain.
+        inputs: operand names; "" where an optional one is left out.
+        outputs: result names; "" where an optional one is left out.
+        captured: tensors that the node's bodies (If, Loop, Scan) read from around them.
+    """
+
+    op_type: str | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    captured: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every tensor that the node needs."""
+        return self.inputs + self.captured
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The names of the main graph.
+
+    Attributes:
+        nodes: in the graph's order, which is topological.
+        slots: tensor name -> the (node index, input number) pairs that read it.
+        captured: tensors that some body reads from around it.
+        kinds: standard operator -> node indices.
+        outputs: the graph's outputs.
+        inputs: the graph's inputs, weights that are listed there included.
+        elsewhere: tensors that quantisation annotations and training graphs refer to.
+    """
+
+    nodes: tuple[NodeWiring, ...]
+    slots: dict[str, list[tuple[int, int]]]
+    captured: frozenset[str]
+    kinds: dict[str, list[int]]
+    outputs: frozenset[str]
+    inputs: frozenset[str]
+    elsewhere: frozenset[str]
+
+    def is_fixed(self, name: str) -> bool:
+        """Whether something other than a main-graph node's input refers to the tensor by name."""
+        return name in self.outputs or name in self.captured or name in self.elsewhere
+
+
+def wiring(model: Model) -> Wiring:
+    """The wiring of a model."""
+    return model.derived(_wire)
+
+
+def _wire(model: Model) -> Wiring:
+    graph = model.graph
+    nodes = tuple(_node_wiring(node) for node in graph.node)
+    slots: dict[str, list[tuple[int, int]]] = {}
+    kinds: dict[str, list[int]] = {}
+    for index, node in enumerate(nodes):
+        for number, name in enumerate(node.inputs):
+            slots.setdefault(name, []).append((index, number))
+        if node.op_type is not None:
+            kinds.setdefault(node.op_type, []).append(index)
+    slots.pop("", None)
+    return Wiring(
+        nodes,
+        slots,
+        frozenset(name for node in nodes for name in node.captured),
+        kinds,
+        frozenset(value.name for value in graph.output),
+        frozenset(value.name for value in graph.input),
+        frozenset(_names_elsewhere(model)),
+    )
+
+
+def _node_wiring(node: NodeProto) -> NodeWiring:
+    op_type, standard = node.op_type, node.domain in STANDARD_DOMAINS
+    # Only these have bodies, as may operators of other domains; looking at every attribute would take long.
+    captured = () if standard and op_type not in _CONTROL_FLOW else tuple(captured_names(node))
+    return NodeWiring(op_type if standard else None, tuple(node.input), tuple(node.output), captured)
+
+
+def bodies(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs inside a node."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def captured_names(node: NodeProto) -> Iterable[str]:
+    """The tensors that a node's bodies read from around them, each once, in order of appearance."""
+    names: dict[str, None] = {}
+    for body in bodies(node):
+        own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
+        own.update(tensor.values.name for tensor in body.sparse_initializer)
+        own.add("")
+        for inner in body.node:
+            names.update((name, None) for name in (*inner.input, *captured_names(inner)) if name not in own)
+            own.update(inner.output)
+        names.update((value.name, None) for value in body.output if value.name not in own)
+    return names
+
+
+def _names_elsewhere(model: Model) -> Iterator[str]:
+    for annotation in model.graph.quantization_annotation:
+        yield annotation.tensor_name
+        yield from (entry.value for entry in annotation.quant_parameter_tensor_names)
+    for training in model.skeleton.training_info:
+        for bindings in (training.initialization_binding, training.update_binding):
+            yield from (entry.key for entry in bindings)
+        for graph in (training.initialization, training.algorithm):
+            for node in graph.node:
+                yield from node.input
+                yield from captured_names(node)

@@ -1,0 +1,60 @@
+"""Turn Constant nodes into initialisers."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import AttributeProto, NodeProto, TensorProto
+
+from onnxprune.model import Model
+from onnxprune.passes._wiring import wiring
+from onnxprune.passes.base import Pass, PassResult
+from onnxprune.weights import ExternalFiles, Weight
+
+
+class ConstantsToInitializers(Pass):
+    """Turn Constant nodes into initialisers.
+
+    Paddle's exporter writes every weight as a Constant node. Strings, sparse values, constants inside
+    bodies of control flow and those that are graph outputs stay.
+    """
+
+    name = "constants_to_initializers"
+
+    def run(self, model: Model) -> PassResult:
+        """Move the values of every Constant node of the main graph to the weights."""
+        names = wiring(model)
+        found: dict[int, Weight] = {}
+        for index in names.kinds.get("Constant", ()):
+            if names.nodes[index].outputs[0] not in names.outputs:
+                weight = _value(model.graph.node[index])
+                if weight is not None:
+                    found[index] = weight
+        if not found:
+            return PassResult(model, modified=False)
+        draft = model.edit(without_nodes=found)
+        for weight in found.values():
+            draft.add(weight)
+        return PassResult(draft.finish(), modified=True)
+
+
+def _value(node: NodeProto) -> Weight | None:
+    """The value of a Constant node as a weight of its output's name; None for what stays a node."""
+    output = node.output[0]
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            return None
+        if attribute.name == "value" and attribute.type == AttributeProto.TENSOR:
+            tensor = attribute.t
+            if tensor.data_type == TensorProto.STRING or tensor.data_location == TensorProto.EXTERNAL:
+                return None
+            weight = Weight.from_proto(tensor, ExternalFiles())
+            return weight if weight.name == output else weight.renamed(output)
+        if attribute.name == "value_float":
+            return Weight.from_array(output, np.array(attribute.f, np.float32))
+        if attribute.name == "value_floats":
+            return Weight.from_array(output, np.array(attribute.floats, np.float32))
+        if attribute.name == "value_int":
+            return Weight.from_array(output, np.array(attribute.i, np.int64))
+        if attribute.name == "value_ints":
+            return Weight.from_array(output, np.array(attribute.ints, np.int64))
+    return None

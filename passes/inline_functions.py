@@ -1,0 +1,47 @@
+"""Inline the functions that a model defines."""
+
+from __future__ import annotations
+
+from onnx import ModelProto, inliner
+
+from onnxprune.errors import PassError
+from onnxprune.model import Draft, Model
+from onnxprune.passes._wiring import STANDARD_DOMAINS
+from onnxprune.passes.base import Pass, PassResult
+
+
+class InlineFunctions(Pass):
+    """Replace calls of the model's own functions by the nodes in them.
+
+    Exporters that keep the structure of a program (PyTorch's dynamo, onnxscript) write modules and composed
+    operators as functions. Functions of another opset are converted to the model's.
+    """
+
+    name = "inline_functions"
+
+    def run(self, model: Model) -> PassResult:
+        """Inline every function, at every depth, bodies of control flow included."""
+        if not model.skeleton.functions:
+            return PassResult(model, modified=False)
+        proto = ModelProto()
+        proto.CopyFrom(model.skeleton)
+        # The inliner must know the weights' names, to avoid them; it does not need the values.
+        proto.graph.initializer.extend(weight.header for weight in model.weights.values())
+        try:
+            inlined = inliner.inline_local_functions(proto, convert_version=True)
+        except Exception as error:
+            raise PassError(f"the functions of the model cannot be inlined: {error}") from error
+        del inlined.graph.initializer[:]
+        _import_domains(inlined, model)
+        draft = Draft(inlined, dict(model.weights), model.path, model.sources)
+        return PassResult(draft.finish(), modified=True)
+
+
+def _import_domains(inlined: ModelProto, model: Model) -> None:
+    """Import the operator sets that only functions imported; the inliner leaves them out."""
+    known = {entry.domain for entry in inlined.opset_import} | STANDARD_DOMAINS
+    for function in model.skeleton.functions:
+        for entry in function.opset_import:
+            if entry.domain not in known:
+                known.add(entry.domain)
+                inlined.opset_import.append(entry)

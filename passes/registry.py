@@ -1,0 +1,77 @@
+"""Finding passes by name: those of this package, and those that other packages offer."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+
+import onnxprune.passes
+from onnxprune.errors import PassError
+from onnxprune.passes.base import Pass
+
+ENTRY_POINTS = "onnxprune.passes"
+"""The entry-point group in which other packages list their passes (any name = "module:PassClass")."""
+
+
+def available_passes() -> Mapping[str, type[Pass]]:
+    """Every pass by name, sorted.
+
+    Raises:
+        PassError: two passes have one name, or another package's pass cannot be loaded.
+    """
+    found: dict[str, type[Pass]] = {}
+    for cls in (*_own_passes(), *map(_load, entry_points(group=ENTRY_POINTS))):
+        if found.setdefault(cls.name, cls) is not cls:
+            first = found[cls.name]
+            raise PassError(
+                f"two passes are named {cls.name!r}: {first.__module__}.{first.__qualname__} and "
+                f"{cls.__module__}.{cls.__qualname__}; rename one, or uninstall its package"
+            )
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def make_passes(names: Iterable[str]) -> list[Pass]:
+    """Passes by name, in the order given.
+
+    Raises:
+        PassError: there is no pass of that name.
+    """
+    available = available_passes()
+    passes = []
+    for name in names:
+        if name not in available:
+            close = difflib.get_close_matches(name, available, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(available)}"
+            raise PassError(f"there is no pass {name!r}; {hint}")
+        passes.append(available[name]())
+    return passes
+
+
+def _own_passes() -> Iterator[type[Pass]]:
+    """The passes of this package: every concrete one that a module defines."""
+    for module_info in pkgutil.iter_modules(onnxprune.passes.__path__):
+        if not module_info.name.startswith("_"):
+            module = importlib.import_module(f"{onnxprune.passes.__name__}.{module_info.name}")
+            for _, cls in inspect.getmembers(module, inspect.isclass):
+                if (
+                    cls.__module__ == module.__name__
+                    and issubclass(cls, Pass)
+                    and not inspect.isabstract(cls)
+                ):
+                    yield cls
+
+
+def _load(entry: EntryPoint) -> type[Pass]:
+    where = f"entry point {entry.name!r} = {entry.value!r} of group {ENTRY_POINTS}"
+    try:
+        cls = entry.load()
+    except Exception as error:
+        raise PassError(f"{where} cannot be loaded ({error}); mend or uninstall its package") from error
+    if not (inspect.isclass(cls) and issubclass(cls, Pass)) or inspect.isabstract(cls):
+        raise PassError(f"{where} is not a concrete subclass of onnxprune.passes.Pass; mend its package")
+    return cls
