@@ -158,7 +158,8 @@ def _export(name: str, exporter: str, options: argparse.Namespace) -> dict[str, 
     if not options.untrained:
         initialise(model, example, seed=0)
     path = target(options.out, exporter, options.family, name)
-    wish = ExportOptions(exporter, options.opset, options.dynamic, options.keep_batchnorm)
+    dynamic = ((0, "batch"),) if options.dynamic else ()
+    wish = ExportOptions(exporter, options.opset, dynamic, options.keep_batchnorm)
     export_module(model, example, path, wish)
     return {
         "parameters": count,

@@ -16,14 +16,14 @@ TORCHSCRIPT_OPSET = 17
 class ExportOptions:
     """What an exporter is asked for.
 
-    `opset` None means the exporter's usual one. `dynamic` makes the batch size symbolic. `keep_batchnorm`
-    leaves BatchNormalization nodes in place, where the exporters by default fold them into the convolution
-    before.
+    `opset` None means the exporter's usual one. `dynamic` names the input's symbolic axes: (axis, name)
+    pairs. `keep_batchnorm` leaves BatchNormalization nodes in place, where the exporters by default fold them
+    into the convolution before.
     """
 
     exporter: str = "torchscript"
     opset: int | None = None
-    dynamic: bool = False
+    dynamic: tuple[tuple[int, str], ...] = ()
     keep_batchnorm: bool = False
 
 
@@ -56,7 +56,7 @@ def _torchscript(model: nn.Module, example: torch.Tensor, path: Path, options: E
         dynamo=False,
         opset_version=options.opset or TORCHSCRIPT_OPSET,
         input_names=["input"],
-        dynamic_axes={"input": {0: "batch"}} if options.dynamic else None,
+        dynamic_axes={"input": dict(options.dynamic)} if options.dynamic else None,
         training=mode.PRESERVE if options.keep_batchnorm else mode.EVAL,
     )
 
@@ -71,7 +71,7 @@ def _dynamo(model: nn.Module, example: torch.Tensor, path: Path, options: Export
         dynamo=True,
         opset_version=options.opset,
         input_names=["input"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},) if options.dynamic else None,
+        dynamic_shapes=(dict(options.dynamic),) if options.dynamic else None,
         external_data=False,
         optimize=not options.keep_batchnorm,
         verbose=False,

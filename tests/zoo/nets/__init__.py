@@ -1,0 +1,1 @@
+"""Compact definitions of well-known networks: topology and widths of torchvision's, without torchvision."""
