@@ -6,7 +6,7 @@ from onnxprune.analysis import analyze
 from onnxprune.model import Model
 from onnxprune.ops import Registry
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.plan import Plan
+from onnxprune.plans import Plan
 from onnxprune.rewrite import ShrinkRewriter, removed_per_class
 
 

@@ -1,0 +1,85 @@
+"""onnxprune makes ONNX models smaller: complexity-driven filter pruning on the graph, with a certificate.
+
+The main functions: :func:`load`, :func:`normalize`, :func:`analyze`, :func:`plan`, :func:`apply`, :func:`verify`
+and :func:`compress`, which does it all. Names are imported on first use, so that the command line starts fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxprune.analysis import Analysis, analyze, normalize
+    from onnxprune.certificate import Certificate, verify
+    from onnxprune.compression import Compression, apply, compress
+    from onnxprune.errors import (
+        BudgetError,
+        ModelError,
+        OnnxPruneError,
+        PassError,
+        PlanError,
+        RegistryError,
+        ShapeError,
+        UsageError,
+        VerificationError,
+    )
+    from onnxprune.model import Model, load
+    from onnxprune.planning import plan
+    from onnxprune.plans import Plan
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "analysis": ("Analysis", "analyze", "normalize"),
+    "certificate": ("Certificate", "verify"),
+    "compression": ("Compression", "apply", "compress"),
+    "errors": (
+        "BudgetError",
+        "ModelError",
+        "OnnxPruneError",
+        "PassError",
+        "PlanError",
+        "RegistryError",
+        "ShapeError",
+        "UsageError",
+        "VerificationError",
+    ),
+    "model": ("Model", "load"),
+    "planning": ("plan",),
+    "plans": ("Plan",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Analysis",
+    "BudgetError",
+    "Certificate",
+    "Compression",
+    "Model",
+    "ModelError",
+    "OnnxPruneError",
+    "PassError",
+    "Plan",
+    "PlanError",
+    "RegistryError",
+    "ShapeError",
+    "UsageError",
+    "VerificationError",
+    "__version__",
+    "analyze",
+    "apply",
+    "compress",
+    "load",
+    "normalize",
+    "plan",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'onnxprune' has no attribute '{name}'")
+    value = getattr(import_module(f"onnxprune.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value

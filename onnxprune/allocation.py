@@ -1,0 +1,210 @@
+"""Allocations: how many channels go from which group.
+
+``complexity`` is our reading of arXiv 2208.12816 (known of it: layers are drawn by weighted random sampling in
+proportion to their share of the complexity): draw a layer l with probability C_l / ΣC among the layers still above
+their floor, remove one step of channels from its group, update the complexity of every layer that produces or
+consumes them, and repeat until every budget is met. ``complexity-mean`` follows the expectation of these draws,
+``uniform`` removes one ratio everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from onnxprune.cost import CostModel, Metric
+from onnxprune.coupling import Group
+from onnxprune.errors import UsageError
+from onnxprune.relations import IntArray
+
+FloatArray = NDArray[np.float64]
+
+#: One step is this share of a group's units. Finer steps change the result little and cost time.
+_STEPS_PER_GROUP = 64
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an allocation has to solve.
+
+    ``levels[g]`` are the numbers of units that may go from group g, ascending from 0; ``limits`` the budgets as
+    (metric, largest allowed total); ``groups_of_layer[l]`` the groups whose removal takes filters from layer l.
+    """
+
+    costs: CostModel
+    metric: Metric
+    groups: tuple[Group, ...]
+    levels: tuple[IntArray, ...]
+    limits: tuple[tuple[Metric, float], ...]
+    groups_of_layer: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def effect(self) -> csr_matrix:
+        """Positions that one unit of a group (column) takes from a class (row)."""
+        rows = (
+            np.concatenate([g.classes for g in self.groups]) if self.groups else np.zeros(0, dtype=np.int64)
+        )
+        data = [g.multiplicity * g.cell_count for g in self.groups]
+        columns = np.repeat(np.arange(len(self.groups)), [len(g.classes) for g in self.groups])
+        values = np.concatenate(data) if data else np.zeros(0, dtype=np.int64)
+        return csr_matrix((values, (rows, columns)), shape=(len(self.costs.full), len(self.groups)))
+
+    @cached_property
+    def units(self) -> IntArray:
+        """The units of every group."""
+        return np.array([g.units for g in self.groups], dtype=np.int64)
+
+    @cached_property
+    def most(self) -> IntArray:
+        """The largest number of units that may go from every group."""
+        return np.array([int(levels[-1]) for levels in self.levels], dtype=np.int64)
+
+    def kept(self, removed: IntArray | FloatArray) -> IntArray:
+        """Kept counts of the classes when so many units go from every group."""
+        counts: IntArray = self.costs.full - self.effect @ removed
+        return counts
+
+    def met(self, kept: IntArray) -> bool:
+        """Whether every budget holds."""
+        return all(self.costs.total(metric, kept) <= limit for metric, limit in self.limits)
+
+    def to_levels(self, removed: FloatArray) -> IntArray:
+        """The largest allowed numbers that do not exceed ``removed``."""
+        return np.array(
+            [
+                levels[np.searchsorted(levels, r, side="right") - 1]
+                for levels, r in zip(self.levels, removed, strict=True)
+            ],
+            dtype=np.int64,
+        )
+
+    def next_level(self, group: int, removed: int, by: int) -> int:
+        """The first allowed number at or above ``removed + by`` (at most the group's largest)."""
+        levels = self.levels[group]
+        return int(levels[min(int(np.searchsorted(levels, removed + by)), len(levels) - 1)])
+
+
+Allocation = Callable[[Problem, np.random.Generator], IntArray]
+"""Finds the units to remove per group; stops where nothing is left to remove, met or not."""
+
+
+def complexity(problem: Problem, rng: np.random.Generator) -> IntArray:
+    """Draw layers in proportion to their complexity; see the module's description."""
+    removed = np.zeros(len(problem.groups), dtype=np.int64)
+    kept = problem.kept(removed)
+    steps = np.maximum(1, problem.units // _STEPS_PER_GROUP)
+    open_groups = [[g for g in groups if problem.most[g] > 0] for groups in problem.groups_of_layer]
+    is_open = np.array([bool(groups) for groups in open_groups])
+    effect = problem.effect.tocsc()
+    while not problem.met(kept):
+        weights = np.cumsum(problem.costs.per_layer(problem.metric, kept) * is_open)
+        if not len(weights) or weights[-1] <= 0:
+            break
+        layer = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
+        choices = open_groups[layer]
+        group = choices[0] if len(choices) == 1 else _draw(choices, problem.units - removed, rng)
+        before = int(removed[group])
+        after = problem.next_level(group, before, int(steps[group]))
+        column = slice(effect.indptr[group], effect.indptr[group + 1])
+        classes, per_unit = effect.indices[column], effect.data[column]
+        kept[classes] -= per_unit * (after - before)
+        if problem.met(kept):
+            # The last step need not be a whole one: take the smallest that meets the budgets.
+            levels = problem.levels[group]
+            low, high = int(np.searchsorted(levels, before)) + 1, int(np.searchsorted(levels, after))
+            while low < high:
+                middle = (low + high) // 2
+                trial = kept.copy()
+                trial[classes] += per_unit * (after - levels[middle])
+                low, high = (low, middle) if problem.met(trial) else (middle + 1, high)
+            kept[classes] += per_unit * (after - levels[low])
+            after = int(levels[low])
+        removed[group] = after
+        if after == problem.most[group]:
+            open_groups = [[g for g in groups if g != group] for groups in open_groups]
+            is_open = np.array([bool(groups) for groups in open_groups])
+    return removed
+
+
+def _draw(choices: list[int], units: IntArray, rng: np.random.Generator) -> int:
+    weights = units[choices].astype(np.float64)
+    return int(rng.choice(choices, p=weights / weights.sum()))
+
+
+def complexity_mean(problem: Problem, rng: np.random.Generator) -> IntArray:
+    """Follow the expectation of ``complexity``'s draws, eight draws at a time; no randomness."""
+    share = np.zeros((len(problem.groups), len(problem.groups_of_layer)))
+    for layer, groups in enumerate(problem.groups_of_layer):
+        total = float(problem.units[list(groups)].sum()) if groups else 0.0
+        for group in groups:
+            share[group, layer] = problem.units[group] / total
+    steps = np.maximum(1.0, problem.units / _STEPS_PER_GROUP)
+    flow = np.zeros(len(problem.groups))
+    while not problem.met(problem.kept(problem.to_levels(flow))):
+        open_groups = flow < problem.most
+        weights = problem.costs.per_layer(problem.metric, problem.kept(flow))
+        rate = (share * open_groups[:, None]) @ weights * steps
+        if rate.sum() <= 0:
+            break
+        rate *= 8 * steps[open_groups].mean() / rate.sum()
+        ahead = np.minimum(flow + rate, problem.most)
+        if problem.met(problem.kept(problem.to_levels(ahead))):
+            low, high = 0.0, 1.0
+            for _ in range(30):
+                middle = (low + high) / 2
+                trial = np.minimum(flow + middle * rate, problem.most)
+                low, high = (
+                    (low, middle) if problem.met(problem.kept(problem.to_levels(trial))) else (middle, high)
+                )
+            ahead = np.minimum(flow + high * rate, problem.most)
+        flow = ahead
+    return problem.to_levels(flow)
+
+
+def uniform(problem: Problem, rng: np.random.Generator) -> IntArray:
+    """One ratio everywhere: the smallest that meets the budgets, group by group."""
+    ratio = np.concatenate(
+        [levels[1:] / max(g.units, 1) for g, levels in zip(problem.groups, problem.levels, strict=True)]
+        or [np.zeros(0)]
+    )
+    group = np.repeat(np.arange(len(problem.groups)), [len(levels) - 1 for levels in problem.levels])
+    level = np.concatenate([levels[1:] for levels in problem.levels] or [np.zeros(0, dtype=np.int64)])
+    order = np.argsort(ratio, kind="stable")
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (
+            (low, middle)
+            if problem.met(problem.kept(_applied(problem, group, level, order[:middle])))
+            else (middle + 1, high)
+        )
+    return _applied(problem, group, level, order[:low])
+
+
+def _applied(problem: Problem, group: IntArray, level: IntArray, chosen: IntArray) -> IntArray:
+    removed = np.zeros(len(problem.groups), dtype=np.int64)
+    np.maximum.at(removed, group[chosen], level[chosen])
+    return removed
+
+
+def same_share(problem: Problem, share: float) -> IntArray:
+    """That share of every group's units, rounded to what is allowed; no budget is looked at."""
+    wanted = np.floor(problem.units * share + 0.5)
+    return problem.to_levels(wanted)
+
+
+def allocation(name: str) -> Allocation:
+    """The built-in allocation of that name. Raises UsageError for an unknown one."""
+    known: dict[str, Allocation] = {
+        "complexity": complexity,
+        "complexity-mean": complexity_mean,
+        "uniform": uniform,
+    }
+    if name not in known:
+        raise UsageError(f"allocation '{name}' is not known; choose one of {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,163 @@
+"""What an operator has to say, in one place: its relations, its cost, its fix-ups and how it is masked.
+
+To support an operator, subclass :class:`Operator` in the module of its family and list it in that module's
+``OPERATORS``. Only ``relate`` is required.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.errors import RegistryError
+from onnxprune.graph import Node
+from onnxprune.relations import IntArray, Relations
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """The multiply-accumulates of one node, as a product: ``factor`` times the extents of ``axes``.
+
+    ``factor`` counts what no removal changes (kernel elements, output positions); ``axes`` are (tensor, dim)
+    pairs whose extents may shrink. ``divisor`` divides the product (the groups of a grouped convolution).
+    ``weights`` are the node's parameter tensors, ``output`` its output tensor, ``out_dim`` the channel dimension
+    of the output.
+    """
+
+    kind: str
+    factor: float
+    axes: tuple[tuple[str, int], ...]
+    weights: tuple[str, ...]
+    output: str
+    out_dim: int
+
+
+class Rewriter(Protocol):
+    """What a fix-up may ask and change while the graph is shrunk; see ``onnxprune.rewrite``."""
+
+    def kept(self, tensor: str, dim: int) -> IntArray | None:
+        """The positions that stay on an axis, in order, or None if all do."""
+
+    def extent(self, tensor: str, dim: int) -> int:
+        """The extent of an axis after shrinking."""
+
+    def set_attribute(self, node: Node, name: str, value: Any) -> None:
+        """Set an attribute of the node in the shrunk graph."""
+
+    def set_operand(self, node: Node, index: int, value: NDArray[Any]) -> None:
+        """Replace input ``index`` of the node by a constant."""
+
+    def set_elements(self, node: Node, index: int, elements: Mapping[int, int]) -> None:
+        """Set single elements of a one-dimensional integer operand, constant or computed at run time."""
+
+    def replace(self, node: Node, op_type: str, inputs: Sequence[str], attributes: Mapping[str, Any]) -> None:
+        """Replace the node by another operator with the same outputs."""
+
+    def keep_reporting(self, node: Node, shape: tuple[int, ...]) -> None:
+        """Let a Shape node of the shrunk graph give the original extents, where they are fixed."""
+
+    def add_constant(self, base: str, value: NDArray[Any]) -> str:
+        """Add an initialiser and return its name."""
+
+
+class Masker(Protocol):
+    """What an operator may do to the original so that removed positions have no effect; see ``certificate``."""
+
+    def removed(self, tensor: str, dim: int) -> IntArray | None:
+        """The positions that go from an axis, or None if none does."""
+
+    def zero(self, node: Node, index: int, dim: int) -> None:
+        """Let input ``index`` of the node read zeros at the removed positions of dimension ``dim``."""
+
+    def keep_only(self, node: Node, index: int, dim: int) -> None:
+        """Let input ``index`` of the node see only the kept positions of dimension ``dim``."""
+
+    def restore(self, node: Node, index: int, dim: int, like: tuple[str, int]) -> None:
+        """Spread output ``index``, computed on kept positions only, over its full extent again (zeros between)."""
+
+
+class Operator:
+    """One operator, or a family that behaves alike, for a range of opsets."""
+
+    types: ClassVar[tuple[str, ...]] = ()
+    domain: ClassVar[str] = ""
+    since: ClassVar[int] = 1
+    until: ClassVar[int | None] = None
+
+    def relate(self, node: Node, relations: Relations) -> None:
+        """State the relations between the axes of the node's inputs, weights and outputs."""
+        raise NotImplementedError
+
+    def cost(self, node: Node) -> Contraction | None:
+        """The node's multiply-accumulates, if it is a layer in the sense of the paper."""
+        return None
+
+    def shrink(self, node: Node, rewriter: Rewriter) -> None:
+        """Adapt attributes and constants that hold extents or positions of a shrunk axis."""
+
+    def mask(self, node: Node, masker: Masker) -> None:
+        """Make the node of the *original* blind to removed positions where it contracts or reduces over them."""
+
+
+class Registry:
+    """Operators by domain, type and opset; immutable, :meth:`extended` returns a new one."""
+
+    def __init__(self, operators: Iterable[Operator]) -> None:
+        self._operators: dict[tuple[str, str], list[Operator]] = {}
+        for operator in operators:
+            for op_type in operator.types:
+                known = self._operators.setdefault((operator.domain, op_type), [])
+                for other in known:
+                    if operator.since <= (other.until or 2**31) and other.since <= (operator.until or 2**31):
+                        where = f"{operator.domain or 'ai.onnx'}.{op_type}"
+                        raise RegistryError(
+                            f"{where} is registered twice for overlapping opsets: by {type(other).__name__} and by "
+                            f"{type(operator).__name__}; give one of them another opset range"
+                        )
+                known.append(operator)
+
+    def find(self, node: Node) -> Operator | None:
+        """The operator for a node, or None if nobody registered it."""
+        for operator in self._operators.get((node.domain, node.op_type), ()):
+            if operator.since <= node.version <= (operator.until or node.version):
+                return operator
+        return None
+
+    def extended(self, *operators: Operator) -> Registry:
+        """A registry that knows these operators too; RegistryError if one of them is known already."""
+        return Registry([*dict.fromkeys(o for known in self._operators.values() for o in known), *operators])
+
+    def supported(self) -> list[tuple[str, str, int, int | None]]:
+        """(domain, type, first opset, last opset or None) of every registered operator, sorted."""
+        return sorted(
+            (domain, op_type, o.since, o.until)
+            for (domain, op_type), known in self._operators.items()
+            for o in known
+        )
+
+
+def positions(extent: int) -> IntArray:
+    """All positions of an axis."""
+    return np.arange(extent, dtype=np.int64)
+
+
+def normalized_axis(axis: int, rank: int) -> int:
+    """An axis attribute as a number from 0 to rank - 1."""
+    return axis + rank if axis < 0 else axis
+
+
+def same_axes(relations: Relations, node: Node, source: str, target: str) -> None:
+    """*same* between two tensors of equal rank, dimension by dimension."""
+    for dim in range(len(node.shape(source))):
+        relations.equal(source, dim, target, dim)
+
+
+def broadcast_axes(relations: Relations, node: Node, source: str, target: str) -> None:
+    """*same* between an operand and a result, aligned from the last dimension as numpy broadcasts."""
+    offset = len(node.shape(target)) - len(node.shape(source))
+    for dim in range(len(node.shape(source))):
+        relations.equal(source, dim, target, dim + offset)

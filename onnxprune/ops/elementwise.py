@@ -1,0 +1,53 @@
+"""Operators that compute each element from the elements at the same place, with numpy's broadcasting."""
+
+from __future__ import annotations
+
+from onnxprune.graph import Node
+from onnxprune.ops.base import Operator, broadcast_axes, same_axes
+from onnxprune.relations import Relations
+
+
+class Unary(Operator):
+    """One tensor in, the same places out; further inputs (Clip's bounds, Dropout's ratio) are scalars."""
+
+    types = (
+        "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Bernoulli", "BitwiseNot", "Cast", "Ceil", "Celu",
+        "Clip", "Cos", "Cosh", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",
+        "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round",
+        "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh",
+        "ThresholdedRelu",
+    )  # fmt: skip
+
+    def relate(self, node: Node, relations: Relations) -> None:
+        for output in node.outputs:
+            if output:
+                same_axes(relations, node, node.inputs[0], output)
+
+
+class CastLike(Operator):
+    """Like Cast; of the second input only the element type counts."""
+
+    types = ("CastLike",)
+
+    def relate(self, node: Node, relations: Relations) -> None:
+        same_axes(relations, node, node.inputs[0], node.outputs[0])
+        for dim in range(len(node.in_shape(1))):
+            relations.free(node.inputs[1], dim)
+
+
+class Broadcasting(Operator):
+    """Any number of operands, broadcast against each other."""
+
+    types = (
+        "Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater",
+        "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub",
+        "Sum", "Where", "Xor",
+    )  # fmt: skip
+
+    def relate(self, node: Node, relations: Relations) -> None:
+        for operand in dict.fromkeys(node.inputs):
+            if operand:
+                broadcast_axes(relations, node, operand, node.outputs[0])
+
+
+OPERATORS: tuple[Operator, ...] = (Unary(), CastLike(), Broadcasting())

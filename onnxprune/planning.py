@@ -1,0 +1,311 @@
+"""From budgets to a plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from onnxprune.allocation import Problem, same_share
+from onnxprune.allocation import allocation as find_allocation
+from onnxprune.analysis import Analysis, InputShapes, ModelLike, analyze
+from onnxprune.cost import METRICS, Layer, Metric
+from onnxprune.coupling import Group
+from onnxprune.criteria import criterion as find_criterion
+from onnxprune.errors import BudgetError, UsageError
+from onnxprune.ops import Registry
+from onnxprune.plans import Plan
+from onnxprune.relations import IntArray
+
+MODES: Mapping[str, Metric] = {
+    "params": "params",
+    "pa": "params",
+    "flops": "flops",
+    "fa": "flops",
+    "memory": "memory",
+    "ma": "memory",
+}
+DEFAULT_FLOOR = 0.1
+
+
+def plan(
+    model: ModelLike | Analysis,
+    *,
+    mode: str = "flops",
+    reduce: float | None = None,
+    max_params: float | None = None,
+    max_flops: float | None = None,
+    max_memory: float | None = None,
+    channels: float | None = None,
+    allocation: str = "complexity",
+    criterion: str = "l2",
+    seed: int = 0,
+    floor: float = DEFAULT_FLOOR,
+    floors: Mapping[str, float] | None = None,
+    round_to: int = 1,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    exact_only: bool = False,
+    input_shapes: InputShapes | None = None,
+    registry: Registry | None = None,
+) -> Plan:
+    """Choose what to remove.
+
+    Args:
+        model: a Model, ModelProto or path, or an Analysis to use again.
+        mode: the complexity that layers are drawn by and that ``reduce`` counts: ``params`` (``pa``), ``flops``
+            (``fa``, multiply-accumulates) or ``memory`` (``ma``, bytes of weights and output activations).
+        reduce: the fraction of that complexity to remove, between 0 and 1.
+        max_params: largest allowed number of parameters. All given budgets must hold.
+        max_flops: largest allowed number of multiply-accumulates.
+        max_memory: largest allowed bytes of weights and output activations.
+        channels: instead of a budget, the fraction to remove from every group's channels.
+        allocation: ``complexity``, ``complexity-mean`` or ``uniform``.
+        criterion: which channels of a group go first: ``random``, ``l1`` or ``l2``.
+        seed: of the draws; equal seeds give equal plans.
+        floor: what every layer keeps at least: a fraction below 1, or a number of channels.
+        floors: the same for layers by name or glob, which goes before ``floor``.
+        round_to: keep channel counts multiples of this where channels are removed.
+        include: names or globs of the only layers that may lose filters.
+        exclude: names or globs of layers that keep all filters.
+        exact_only: leave approximate groups alone.
+        input_shapes: shapes for inputs with symbolic dimensions.
+        registry: the known operators, if not the default ones.
+
+    Raises:
+        UsageError: an argument outside its range, or no budget at all.
+        BudgetError: the budget cannot be met; the message names the smallest reachable value.
+    """
+    if not isinstance(model, Analysis):
+        model = analyze(model, input_shapes, registry=registry)
+    metric = _metric(mode)
+    absolute = {"params": max_params, "flops": max_flops, "memory": max_memory}
+    limits = _limits(model, metric, reduce, absolute, channels)
+    chooser = find_criterion(criterion)
+    allocate = find_allocation(allocation)
+    if round_to < 1:
+        raise UsageError(f"round_to must be at least 1, not {round_to}")
+    problem = _problem(
+        model, metric, limits, floor, dict(floors or {}), round_to, include, exclude, exact_only
+    )
+    rng = np.random.default_rng(seed)
+    removed = same_share(problem, channels) if channels is not None else allocate(problem, rng)
+    kept = problem.kept(removed)
+    if not problem.met(kept):
+        raise BudgetError(_unmet(model, problem))
+    scores = chooser.scores(model.coupling, rng)
+    atoms = np.concatenate(
+        [_lowest(group, int(units), scores) for group, units in zip(problem.groups, removed, strict=True)]
+        or [np.zeros(0, dtype=np.int64)]
+    )
+    settings: dict[str, Any] = {
+        "mode": metric,
+        "allocation": allocation,
+        "criterion": criterion,
+        "seed": seed,
+    }
+    given = {"reduce": reduce, "channels": channels, **{f"max_{m}": v for m, v in absolute.items()}}
+    settings.update({name: value for name, value in given.items() if value is not None})
+    if channels is not None:
+        del settings["allocation"]
+    return Plan(
+        removed=removed_by_axis(model, atoms),
+        settings=settings,
+        before=model.totals,
+        after={
+            **{m: model.costs.total(m, kept) for m in METRICS},
+            "peak_activations": model.costs.peak_activations(kept),
+        },
+    )
+
+
+def removed_by_axis(analysis: Analysis, atoms: IntArray) -> dict[str, dict[int, tuple[int, ...]]]:
+    """The positions that go when these atoms go, for every tensor and axis that carries them."""
+    coupling, axes = analysis.coupling, analysis.coupling.axes
+    per_class = coupling.removed_positions(atoms)
+    found: dict[str, dict[int, tuple[int, ...]]] = {}
+    for members, positions in zip(coupling.members, per_class, strict=True):
+        if len(positions):
+            # One tuple for all axes of a class: they are equal by construction.
+            shared = tuple(positions.tolist())
+            for axis in members:
+                tensor, dim = axes.axis(axis)
+                found.setdefault(tensor, {})[dim] = shared
+    for axis, (owner, blocks) in coupling.relative.items():
+        positions = per_class[owner]
+        if len(positions):
+            width = int(coupling.extents[owner]) // blocks
+            aligned = positions.reshape(blocks, -1) % width
+            if (aligned == aligned[0]).all():
+                tensor, dim = axes.axis(axis)
+                found.setdefault(tensor, {})[dim] = tuple(aligned[0].tolist())
+    return {
+        tensor: dict(sorted(found[tensor].items()))
+        for tensor in analysis.graph.shapes.extents
+        if tensor in found
+    }
+
+
+def _metric(mode: str) -> Metric:
+    try:
+        return MODES[mode.lower()]
+    except KeyError:
+        raise UsageError(f"mode '{mode}' is not known; choose one of {', '.join(MODES)}") from None
+
+
+def _limits(
+    analysis: Analysis,
+    metric: Metric,
+    reduce: float | None,
+    absolute: Mapping[str, float | None],
+    channels: float | None,
+) -> tuple[tuple[Metric, float], ...]:
+    for name, value in (("reduce", reduce), ("channels", channels)):
+        if value is not None and not 0 < value < 1:
+            raise UsageError(f"{name} must lie between 0 and 1, not {value}")
+    limits: list[tuple[Metric, float]] = []
+    if reduce is not None:
+        limits.append((metric, analysis.totals[metric] * (1 - reduce)))
+    for name in METRICS:
+        limit = absolute[name]
+        if limit is not None:
+            if limit <= 0:
+                raise UsageError(f"max_{name} must be positive, not {limit}")
+            limits.append((name, float(limit)))
+    if channels is not None and limits:
+        raise UsageError("give either channels, or budgets (reduce, max_params, max_flops, max_memory)")
+    if channels is None and not limits:
+        raise UsageError("give a budget: reduce, max_params, max_flops or max_memory, or channels")
+    return tuple(limits)
+
+
+def _problem(
+    analysis: Analysis,
+    metric: Metric,
+    limits: tuple[tuple[Metric, float], ...],
+    floor: float,
+    floors: Mapping[str, float],
+    round_to: int,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    exact_only: bool,
+) -> Problem:
+    coupling, layers = analysis.coupling, analysis.costs.layers
+    names = [analysis.layer_name(layer) for layer in layers]
+    for pattern in (*include, *exclude, *floors):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UsageError(f"no layer is called '{pattern}'; 'onnxprune analyze' lists the layers")
+    for value in (floor, *floors.values()):
+        if value < 0:
+            raise UsageError(f"a floor cannot be negative: {value}")
+    allowed = {group.index for group in coupling.groups if not (exact_only and group.approximate)}
+    if include:
+        allowed &= _groups_matching(analysis, layers, names, include)
+    allowed -= _groups_matching(analysis, layers, names, exclude)
+    at_least = _least_units(analysis, floor, floors, names)
+    never_empty = _never_empty(analysis)
+    levels = tuple(
+        _levels(group, max(at_least[group.index], never_empty[group.index]), round_to)
+        if group.index in allowed
+        else np.zeros(1, dtype=np.int64)
+        for group in coupling.groups
+    )
+    groups_of_layer = tuple(
+        tuple(g.index for g in analysis.groups_of(layer) if g.index in allowed) for layer in layers
+    )
+    return Problem(analysis.costs, metric, coupling.groups, levels, limits, groups_of_layer)
+
+
+def _groups_matching(
+    analysis: Analysis, layers: Sequence[Layer], names: Sequence[str], patterns: Sequence[str]
+) -> set[int]:
+    return {
+        group.index
+        for layer, name in zip(layers, names, strict=True)
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+        for group in analysis.groups_of(layer)
+    }
+
+
+def _least_units(
+    analysis: Analysis, floor: float, floors: Mapping[str, float], names: Sequence[str]
+) -> dict[int, int]:
+    """The units that the floors make every group keep; a group obeys the strictest of its layers."""
+    least = {group.index: _units(group, floor) for group in analysis.coupling.groups}
+    for layer, name in zip(analysis.costs.layers, names, strict=True):
+        for pattern, value in floors.items():
+            if fnmatchcase(name, pattern):
+                for group in analysis.groups_of(layer):
+                    least[group.index] = max(least[group.index], _units(group, value))
+    return least
+
+
+def _units(group: Group, floor: float) -> int:
+    wanted = group.units * floor if floor < 1 else math.ceil(floor / group.cell_count)
+    return min(int(wanted), group.units)
+
+
+def _never_empty(analysis: Analysis) -> dict[int, int]:
+    """One unit for the largest group of every class that nothing pinned keeps alive."""
+    coupling = analysis.coupling
+    held = np.zeros(len(coupling.members), dtype=np.int64)
+    largest: dict[int, tuple[int, int]] = {}
+    for group in coupling.groups:
+        for owner, multiplicity in zip(group.classes.tolist(), group.multiplicity.tolist(), strict=True):
+            positions = multiplicity * group.cell_count * group.units
+            held[owner] += positions
+            largest[owner] = max(largest.get(owner, (0, 0)), (positions, -group.index))
+    least = {group.index: 0 for group in coupling.groups}
+    for owner, (_, negative) in largest.items():
+        if held[owner] >= coupling.extents[owner]:
+            least[-negative] = 1
+    return least
+
+
+def _levels(group: Group, least: int, round_to: int) -> IntArray:
+    """The numbers of units that may go, so that at least ``least`` stay and counts are multiples of ``round_to``."""
+    kept = np.arange(group.units, least - 1, -1, dtype=np.int64)
+    if round_to > 1:
+        kept = kept[(kept == group.units) | (kept * group.cell_count % round_to == 0)]
+        kept = kept[(kept > 0) | (least == 0)]
+    return group.units - kept
+
+
+def _lowest(group: Group, units: int, scores: np.ndarray[Any, np.dtype[np.float64]]) -> IntArray:
+    """The atoms with the lowest scores, equally many from every cell."""
+    if units == 0:
+        return np.zeros(0, dtype=np.int64)
+    chosen = []
+    for cell in range(group.cell_count):
+        members = group.atoms[group.cells == cell]
+        order = np.argsort(scores[members], kind="stable")
+        chosen.append(members[order[:units]])
+    return np.concatenate(chosen)
+
+
+def _unmet(analysis: Analysis, problem: Problem) -> str:
+    """What can be reached at best, and what stands in the way."""
+    smallest = problem.kept(problem.most)
+    parts = []
+    for metric, limit in problem.limits:
+        reachable, total = problem.costs.total(metric, smallest), analysis.totals[metric]
+        if reachable > limit:
+            least = 1 - reachable / total if total else 0.0
+            parts.append(
+                f"{metric} cannot fall to {limit:,.0f}: the smallest reachable value is {reachable:,.0f} "
+                f"(reduce={least:.3f})"
+            )
+    left = problem.costs.per_layer(problem.metric, smallest)
+    heaviest = sorted(analysis.costs.layers, key=lambda layer: -left[layer.index])[:3]
+    ways = []
+    for layer in heaviest:
+        reasons = dict.fromkeys(pin.reason for pin in analysis.coupling.pins_on(layer.output_axis))
+        why = "; ".join(reasons) or (
+            "at its floor" if problem.groups_of_layer[layer.index] else "may not shrink"
+        )
+        ways.append(f"{analysis.layer_name(layer)} ({why})")
+    stands = f". What stands in the way: {', '.join(ways)}" if ways else ". The model has no layer to prune"
+    return "; ".join(parts) + stands + ". Ask for less, lower the floors, or allow more layers"

@@ -1,0 +1,110 @@
+"""A plan: which positions go from which axes. Pure data, readable, editable."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxprune.errors import PlanError
+
+_FORMAT = "onnxprune-plan"
+_VERSION = 1
+
+Removed = Mapping[str, Mapping[int, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Removed positions per tensor and axis of the normalised model, and how they were chosen.
+
+    ``removed`` maps tensor name → dimension → ascending positions, for weights and activations alike. A weight of a
+    grouped convolution lists its per-group dimension only where every group loses the same relative positions;
+    where they differ, the positions follow from the input channels that are listed with the input tensor.
+    ``settings`` records mode, allocation, criterion, seed and budgets; ``before`` and ``after`` the totals.
+    """
+
+    removed: Removed
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    before: Mapping[str, float] = field(default_factory=dict)
+    after: Mapping[str, float] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.removed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain data for JSON."""
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "settings": dict(self.settings),
+            "before": dict(self.before),
+            "after": dict(self.after),
+            "removed": {
+                tensor: {str(dim): list(positions) for dim, positions in axes.items()}
+                for tensor, axes in self.removed.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """The plan that :meth:`to_dict` gave. Raises PlanError if the data is not a plan."""
+        if not isinstance(data, Mapping) or data.get("format") != _FORMAT:
+            raise PlanError(
+                "this is not an onnxprune plan; write one with 'onnxprune prune --plan-out' or Plan.save"
+            )
+        if data.get("version") != _VERSION:
+            raise PlanError(
+                f"plan version {data.get('version')} is not supported; this onnxprune reads {_VERSION}"
+            )
+        try:
+            removed = {
+                str(tensor): {int(dim): _positions(tensor, dim, at) for dim, at in axes.items()}
+                for tensor, axes in data["removed"].items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PlanError(
+                f"the plan's 'removed' must map tensor names to axes to lists of positions ({error})"
+            ) from error
+        return cls(removed, data.get("settings", {}), data.get("before", {}), data.get("after", {}))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan as JSON, one axis per line."""
+        data = self.to_dict()
+        removed = data.pop("removed")
+        head = json.dumps(data, indent=2)[:-2]
+        rows = [
+            f"    {json.dumps(tensor)}: {{"
+            + ", ".join(f'"{d}": {json.dumps(p)}' for d, p in axes.items())
+            + "}"
+            for tensor, axes in removed.items()
+        ]
+        text = head + ',\n  "removed": {\n' + ",\n".join(rows) + "\n  }\n}\n"
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.partial")
+        try:
+            partial.write_text(text)
+            os.replace(partial, target)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise PlanError(f"cannot write plan {target}: {error.strerror}") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Read a plan. Raises PlanError if the file cannot be read or is no plan."""
+        try:
+            data = json.loads(Path(path).read_text())
+        except OSError as error:
+            raise PlanError(f"cannot read plan {os.fspath(path)}: {error.strerror}") from error
+        except ValueError as error:
+            raise PlanError(f"plan {os.fspath(path)} is not valid JSON: {error}") from error
+        return cls.from_dict(data)
+
+
+def _positions(tensor: str, dim: str, at: Any) -> tuple[int, ...]:
+    if not isinstance(at, list) or any(isinstance(p, bool) or not isinstance(p, int) for p in at):
+        raise ValueError(f"positions of {tensor}[{dim}] are not a list of integers")
+    return tuple(sorted(set(at)))

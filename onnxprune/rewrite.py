@@ -1,0 +1,293 @@
+"""Applying a plan: is it consistent, which slices of the weights stay, and the fix-ups of the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper
+
+from onnxprune.analysis import Analysis
+from onnxprune.errors import PlanError
+from onnxprune.graph import Node
+from onnxprune.model import Draft, Model
+from onnxprune.plans import Plan
+from onnxprune.relations import IntArray
+
+_NONE = np.zeros(0, dtype=np.int64)
+
+
+def removed_per_class(analysis: Analysis, plan: Plan) -> list[IntArray]:
+    """The removed positions of every class, after checking the plan against the model.
+
+    Raises PlanError where the plan names what the model does not have, removes pinned positions, leaves coupled
+    positions behind, or empties an axis.
+    """
+    coupling, axes = analysis.coupling, analysis.coupling.axes
+    gone = np.zeros(len(coupling.pin_of), dtype=bool)
+    for tensor, dims in plan.removed.items():
+        if tensor not in axes:
+            raise PlanError(
+                f"the plan names tensor '{tensor}', which the normalised model does not have; "
+                "was the plan made for another model?"
+            )
+        shape = analysis.graph.shapes.extents[tensor]
+        for dim, positions in dims.items():
+            where = f"{tensor}[{dim}]"
+            if not 0 <= dim < len(shape):
+                raise PlanError(
+                    f"the plan removes positions of {where}, but '{tensor}' has {len(shape)} dimensions"
+                )
+            if positions and not (min(positions) >= 0 and max(positions) < shape[dim]):
+                raise PlanError(
+                    f"the plan removes position {max(positions)} of {where}, which has {shape[dim]} positions; "
+                    "was the plan made for another model?"
+                )
+            axis = axes.id(tensor, dim)
+            owner = coupling.class_of.get(axis)
+            if owner is not None:
+                gone[coupling.class_labels(owner)[list(positions)]] = True
+            elif axis not in coupling.relative and positions:
+                raise PlanError(
+                    f"{where} cannot lose positions: no layer produces it; take it out of the plan"
+                )
+    pinned = np.flatnonzero(gone & (coupling.pin_of >= 0))
+    if len(pinned):
+        pin = coupling.pins[int(coupling.pin_of[pinned[0]])]
+        report = analysis.pin_report(pin)
+        raise PlanError(
+            f"the plan removes positions that must stay: {report.axis} {report.reason} ({report.node}); "
+            "'onnxprune explain' tells what they are coupled with"
+        )
+    per_class = coupling.removed_positions(np.flatnonzero(gone))
+    _check_complete(analysis, plan, per_class)
+    return per_class
+
+
+def _check_complete(analysis: Analysis, plan: Plan, per_class: Sequence[IntArray]) -> None:
+    coupling, axes = analysis.coupling, analysis.coupling.axes
+    for members, positions in zip(coupling.members, per_class, strict=True):
+        if not len(positions):
+            continue
+        if len(positions) == axes.extents[members[0]]:
+            raise PlanError(
+                f"the plan removes every position of {axes.axis(members[0])}; at least one has to stay"
+            )
+        wanted = tuple(positions.tolist())
+        checked: tuple[int, ...] | None = None
+        for axis in members:
+            tensor, dim = axes.axis(axis)
+            listed = plan.removed.get(tensor, {}).get(dim, ())
+            if listed is checked:
+                continue
+            if tuple(listed) != wanted:
+                missing = sorted(set(wanted) - set(listed))
+                raise PlanError(
+                    f"the plan is inconsistent: position {missing[0]} of {tensor}[{dim}] is coupled with positions "
+                    "that it removes elsewhere, but it is not in the plan; 'onnxprune explain' shows the coupling"
+                )
+            checked = listed
+    for balance in coupling.relations.balances:
+        owner = coupling.class_of.get(balance.axis)
+        if owner is None or not len(per_class[owner]):
+            continue
+        width = int(coupling.extents[owner]) // balance.blocks
+        counts = np.bincount(per_class[owner] // width, minlength=balance.blocks)
+        if (counts != counts[0]).any():
+            raise PlanError(
+                f"the plan removes {counts.min()} to {counts.max()} channels from the groups of "
+                f"{analysis.graph.nodes[balance.node]} at {axes.axis(balance.axis)}; every group has to lose equally many"
+            )
+
+
+class ShrinkRewriter:
+    """Shrinks one model: what operators' fix-ups may ask and change (see ``ops.base.Rewriter``)."""
+
+    def __init__(self, analysis: Analysis, per_class: Sequence[IntArray]) -> None:
+        self._analysis = analysis
+        self._draft: Draft = analysis.model.edit()
+        self._removed = per_class
+        self._kept: dict[int, IntArray] = {}
+        self._before: dict[int, list[NodeProto]] = {}
+        self._after: dict[int, list[NodeProto]] = {}
+
+    def run(self) -> Model:
+        """Slice the weights, let every touched node fix itself, and return the shrunk model."""
+        analysis = self._analysis
+        coupling, axes, graph = analysis.coupling, analysis.coupling.axes, analysis.graph
+        touched: set[int] = set()
+        dims: dict[str, list[int]] = {}
+        for members, positions in zip(coupling.members, self._removed, strict=True):
+            for axis in members if len(positions) else ():
+                tensor, dim = axes.axis(axis)
+                touched.update(graph.touching(tensor))
+                if tensor in analysis.model.weights:
+                    dims.setdefault(tensor, []).append(dim)
+        blocked = {axes.axis(axis).tensor: (axis, *found) for axis, found in coupling.relative.items()}
+        for name, (_, owner, _) in blocked.items():
+            if len(self._removed[owner]):
+                dims.setdefault(name, [])
+        for name, along in dims.items():
+            weight = analysis.model.weights.get(name)
+            if weight is not None:
+                array = self._sliced(name, weight.array, along, blocked.get(name))
+                self._draft.weights[name] = weight.with_array(array)
+        for index in sorted(touched):
+            node = graph.nodes[index]
+            operator = analysis.registry.find(node)
+            if operator is not None:
+                operator.shrink(node, self)
+        self._splice()
+        self._declare_inputs()
+        return self._draft.finish()
+
+    def kept(self, tensor: str, dim: int) -> IntArray | None:
+        """The positions that stay on an axis, in order, or None if all do."""
+        axis = self._analysis.coupling.axes.id(tensor, dim)
+        owner = self._analysis.coupling.class_of.get(axis)
+        if owner is None or not len(self._removed[owner]):
+            return None
+        if owner not in self._kept:
+            everything = np.arange(self._analysis.coupling.extents[owner], dtype=np.int64)
+            self._kept[owner] = np.delete(everything, self._removed[owner])
+        return self._kept[owner]
+
+    def extent(self, tensor: str, dim: int) -> int:
+        """The extent of an axis after shrinking."""
+        kept = self.kept(tensor, dim)
+        return self._analysis.graph.shapes.extents[tensor][dim] if kept is None else len(kept)
+
+    def set_attribute(self, node: Node, name: str, value: Any) -> None:
+        """Set an attribute of the node in the shrunk graph; None takes it away."""
+        proto = self._draft.graph.node[node.index]
+        for place, attribute in enumerate(proto.attribute):
+            if attribute.name == name:
+                del proto.attribute[place]
+                break
+        if value is not None:
+            proto.attribute.append(helper.make_attribute(name, value))
+
+    def set_operand(self, node: Node, index: int, value: NDArray[Any]) -> None:
+        """Replace input ``index`` of the node by a constant of the element type it had (int64 if it is new)."""
+        proto = self._draft.graph.node[node.index]
+        old = proto.input[index] if index < len(proto.input) else ""
+        elem_type = self._analysis.graph.shapes.elem_types.get(old, TensorProto.INT64)
+        value = value.astype(helper.tensor_dtype_to_np_dtype(elem_type))
+        weight = self._draft.weights.get(old)
+        if weight is not None and self._analysis.graph.consumers.get(old) == [node.index]:
+            self._draft.weights[old] = weight.with_array(value)
+            return
+        while len(proto.input) <= index:
+            proto.input.append("")
+        proto.input[index] = self.add_constant(old or f"{node.outputs[0]}_operand", value)
+
+    def set_elements(self, node: Node, index: int, elements: Mapping[int, int]) -> None:
+        """Set single elements of a one-dimensional integer operand, constant or computed at run time."""
+        name = self._draft.graph.node[node.index].input[index]
+        weight = self._draft.weights.get(name)
+        if weight is not None:
+            value = weight.array.copy()
+            value[list(elements)] = list(elements.values())
+            self.set_operand(node, index, value)
+            return
+        (length,) = self._analysis.graph.shapes.extents[node.inputs[index]]
+        fixed, nodes = self._overridden(name, f"{name}_shrunk", length, elements)
+        self._before.setdefault(node.index, []).extend(nodes)
+        self._draft.graph.node[node.index].input[index] = fixed
+
+    def replace(self, node: Node, op_type: str, inputs: Sequence[str], attributes: Mapping[str, Any]) -> None:
+        """Replace the node by another operator with the same outputs."""
+        proto = self._draft.graph.node[node.index]
+        proto.op_type = op_type
+        del proto.input[:]
+        proto.input.extend(inputs)
+        del proto.attribute[:]
+        proto.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+
+    def keep_reporting(self, node: Node, shape: tuple[int, ...]) -> None:
+        """Let a Shape node of the shrunk graph give the original extents, where they are fixed."""
+        start, end, _ = slice(node.attr("start", 0), node.attr("end")).indices(len(shape))
+        elements = {
+            dim - start: shape[dim] for dim in range(start, end) if self.kept(node.inputs[0], dim) is not None
+        }
+        if not elements or not node.has_output(0):
+            return
+        name = node.outputs[0]
+        raw = self._draft.unique_name(f"{name}_shrunk")
+        self._draft.graph.node[node.index].output[0] = raw
+        _, nodes = self._overridden(raw, name, end - start, elements)
+        self._after.setdefault(node.index, []).extend(nodes)
+
+    def add_constant(self, base: str, value: NDArray[Any]) -> str:
+        """Add an initialiser and return its name."""
+        return self._draft.add_weight(self._draft.unique_name(base), value).name
+
+    def _overridden(
+        self, name: str, result: str, length: int, elements: Mapping[int, int]
+    ) -> tuple[str, list[NodeProto]]:
+        """Nodes that compute ``name`` with some elements replaced: times 0 or 1, plus the new values.
+
+        Multiplication and addition of integers work in every opset, unlike Where and ScatterND.
+        """
+        elem_type = self._analysis.graph.shapes.elem_types.get(name, TensorProto.INT64)
+        dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+        mask, values = np.ones(length, dtype=dtype), np.zeros(length, dtype=dtype)
+        mask[list(elements)] = 0
+        values[list(elements)] = list(elements.values())
+        if result != name and result not in self._analysis.graph.producer:
+            result = self._draft.unique_name(result)
+        between = self._draft.unique_name(f"{name}_masked")
+        nodes = [
+            helper.make_node("Mul", [name, self.add_constant(f"{name}_mask", mask)], [between], name=between),
+            helper.make_node(
+                "Add", [between, self.add_constant(f"{name}_values", values)], [result], name=f"{result}_set"
+            ),
+        ]
+        return result, nodes
+
+    def _sliced(
+        self, name: str, array: NDArray[Any], along: Sequence[int], blocked: tuple[int, int, int] | None
+    ) -> NDArray[Any]:
+        if blocked is not None and len(self._removed[blocked[1]]):
+            array = self._slice_blocks(name, array, blocked[1], blocked[2])
+            along = [dim for dim in along if dim > 1]
+        for dim in sorted(along):
+            kept = self.kept(name, dim)
+            if kept is not None:
+                array = array.take(kept, axis=dim)
+        return array
+
+    def _slice_blocks(self, name: str, array: NDArray[Any], owner: int, blocks: int) -> NDArray[Any]:
+        """Rows, and per-group columns, of a grouped filter bank: each group keeps its own relative positions.
+
+        Conv (M, C/group, …) and ConvTranspose (C, M/group, …) both hold the groups one behind the other in
+        dimension 0, and count within a group in dimension 1.
+        """
+        extent = int(self._analysis.coupling.extents[owner])
+        kept_full = np.delete(np.arange(extent, dtype=np.int64), self._removed[owner])
+        relative = kept_full.reshape(blocks, -1) % (extent // blocks)
+        kept_rows = self.kept(name, 0)
+        rows = np.arange(array.shape[0]) if kept_rows is None else kept_rows
+        return array[rows[:, None], relative[rows // (array.shape[0] // blocks)]]
+
+    def _splice(self) -> None:
+        if not self._before and not self._after:
+            return
+        nodes = list(self._draft.graph.node)
+        spliced: list[NodeProto] = []
+        for index, node in enumerate(nodes):
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            spliced.extend((*self._before.get(index, ()), copy, *self._after.get(index, ())))
+        del self._draft.graph.node[:]
+        self._draft.graph.node.extend(spliced)
+
+    def _declare_inputs(self) -> None:
+        """Weights that are listed as graph inputs (IR version 3) declare their shapes there."""
+        for info in self._draft.graph.input:
+            weight = self._draft.weights.get(info.name)
+            if weight is not None:
+                info.CopyFrom(helper.make_tensor_value_info(info.name, weight.elem_type, weight.shape))

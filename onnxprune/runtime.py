@@ -1,0 +1,89 @@
+"""Running models in onnxruntime: sessions, and inputs to run them with."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from onnxprune.errors import VerificationError
+from onnxprune.model import Model
+
+Arrays = dict[str, NDArray[Any]]
+
+#: Models beyond this size are handed over as files: protobuf messages end at 2 GB.
+_LARGEST_MESSAGE = 1_000_000_000
+
+
+class Session:
+    """One model loaded in onnxruntime.
+
+    Raises VerificationError where onnxruntime refuses the model.
+    """
+
+    def __init__(self, model: Model, what: str, *, threads: int = 0) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        self._what = what
+        try:
+            if model.file_size > _LARGEST_MESSAGE or any(
+                w.source is not None for w in model.weights.values()
+            ):
+                with tempfile.TemporaryDirectory() as folder:
+                    path = Path(folder) / "model.onnx"
+                    model.save(path)
+                    self._session = ort.InferenceSession(
+                        str(path), options, providers=["CPUExecutionProvider"]
+                    )
+            else:
+                serialized = model.to_proto().SerializeToString()
+                self._session = ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise VerificationError(f"onnxruntime does not load {what}: {_first_line(error)}") from error
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the graph outputs."""
+        return [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """All outputs for these inputs. Raises VerificationError where onnxruntime fails."""
+        accepted = {i.name for i in self._session.get_inputs()}
+        try:
+            results = self._session.run(None, {k: v for k, v in inputs.items() if k in accepted})
+        except Exception as error:
+            raise VerificationError(f"onnxruntime does not run {self._what}: {_first_line(error)}") from error
+        return dict(zip(self.outputs, results, strict=True))
+
+
+def random_inputs(model: Model, shapes: Mapping[str, tuple[int, ...]], seed: int) -> Arrays:
+    """Inputs of these shapes: normally distributed floats, integers 0 and 1, or booleans."""
+    rng = np.random.default_rng(seed)
+    inputs: Arrays = {}
+    for info in model.graph.input:
+        if info.name in model.weights or info.name not in shapes:
+            continue
+        elem_type = info.type.tensor_type.elem_type
+        shape = shapes[info.name]
+        if elem_type == TensorProto.STRING:
+            inputs[info.name] = np.full(shape, "a", dtype=object)
+            continue
+        dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+        if elem_type in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16):
+            inputs[info.name] = rng.standard_normal(shape).astype(dtype)
+        else:
+            # 0 and 1 are valid as indices, masks, lengths and pixel values alike.
+            inputs[info.name] = rng.integers(0, 2, size=shape).astype(dtype)
+    return inputs
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,104 @@
+"""Values of small tensors that depend on constants and shapes only (Reshape targets, Slice bounds, indices)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from onnxprune.model import Model
+
+_MAX_ELEMENTS = 4096
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+
+
+class Values:
+    """Evaluates such tensors on demand, node by node, and remembers them."""
+
+    def __init__(self, model: Model, extents: Mapping[str, tuple[int, ...]]) -> None:
+        self._model = model
+        self._extents = extents
+        self._opsets = {o.domain: o.version for o in model.skeleton.opset_import}
+        self._producers: dict[str, onnx.NodeProto] | None = None
+        self._known: dict[str, NDArray[np.generic] | None] = {}
+
+    def value(self, tensor: str) -> NDArray[np.generic] | None:
+        """The value of ``tensor``, or None if it depends on data, is large, or cannot be evaluated."""
+        # An explicit stack: chains of shape arithmetic can be longer than Python's recursion limit.
+        stack = [tensor]
+        while stack:
+            name = stack[-1]
+            if name in self._known:
+                stack.pop()
+                continue
+            missing = self._resolve(name)
+            if missing:
+                stack.extend(missing)
+            else:
+                stack.pop()
+        return self._known[tensor]
+
+    def _producer(self, tensor: str) -> onnx.NodeProto | None:
+        if self._producers is None:
+            self._producers = {o: n for n in self._model.graph.node for o in n.output if o}
+        return self._producers.get(tensor)
+
+    def _resolve(self, name: str) -> list[str]:
+        """Decide the value of ``name``, or return the tensors that have to be decided first."""
+        weight = self._model.weights.get(name)
+        if weight is not None:
+            self._known[name] = weight.array if int(np.prod(weight.shape)) <= _MAX_ELEMENTS else None
+            return []
+        node = self._producer(name)
+        if (
+            node is None
+            or node.op_type in _RANDOM
+            or any(a.HasField("g") or a.graphs for a in node.attribute)
+        ):
+            self._known[name] = None
+            return []
+        if node.op_type == "Shape" and node.domain in ("", "ai.onnx"):
+            shape = self._extents.get(node.input[0])
+            self._known[name] = None if shape is None else _shape_value(node, shape)
+            return []
+        if node.op_type == "Size" and node.domain in ("", "ai.onnx"):
+            shape = self._extents.get(node.input[0])
+            self._known[name] = None if shape is None else np.array(int(np.prod(shape)), dtype=np.int64)
+            return []
+        extent = self._extents.get(name)
+        inputs = [i for i in node.input if i]
+        if (extent is not None and int(np.prod(extent)) > _MAX_ELEMENTS) or (
+            not inputs and node.op_type != "Constant"
+        ):
+            self._known[name] = None
+            return []
+        for operand in inputs:
+            if operand in self._known:
+                if self._known[operand] is None:
+                    self._known[name] = None
+                    return []
+            else:
+                # One operand at a time: a single unknown one settles the matter without looking at the rest.
+                return [operand]
+        for output in node.output:
+            self._known.setdefault(output, None)
+        try:
+            evaluator = ReferenceEvaluator(node, opsets=self._opsets)
+            results = evaluator.run(None, {i: self._known[i] for i in inputs})
+        except Exception:
+            # The reference implementation lacks an operator or an opset: the value counts as unknown, which pins.
+            return []
+        for output, result in zip(node.output, results, strict=False):
+            if isinstance(result, np.ndarray | np.generic) and np.size(result) <= _MAX_ELEMENTS:
+                self._known[output] = np.asarray(result)
+        return []
+
+
+def _shape_value(node: onnx.NodeProto, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    bounds = {a.name: a.i for a in node.attribute}
+    return np.array(shape[bounds.get("start", 0) : bounds.get("end", len(shape))], dtype=np.int64)
