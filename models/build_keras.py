@@ -1,7 +1,7 @@
 """Trains the Keras networks and exports them with Keras' own ``export(format="onnx")``.
 
 Keras exports through its back end, so the back end decides what the graph looks like: TensorFlow's goes
-through tf2onnx, PyTorch's through the dynamo exporter. Run it once for each, from the top of the checkout:
+through tf2onnx, PyTorch's is a trace by PyTorch. Run it once for each, from the top of the checkout:
 ``KERAS_BACKEND=tensorflow python -m models.build_keras``, then with ``KERAS_BACKEND=torch``.
 """
 

@@ -105,9 +105,7 @@ def _encode(skeleton: ModelProto, weights: Collection[Weight]) -> Iterator[Buffe
         (tag for number, _, tag, _, _ in fields(outer, graph_start, graph_end) if number > _INITIALIZER),
         graph_end,
     )
-    length = (
-        sum(_field_size(_INITIALIZER, weight.encoded_size) for weight in weights) + graph_end - graph_start
-    )
+    length = sum(_field_size(_INITIALIZER, weight.encoded_size) for weight in weights) + graph_end - graph_start
     yield outer[:start]
     yield field_prefix(_GRAPH, length)
     yield outer[graph_start:split]

@@ -101,9 +101,7 @@ def _restore(
         elif merge_edited is not None:
             merge_edited(item, before, source)
     present = {key(item) for item in merged}
-    merged.extend(
-        item for name, item in original_items.items() if name not in base_items and name not in present
-    )
+    merged.extend(item for name, item in original_items.items() if name not in base_items and name not in present)
 
 
 def _keep_order(merged: GraphProto, original: GraphProto, name: str) -> None:

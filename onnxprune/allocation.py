@@ -46,9 +46,7 @@ class Problem:
     @cached_property
     def effect(self) -> csr_matrix:
         """Positions that one unit of a group (column) takes from a class (row)."""
-        rows = (
-            np.concatenate([g.classes for g in self.groups]) if self.groups else np.zeros(0, dtype=np.int64)
-        )
+        rows = np.concatenate([g.classes for g in self.groups]) if self.groups else np.zeros(0, dtype=np.int64)
         data = [g.multiplicity * g.cell_count for g in self.groups]
         columns = np.repeat(np.arange(len(self.groups)), [len(g.classes) for g in self.groups])
         values = np.concatenate(data) if data else np.zeros(0, dtype=np.int64)
@@ -158,9 +156,7 @@ def complexity_mean(problem: Problem, rng: np.random.Generator) -> IntArray:
             for _ in range(30):
                 middle = (low + high) / 2
                 trial = np.minimum(flow + middle * rate, problem.most)
-                low, high = (
-                    (low, middle) if problem.met(problem.kept(problem.to_levels(trial))) else (middle, high)
-                )
+                low, high = (low, middle) if problem.met(problem.kept(problem.to_levels(trial))) else (middle, high)
             ahead = np.minimum(flow + high * rate, problem.most)
         flow = ahead
     return problem.to_levels(flow)

@@ -176,9 +176,7 @@ def normalize(model: ModelLike) -> Model:
     return run(as_model(model))
 
 
-def analyze(
-    model: ModelLike, input_shapes: InputShapes | None = None, *, registry: Registry | None = None
-) -> Analysis:
+def analyze(model: ModelLike, input_shapes: InputShapes | None = None, *, registry: Registry | None = None) -> Analysis:
     """Find out what can be removed from a model, and what everything costs.
 
     Args:

@@ -138,9 +138,7 @@ def check(model: Model, what: str) -> None:
     try:
         onnx.checker.check_model(model.to_proto())
     except onnx.checker.ValidationError as error:
-        raise VerificationError(
-            f"onnx.checker rejects {what}: {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise VerificationError(f"onnx.checker rejects {what}: {str(error).strip().splitlines()[0]}") from error
 
 
 def masked(analysis: Analysis, per_class: Sequence[IntArray]) -> Model:
@@ -177,9 +175,7 @@ def _difference(name: str, expected: Sequence[NDArray[Any]], got: Sequence[NDArr
             continue
         a, b = wanted.astype(np.float64), found.astype(np.float64)
         finite = np.isfinite(a)
-        if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(
-            a[~finite], b[~finite], equal_nan=True
-        ):
+        if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
             return OutputDifference(name, float("inf"), float("inf"))
         a, b = a[finite], b[finite]
         if a.size:
@@ -246,9 +242,7 @@ class GraphMasker:
             proto.input[index] = self._draft.add_weight(self._draft.unique_name(f"{name}_masked"), array).name
             return
         shape = self._analysis.graph.shapes.extents[node.inputs[index]]
-        mask = np.ones(
-            [n if d == dim else 1 for d, n in enumerate(shape)], dtype=self._dtype(node.inputs[index])
-        )
+        mask = np.ones([n if d == dim else 1 for d, n in enumerate(shape)], dtype=self._dtype(node.inputs[index]))
         mask[(slice(None),) * dim + (gone,)] = 0
         self._insert(node, index, "Mul", [name, self._constant(f"{name}_mask", mask)], {})
 
@@ -257,9 +251,7 @@ class GraphMasker:
         tensor = node.inputs[index]
         gone = self.removed(tensor, dim)
         if gone is not None:
-            kept = np.delete(
-                np.arange(self._analysis.graph.shapes.extents[tensor][dim], dtype=np.int64), gone
-            )
+            kept = np.delete(np.arange(self._analysis.graph.shapes.extents[tensor][dim], dtype=np.int64), gone)
             name = self._draft.graph.node[node.index].input[index]
             self._insert(node, index, "Gather", [name, self._constant(f"{tensor}_kept", kept)], {"axis": dim})
 
@@ -275,9 +267,7 @@ class GraphMasker:
         proto = self._draft.graph.node[node.index]
         inner = self._draft.unique_name(f"{proto.output[index]}_kept")
         outer = proto.output[index]
-        spread = helper.make_node(
-            "Gather", [inner, self._constant(f"{outer}_spread", place)], [outer], axis=dim
-        )
+        spread = helper.make_node("Gather", [inner, self._constant(f"{outer}_spread", place)], [outer], axis=dim)
         proto.output[index] = inner
         self._after.setdefault(node.index, []).insert(0, spread)
 
@@ -285,15 +275,11 @@ class GraphMasker:
         self, node: Node, index: int, op_type: str, inputs: Sequence[str], attributes: Mapping[str, Any]
     ) -> None:
         result = self._draft.unique_name(f"{inputs[0]}_masked")
-        self._before.setdefault(node.index, []).append(
-            helper.make_node(op_type, inputs, [result], **attributes)
-        )
+        self._before.setdefault(node.index, []).append(helper.make_node(op_type, inputs, [result], **attributes))
         self._draft.graph.node[node.index].input[index] = result
 
     def _constant(self, base: str, value: NDArray[Any]) -> str:
         return self._draft.add_weight(self._draft.unique_name(base), value).name
 
     def _dtype(self, tensor: str) -> Any:
-        return helper.tensor_dtype_to_np_dtype(
-            self._analysis.graph.shapes.elem_types.get(tensor, TensorProto.FLOAT)
-        )
+        return helper.tensor_dtype_to_np_dtype(self._analysis.graph.shapes.elem_types.get(tensor, TensorProto.FLOAT))

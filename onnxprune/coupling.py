@@ -188,9 +188,7 @@ def _collect(graph: Graph, registry: Registry) -> tuple[Relations, dict[int, str
         relations.begin(node.index)
         operator = registry.find(node)
         if operator is None:
-            where = (
-                f"{node.domain}.{node.op_type}" if node.domain else f"{node.op_type} of opset {node.version}"
-            )
+            where = f"{node.domain}.{node.op_type}" if node.domain else f"{node.op_type} of opset {node.version}"
             unknown[node.index] = f"operator {where} is not known"
             continue
         try:
@@ -287,9 +285,7 @@ def _decide(block: Regrouped, candidates: set[int], axes: AxisTable) -> Mapped |
     return best[2]
 
 
-def _row_major_pairs(
-    sizes_in: list[int], at_in: int, sizes_out: list[int], at_out: int
-) -> tuple[IntArray, IntArray]:
+def _row_major_pairs(sizes_in: list[int], at_in: int, sizes_out: list[int], at_out: int) -> tuple[IntArray, IntArray]:
     """All pairs of coordinates that elements have on one axis of either side, each pair once."""
     total = int(np.prod(sizes_in))
     inner_in, inner_out = int(np.prod(sizes_in[at_in + 1 :])), int(np.prod(sizes_out[at_out + 1 :]))
@@ -344,15 +340,9 @@ def _classes(
 ) -> tuple[dict[int, int], tuple[tuple[int, ...], ...]]:
     ordered = sorted(candidates)
     place = {axis: i for i, axis in enumerate(ordered)}
-    pairs = np.array(
-        [(place[e.a], place[e.b]) for e in edges if isinstance(e, Same)], dtype=np.int64
-    ).reshape(-1, 2)
-    matrix = coo_matrix(
-        (np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(len(ordered),) * 2
-    )
-    count, found = (
-        connected_components(matrix, directed=False) if ordered else (0, np.zeros(0, dtype=np.int64))
-    )
+    pairs = np.array([(place[e.a], place[e.b]) for e in edges if isinstance(e, Same)], dtype=np.int64).reshape(-1, 2)
+    matrix = coo_matrix((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(len(ordered),) * 2)
+    count, found = connected_components(matrix, directed=False) if ordered else (0, np.zeros(0, dtype=np.int64))
     members: list[list[int]] = [[] for _ in range(count)]
     for axis, index in zip(ordered, found.tolist(), strict=True):
         members[index].append(axis)
@@ -429,9 +419,7 @@ def _groups(
     if not len(atoms):
         return []
     shape = (len(pin_of), len(offsets) - 1)
-    table = coo_matrix(
-        (np.ones(len(labels), dtype=np.uint64), (labels, class_of_position)), shape=shape
-    ).tocsr()
+    table = coo_matrix((np.ones(len(labels), dtype=np.uint64), (labels, class_of_position)), shape=shape).tocsr()
     table.sum_duplicates()
     # Atoms with equal rows form a group; rows are compared by a 64-bit hash (wrapping multiplication and sum).
     weights = np.random.default_rng(0).integers(1, 2**63, size=shape[1], dtype=np.uint64) | np.uint64(1)
@@ -446,9 +434,7 @@ def _groups(
         classes = row.indices.astype(np.int64)
         reason = next((approximate[c] for c in classes.tolist() if c in approximate), None)
         groups.append(
-            Group(
-                index, found, np.zeros(len(found), dtype=np.int64), classes, row.data.astype(np.int64), reason
-            )
+            Group(index, found, np.zeros(len(found), dtype=np.int64), classes, row.data.astype(np.int64), reason)
         )
     return groups
 

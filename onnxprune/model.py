@@ -119,9 +119,7 @@ class Model:
         Raises:
             ModelError: the file cannot be written, or is the input.
         """
-        _saving.save(
-            self.skeleton, self.weights.values(), Path(path), () if overwrite_input else self.sources
-        )
+        _saving.save(self.skeleton, self.weights.values(), Path(path), () if overwrite_input else self.sources)
 
     def to_graphsurgeon(self) -> Any:
         """A new onnx-graphsurgeon graph, free to change; ``with_graphsurgeon`` brings it back."""
@@ -271,9 +269,7 @@ def _from_buffer(buffer: memoryview, path: Path) -> Model:
             else:
                 graph.append(buffer[inner_tag:inner_end])
     if not has_graph:
-        raise ModelError(
-            f"{path} holds no graph; it is no ONNX model, or only a part of one: export it again"
-        )
+        raise ModelError(f"{path} holds no graph; it is no ONNX model, or only a part of one: export it again")
     skeleton = ModelProto()
     inside = b"".join(graph)
     skeleton.ParseFromString(b"".join([*head, field_prefix(_GRAPH, len(inside)), inside]))
@@ -285,9 +281,7 @@ def _model(skeleton: ModelProto, weights: list[Weight], path: Path | None) -> Mo
     if len(by_name) < len(weights):
         names = [weight.name for weight in weights]
         double = next(name for name in names if names.count(name) > 1)
-        raise ModelError(
-            f"two initialisers are named {double!r}; names must be unique: export the model again"
-        )
+        raise ModelError(f"two initialisers are named {double!r}; names must be unique: export the model again")
     external = dict.fromkeys(weight.source for weight in weights if weight.source is not None)
     sources = ((path,) if path is not None else ()) + tuple(external)
     return Model(skeleton, MappingProxyType(by_name), path, sources)

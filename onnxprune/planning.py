@@ -88,9 +88,7 @@ def plan(
     allocate = find_allocation(allocation)
     if round_to < 1:
         raise UsageError(f"round_to must be at least 1, not {round_to}")
-    problem = _problem(
-        model, metric, limits, floor, dict(floors or {}), round_to, include, exclude, exact_only
-    )
+    problem = _problem(model, metric, limits, floor, dict(floors or {}), round_to, include, exclude, exact_only)
     rng = np.random.default_rng(seed)
     removed = same_share(problem, channels) if channels is not None else allocate(problem, rng)
     kept = problem.kept(removed)
@@ -142,11 +140,7 @@ def removed_by_axis(analysis: Analysis, atoms: IntArray) -> dict[str, dict[int, 
             if (aligned == aligned[0]).all():
                 tensor, dim = axes.axis(axis)
                 found.setdefault(tensor, {})[dim] = tuple(aligned[0].tolist())
-    return {
-        tensor: dict(sorted(found[tensor].items()))
-        for tensor in analysis.graph.shapes.extents
-        if tensor in found
-    }
+    return {tensor: dict(sorted(found[tensor].items())) for tensor in analysis.graph.shapes.extents if tensor in found}
 
 
 def _metric(mode: str) -> Metric:
@@ -213,9 +207,7 @@ def _problem(
         else np.zeros(1, dtype=np.int64)
         for group in coupling.groups
     )
-    groups_of_layer = tuple(
-        tuple(g.index for g in analysis.groups_of(layer) if g.index in allowed) for layer in layers
-    )
+    groups_of_layer = tuple(tuple(g.index for g in analysis.groups_of(layer) if g.index in allowed) for layer in layers)
     return Problem(analysis.costs, metric, coupling.groups, levels, limits, groups_of_layer)
 
 
@@ -230,9 +222,7 @@ def _groups_matching(
     }
 
 
-def _least_units(
-    analysis: Analysis, floor: float, floors: Mapping[str, float], names: Sequence[str]
-) -> dict[int, int]:
+def _least_units(analysis: Analysis, floor: float, floors: Mapping[str, float], names: Sequence[str]) -> dict[int, int]:
     """The units that the floors make every group keep; a group obeys the strictest of its layers."""
     least = {group.index: _units(group, floor) for group in analysis.coupling.groups}
     for layer, name in zip(analysis.costs.layers, names, strict=True):
@@ -303,9 +293,7 @@ def _unmet(analysis: Analysis, problem: Problem) -> str:
     ways = []
     for layer in heaviest:
         reasons = dict.fromkeys(pin.reason for pin in analysis.coupling.pins_on(layer.output_axis))
-        why = "; ".join(reasons) or (
-            "at its floor" if problem.groups_of_layer[layer.index] else "may not shrink"
-        )
+        why = "; ".join(reasons) or ("at its floor" if problem.groups_of_layer[layer.index] else "may not shrink")
         ways.append(f"{analysis.layer_name(layer)} ({why})")
     stands = f". What stands in the way: {', '.join(ways)}" if ways else ". The model has no layer to prune"
     return "; ".join(parts) + stands + ". Ask for less, lower the floors, or allow more layers"

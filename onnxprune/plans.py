@@ -53,13 +53,9 @@ class Plan:
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """The plan that :meth:`to_dict` gave. Raises PlanError if the data is not a plan."""
         if not isinstance(data, Mapping) or data.get("format") != _FORMAT:
-            raise PlanError(
-                "this is not an onnxprune plan; write one with 'onnxprune prune --plan-out' or Plan.save"
-            )
+            raise PlanError("this is not an onnxprune plan; write one with 'onnxprune prune --plan-out' or Plan.save")
         if data.get("version") != _VERSION:
-            raise PlanError(
-                f"plan version {data.get('version')} is not supported; this onnxprune reads {_VERSION}"
-            )
+            raise PlanError(f"plan version {data.get('version')} is not supported; this onnxprune reads {_VERSION}")
         try:
             removed = {
                 str(tensor): {int(dim): _positions(tensor, dim, at) for dim, at in axes.items()}
@@ -77,9 +73,7 @@ class Plan:
         removed = data.pop("removed")
         head = json.dumps(data, indent=2)[:-2]
         rows = [
-            f"    {json.dumps(tensor)}: {{"
-            + ", ".join(f'"{d}": {json.dumps(p)}' for d, p in axes.items())
-            + "}"
+            f"    {json.dumps(tensor)}: {{" + ", ".join(f'"{d}": {json.dumps(p)}' for d, p in axes.items()) + "}"
             for tensor, axes in removed.items()
         ]
         text = head + ',\n  "removed": {\n' + ",\n".join(rows) + "\n  }\n}\n"

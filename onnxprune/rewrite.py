@@ -38,9 +38,7 @@ def removed_per_class(analysis: Analysis, plan: Plan) -> list[IntArray]:
         for dim, positions in dims.items():
             where = f"{tensor}[{dim}]"
             if not 0 <= dim < len(shape):
-                raise PlanError(
-                    f"the plan removes positions of {where}, but '{tensor}' has {len(shape)} dimensions"
-                )
+                raise PlanError(f"the plan removes positions of {where}, but '{tensor}' has {len(shape)} dimensions")
             if positions and not (min(positions) >= 0 and max(positions) < shape[dim]):
                 raise PlanError(
                     f"the plan removes position {max(positions)} of {where}, which has {shape[dim]} positions; "
@@ -51,9 +49,7 @@ def removed_per_class(analysis: Analysis, plan: Plan) -> list[IntArray]:
             if owner is not None:
                 gone[coupling.class_labels(owner)[list(positions)]] = True
             elif axis not in coupling.relative and positions:
-                raise PlanError(
-                    f"{where} cannot lose positions: no layer produces it; take it out of the plan"
-                )
+                raise PlanError(f"{where} cannot lose positions: no layer produces it; take it out of the plan")
     pinned = np.flatnonzero(gone & (coupling.pin_of >= 0))
     if len(pinned):
         pin = coupling.pins[int(coupling.pin_of[pinned[0]])]
@@ -73,9 +69,7 @@ def _check_complete(analysis: Analysis, plan: Plan, per_class: Sequence[IntArray
         if not len(positions):
             continue
         if len(positions) == axes.extents[members[0]]:
-            raise PlanError(
-                f"the plan removes every position of {axes.axis(members[0])}; at least one has to stay"
-            )
+            raise PlanError(f"the plan removes every position of {axes.axis(members[0])}; at least one has to stay")
         wanted = tuple(positions.tolist())
         checked: tuple[int, ...] | None = None
         for axis in members:
@@ -210,9 +204,7 @@ class ShrinkRewriter:
     def keep_reporting(self, node: Node, shape: tuple[int, ...]) -> None:
         """Let a Shape node of the shrunk graph give the original extents, where they are fixed."""
         start, end, _ = slice(node.attr("start", 0), node.attr("end")).indices(len(shape))
-        elements = {
-            dim - start: shape[dim] for dim in range(start, end) if self.kept(node.inputs[0], dim) is not None
-        }
+        elements = {dim - start: shape[dim] for dim in range(start, end) if self.kept(node.inputs[0], dim) is not None}
         if not elements or not node.has_output(0):
             return
         name = node.outputs[0]

@@ -34,15 +34,11 @@ class Session:
         options.intra_op_num_threads = threads
         self._what = what
         try:
-            if model.file_size > _LARGEST_MESSAGE or any(
-                w.source is not None for w in model.weights.values()
-            ):
+            if model.file_size > _LARGEST_MESSAGE or any(w.source is not None for w in model.weights.values()):
                 with tempfile.TemporaryDirectory() as folder:
                     path = Path(folder) / "model.onnx"
                     model.save(path)
-                    self._session = ort.InferenceSession(
-                        str(path), options, providers=["CPUExecutionProvider"]
-                    )
+                    self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             else:
                 serialized = model.to_proto().SerializeToString()
                 self._session = ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])

@@ -92,9 +92,7 @@ def _bind(
     inputs = {i.name: i for i in model.graph.input if i.name not in model.weights}
     unknown = sorted(set(given) - set(inputs))
     if unknown:
-        raise ShapeError(
-            f"the model has no input '{unknown[0]}'; its inputs are: {', '.join(inputs) or 'none'}"
-        )
+        raise ShapeError(f"the model has no input '{unknown[0]}'; its inputs are: {', '.join(inputs) or 'none'}")
     symbols: dict[str, int] = {}
     for name, shape in given.items():
         for dim, declared in enumerate(inputs[name].type.tensor_type.shape.dim):
@@ -113,17 +111,13 @@ def _bind(
         dims = tensor_type.shape.dim
         shape = given.get(name)
         if shape is not None and len(shape) != len(dims):
-            raise ShapeError(
-                f"input '{name}' has {len(dims)} dimensions, but the shape given for it has {len(shape)}"
-            )
+            raise ShapeError(f"input '{name}' has {len(dims)} dimensions, but the shape given for it has {len(shape)}")
         bound: list[int] = []
         for dim, declared in enumerate(dims):
             fixed = declared.dim_value if declared.HasField("dim_value") and declared.dim_value > 0 else None
             if fixed is not None:
                 if shape is not None and shape[dim] != fixed:
-                    raise ShapeError(
-                        f"input '{name}' has extent {fixed} in dimension {dim}, not {shape[dim]}"
-                    )
+                    raise ShapeError(f"input '{name}' has extent {fixed} in dimension {dim}, not {shape[dim]}")
                 bound.append(fixed)
                 continue
             symbol = declared.dim_param or f"{name}.{dim}"
@@ -156,9 +150,7 @@ def _second_probe(
         delta = {symbol: step + spread * index for index, symbol in enumerate(symbols)}
         probe = {
             name: tuple(
-                extent + (1 if dim == 0 else delta[open_dims[name][dim]])
-                if dim in open_dims.get(name, {})
-                else extent
+                extent + (1 if dim == 0 else delta[open_dims[name][dim]]) if dim in open_dims.get(name, {}) else extent
                 for dim, extent in enumerate(shape)
             )
             for name, shape in binding.items()
@@ -217,9 +209,7 @@ def _run_inference(
     graph, source = skeleton.graph, model.graph
     graph.name = source.name or "graph"
     graph.sparse_initializer.extend(source.sparse_initializer)
-    graph.node.extend(
-        n for n in source.node if not n.output or not all(o in substitutes for o in n.output if o)
-    )
+    graph.node.extend(n for n in source.node if not n.output or not all(o in substitutes for o in n.output if o))
     for info in source.input:
         if info.name in model.weights:
             continue
@@ -262,6 +252,4 @@ def _run_inference(
     return extents, types
 
 
-_INTEGERS = frozenset(
-    {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8, TensorProto.INT8}
-)
+_INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8, TensorProto.INT8})

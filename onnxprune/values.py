@@ -55,11 +55,7 @@ class Values:
             self._known[name] = weight.array if int(np.prod(weight.shape)) <= _MAX_ELEMENTS else None
             return []
         node = self._producer(name)
-        if (
-            node is None
-            or node.op_type in _RANDOM
-            or any(a.HasField("g") or a.graphs for a in node.attribute)
-        ):
+        if node is None or node.op_type in _RANDOM or any(a.HasField("g") or a.graphs for a in node.attribute):
             self._known[name] = None
             return []
         if node.op_type == "Shape" and node.domain in ("", "ai.onnx"):
@@ -72,9 +68,7 @@ class Values:
             return []
         extent = self._extents.get(name)
         inputs = [i for i in node.input if i]
-        if (extent is not None and int(np.prod(extent)) > _MAX_ELEMENTS) or (
-            not inputs and node.op_type != "Constant"
-        ):
+        if (extent is not None and int(np.prod(extent)) > _MAX_ELEMENTS) or (not inputs and node.op_type != "Constant"):
             self._known[name] = None
             return []
         for operand in inputs:

@@ -225,16 +225,12 @@ class ExternalFiles:
         where = f"weights missing: tensor {header.name!r} wants file {location!r}"
         inside = os.path.normpath(location)
         if not location or os.path.isabs(inside) or inside.split(os.sep)[0] == os.pardir:
-            raise ModelError(
-                f"{where}, which is not in the model's folder; put it there and correct the location"
-            )
+            raise ModelError(f"{where}, which is not in the model's folder; put it there and correct the location")
         try:
             offset = int(entries.get("offset", 0))
             length = int(entries["length"]) if "length" in entries else _packed_bytes(header)
         except ValueError:
-            raise ModelError(
-                f"{where} at an offset or length that is no number; export the model again"
-            ) from None
+            raise ModelError(f"{where} at an offset or length that is no number; export the model again") from None
         file = self._files.setdefault(location, _ExternalFile(self._folder / location))
         if file.size is None:
             raise ModelError(f"{where} in {self._folder}; put it beside the model")

@@ -37,9 +37,7 @@ def evaluate(model: Model, names: Wiring, nodes: Sequence[int]) -> dict[str, Arr
 
 
 def _run(model: Model, names: Wiring, nodes: Iterable[int]) -> dict[str, Array]:
-    needed = dict.fromkeys(
-        name for index in nodes for name in names.nodes[index].inputs if name in model.weights
-    )
+    needed = dict.fromkeys(name for index in nodes for name in names.nodes[index].inputs if name in model.weights)
     outputs = [output for index in nodes for output in names.nodes[index].outputs if output]
     graph = helper.make_graph(
         [model.graph.node[index] for index in nodes],
@@ -102,9 +100,7 @@ def _dependencies(names: Wiring, nodes: Iterable[int]) -> nx.DiGraph:
     graph = nx.DiGraph()
     maker = {output: index for index in nodes for output in names.nodes[index].outputs if output}
     graph.add_nodes_from(maker.values())
-    graph.add_edges_from(
-        (maker[name], index) for index in nodes for name in names.nodes[index].inputs if name in maker
-    )
+    graph.add_edges_from((maker[name], index) for index in nodes for name in names.nodes[index].inputs if name in maker)
     return graph
 
 

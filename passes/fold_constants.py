@@ -50,11 +50,7 @@ class FoldConstants(Pass):
         from onnxprune.passes import _folding  # slow to import, and most graphs do not get here
 
         values = _folding.evaluate(model, names, candidates)
-        known = [
-            index
-            for index in candidates
-            if all(name in values for name in names.nodes[index].outputs if name)
-        ]
+        known = [index for index in candidates if all(name in values for name in names.nodes[index].outputs if name)]
         folded = _folding.worthwhile(model, names, known, values)
         if not folded:
             return PassResult(model, modified=False)
@@ -91,8 +87,4 @@ def _widens(model: Model, index: int) -> bool:
     node = model.graph.node[index]
     weight = model.weights.get(node.input[0])
     to = next((attribute.i for attribute in node.attribute if attribute.name == "to"), 0)
-    return (
-        weight is not None
-        and weight.size > 1
-        and _FLOAT_BITS.get(weight.elem_type, 64) < _FLOAT_BITS.get(to, 0)
-    )
+    return weight is not None and weight.size > 1 and _FLOAT_BITS.get(weight.elem_type, 64) < _FLOAT_BITS.get(to, 0)

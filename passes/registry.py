@@ -58,11 +58,7 @@ def _own_passes() -> Iterator[type[Pass]]:
         if not module_info.name.startswith("_"):
             module = importlib.import_module(f"{onnxprune.passes.__name__}.{module_info.name}")
             for _, cls in inspect.getmembers(module, inspect.isclass):
-                if (
-                    cls.__module__ == module.__name__
-                    and issubclass(cls, Pass)
-                    and not inspect.isabstract(cls)
-                ):
+                if cls.__module__ == module.__name__ and issubclass(cls, Pass) and not inspect.isabstract(cls):
                     yield cls
 
 

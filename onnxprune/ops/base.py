@@ -134,9 +134,7 @@ class Registry:
     def supported(self) -> list[tuple[str, str, int, int | None]]:
         """(domain, type, first opset, last opset or None) of every registered operator, sorted."""
         return sorted(
-            (domain, op_type, o.since, o.until)
-            for (domain, op_type), known in self._operators.items()
-            for o in known
+            (domain, op_type, o.since, o.until) for (domain, op_type), known in self._operators.items() for o in known
         )
 
 

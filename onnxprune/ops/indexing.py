@@ -20,11 +20,7 @@ class Slice(Operator):
         if starts is None or ends is None:
             return None
         rank = len(node.in_shape(0))
-        axes = (
-            node.ints(3, "axes")
-            if node.has_input(3) or node.attr("axes") is not None
-            else list(range(len(starts)))
-        )
+        axes = node.ints(3, "axes") if node.has_input(3) or node.attr("axes") is not None else list(range(len(starts)))
         steps = node.ints(4, "steps") if node.has_input(4) else [1] * len(starts)
         if axes is None or steps is None:
             return None
@@ -66,9 +62,7 @@ class Slice(Operator):
             if len(wanted) > 1 and (np.diff(wanted) != np.sign(step)).any():
                 # What is left of a strided choice need not be regular any more: name the positions instead.
                 if len(ranges) > 1:
-                    raise ValueError(
-                        "a Slice with steps over several axes cannot be shrunk along one of them"
-                    )
+                    raise ValueError("a Slice with steps over several axes cannot be shrunk along one of them")
                 indices = rewriter.add_constant(f"{y}_indices", wanted)
                 rewriter.replace(node, "Gather", [x, indices], {"axis": axis})
                 return
@@ -157,9 +151,7 @@ class Pad(Operator):
         pads = self._pads(node)
         mode = node.attr("mode", "constant")
         for dim, (before, after) in enumerate(zip(node.in_shape(0), node.out_shape(), strict=True)):
-            amounts = (
-                (0, 0) if pads is not None and dim not in pads else None if pads is None else pads[dim][2:]
-            )
+            amounts = (0, 0) if pads is not None and dim not in pads else None if pads is None else pads[dim][2:]
             if amounts == (0, 0) or (amounts is None and before == after):
                 relations.equal(x, dim, y, dim)
             elif amounts is not None and min(amounts) >= 0 and mode == "constant":

@@ -59,9 +59,7 @@ class Reshape(Regrouping):
     def shrink(self, node: Node, rewriter: Rewriter) -> None:
         y = node.outputs[0]
         fresh = {
-            dim: rewriter.extent(y, dim)
-            for dim in range(len(node.out_shape()))
-            if rewriter.kept(y, dim) is not None
+            dim: rewriter.extent(y, dim) for dim in range(len(node.out_shape())) if rewriter.kept(y, dim) is not None
         }
         if not fresh:
             return
@@ -209,9 +207,7 @@ class Filled(Operator):
     def shrink(self, node: Node, rewriter: Rewriter) -> None:
         y = node.outputs[0]
         fresh = {
-            dim: rewriter.extent(y, dim)
-            for dim in range(len(node.out_shape()))
-            if rewriter.kept(y, dim) is not None
+            dim: rewriter.extent(y, dim) for dim in range(len(node.out_shape())) if rewriter.kept(y, dim) is not None
         }
         if fresh:
             rewriter.set_elements(node, 0, fresh)

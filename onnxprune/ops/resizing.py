@@ -24,11 +24,7 @@ class Resize(Operator):
         rank = len(node.in_shape(0))
         axes = [normalized_axis(int(a), rank) for a in node.attr("axes", range(rank))]
         y = node.outputs[0]
-        fresh = {
-            place: rewriter.extent(y, dim)
-            for place, dim in enumerate(axes)
-            if rewriter.kept(y, dim) is not None
-        }
+        fresh = {place: rewriter.extent(y, dim) for place, dim in enumerate(axes) if rewriter.kept(y, dim) is not None}
         if fresh:
             rewriter.set_elements(node, 3, fresh)
 

@@ -30,19 +30,20 @@ def initialise(model: nn.Module, example: torch.Tensor, seed: int = 0) -> nn.Mod
 
 
 def _fill(name: str, parameter: torch.Tensor, generator: torch.Generator) -> None:
-    """Redraw a parameter that is a bias or holds one value everywhere (scales, position tables)."""
+    """Redraw a parameter that holds one value everywhere: biases, scales, gains, position tables."""
     if not parameter.is_floating_point() or parameter.numel() == 0:
         return
-    is_bias = parameter.dim() == 1 and name.endswith("bias")
-    if is_bias:
+    value = float(parameter.flatten()[0])
+    if not bool((parameter == value).all()):
+        return
+    if value == 0 and (parameter.dim() == 0 or name.endswith("weight")):
+        value = 1.0  # a scale that shuts a residual branch off
+    if value == 0:
         parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-    elif parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
-        if parameter.dim() == 1 and name.endswith("weight"):  # the scale of a normaliser
-            parameter.copy_(0.6 + 0.8 * torch.rand(parameter.shape, generator=generator))
-        elif name.rsplit(".", 1)[-1].startswith(("gamma", "layer_scale", "ls", "scale")):
-            parameter.copy_(0.1 + 0.4 * torch.rand(parameter.shape, generator=generator))
-        else:
-            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+        return
+    if abs(value) < 0.01:
+        value = 0.3  # a layer scale that starts out almost shut
+    parameter.copy_(value * (0.6 + 0.8 * torch.rand(parameter.shape, generator=generator)))
 
 
 def _calibrate(model: nn.Module, example: torch.Tensor, generator: torch.Generator) -> None:
