@@ -99,6 +99,11 @@ class Weight:
         """Bytes of the values as ONNX packs them; 0 for strings, whose lengths are not in the header."""
         return _packed_bytes(self.header)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy (or ml_dtypes) type of ``array``."""
+        return helper.tensor_dtype_to_np_dtype(self.elem_type)
+
     @cached_property
     def array(self) -> Array:
         """The values, of shape ``shape``, read-only; a view of the file where the format allows.

@@ -16,12 +16,15 @@ from onnx import helper
 
 from onnxprune.model import Model
 from onnxprune.passes._wiring import Wiring
-from onnxprune.weights import Array
+from onnxprune.weights import Array, Weight
 
 _SMALL = 16_384
 """Bytes that results may add to a model without a thought: shape arithmetic, vectors."""
 _GROWTH = 1.25
 """How many times the size of the weights they replace results may have."""
+
+_SMALLEST_FED = 1024
+"""Bytes."""
 
 
 def evaluate(model: Model, names: Wiring, nodes: Sequence[int]) -> dict[str, Array]:
@@ -38,13 +41,19 @@ def evaluate(model: Model, names: Wiring, nodes: Sequence[int]) -> dict[str, Arr
 
 def _run(model: Model, names: Wiring, nodes: Iterable[int]) -> dict[str, Array]:
     needed = dict.fromkeys(name for index in nodes for name in names.nodes[index].inputs if name in model.weights)
+    # Large weights are fed, which copies nothing; small ones are operands that some kernels want constant.
+    fed = {name for name in needed if _can_feed(model.weights[name])}
     outputs = [output for index in nodes for output in names.nodes[index].outputs if output]
     graph = helper.make_graph(
         [model.graph.node[index] for index in nodes],
         "constants",
-        inputs=[],
+        inputs=[
+            helper.make_tensor_value_info(name, model.weights[name].elem_type, model.weights[name].shape)
+            for name in needed
+            if name in fed
+        ],
         outputs=[onnx.ValueInfoProto(name=name) for name in outputs],
-        initializer=[model.weights[name].to_proto() for name in needed],
+        initializer=[model.weights[name].to_proto() for name in needed if name not in fed],
     )
     proto = onnx.ModelProto(graph=graph, ir_version=max(model.skeleton.ir_version, 4))
     proto.opset_import.extend(model.skeleton.opset_import)
@@ -53,8 +62,14 @@ def _run(model: Model, names: Wiring, nodes: Iterable[int]) -> dict[str, Array]:
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    results = zip(outputs, session.run(outputs, {}), strict=True)
+    feeds = {name: np.require(model.weights[name].array, requirements="CA") for name in fed}
+    results = zip(outputs, session.run(outputs, feeds), strict=True)
     return {name: value for name, value in results if isinstance(value, np.ndarray)}
+
+
+def _can_feed(weight: Weight) -> bool:
+    """Whether onnxruntime takes a weight as a numpy array, and it is no operand of a few numbers."""
+    return weight.nbytes > _SMALLEST_FED and weight.dtype.kind in "fiu"
 
 
 def worthwhile(model: Model, names: Wiring, nodes: Collection[int], values: dict[str, Array]) -> set[int]:

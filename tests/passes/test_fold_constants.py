@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxprune.passes import _folding
+from onnxprune.passes.fold_constants import FoldConstants
+from onnxprune.passes.manager import Check
+
+BIG = np.random.default_rng(0).standard_normal((64, 128)).astype(np.float32)
+
+
+def ops(model) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+def test_weights_of_constant_of_shape(build, apply) -> None:
+    model = build(
+        """g (float[1, 64] x) => (float[1, 512] y) {
+            w = ConstantOfShape <value = float[1] {0.5}> (shape)
+            y = MatMul(x, w)
+        }""",
+        weights={"shape": [64, 512]},
+    )
+    after = apply(FoldConstants(), model)
+    assert ops(after) == ["MatMul"]
+    np.testing.assert_array_equal(after.weights["w"].array, np.full((64, 512), 0.5, np.float32))
+
+
+def test_weight_standardisation(build, apply) -> None:
+    model = build(
+        """g (float[1, 64] x) => (float[1, 128] y) {
+            mean = ReduceMean <axes = [0], keepdims = 1> (w)
+            centred = Sub(w, mean)
+            y = MatMul(x, centred)
+        }""",
+        weights={"w": BIG},
+    )
+    after = apply(FoldConstants(), model)
+    assert ops(after) == ["MatMul"]
+    np.testing.assert_allclose(after.weights["centred"].array, BIG - BIG.mean(0), atol=1e-6)
+
+
+def test_shape_arithmetic_in_one_session(build, apply, monkeypatch) -> None:
+    sessions = []
+    real = _folding.ort.InferenceSession
+    monkeypatch.setattr(_folding.ort, "InferenceSession", lambda *a, **k: sessions.append(1) or real(*a, **k))
+    model = build(
+        """g (float[6] x) => (float[2, 3] y) {
+            s = Concat <axis = 0> (two, three)
+            t = Mul(s, one)
+            y = Reshape(x, t)
+        }""",
+        weights={"two": [2], "three": [3], "one": [1]},
+    )
+    after = apply(FoldConstants(), model, Check.NONE)
+    assert ops(after) == ["Reshape"]
+    assert len(sessions) == 2  # apply runs the pass twice on the unfolded model
+
+
+def test_tied_matrices_stay_tied(build, unchanged) -> None:
+    model = build(
+        """g (float[1, 64] x) => (float[1, 64] y) {
+            a = MatMul(x, w)
+            wt = Transpose <perm = [1, 0]> (w)
+            y = MatMul(a, wt)
+        }""",
+        weights={"w": BIG},
+    )
+    unchanged(FoldConstants(), model)
+
+
+def test_a_lone_transpose_is_folded(build, apply) -> None:
+    model = build(
+        "g (float[1, 128] x) => (float[1, 64] y) { t = Transpose <perm = [1, 0]> (w)  y = MatMul(x, t) }",
+        weights={"w": BIG},
+    )
+    assert ops(apply(FoldConstants(), model)) == ["MatMul"]
+
+
+def test_what_grows_stays_but_what_leads_there_is_folded(build, apply) -> None:
+    model = build(
+        """g (float[300, 300] x) => (float[300, 300] y) {
+            s = Concat <axis = 0> (n, n)
+            e = Expand(one, s)
+            f = Neg(e)
+            y = Mul(x, f)
+        }""",
+        weights={"n": [300], "one": np.float32([1.0])},
+    )
+    after = apply(FoldConstants(), model)
+    assert ops(after) == ["Expand", "Neg", "Mul"]
+    assert "s" in after.weights
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g () => (float[2] y) { r = RandomNormalLike(w)  y = Neg(r) }",
+        "g () => (float[2] y) { r = Bernoulli(w)  y = Neg(r) }",
+        "g () => (float[2] y) { r = Dropout(w)  y = Neg(r) }",
+        "g () => (float[2] y) { r = my.Custom(w)  y = Neg(r) }",
+        "g () => (float[2] y) { d = DequantizeLinear(q, s)  y = Neg(d) }",
+        "g () => (float[2] y) { d = Cast <to = 1> (h)  y = Neg(d) }",
+        "g (float[2] w) => (float[2] y) { d = Neg(w)  y = Neg(d) }",
+        "g () => (float[2] y) { y = Neg(w) }",
+    ],
+)
+def test_what_is_never_folded(build, unchanged, text) -> None:
+    weights = {
+        "w": np.float32([0, 1]),
+        "q": np.int8([1, 2]),
+        "s": np.float32(0.5),
+        "h": np.float16([1, 2]),
+    }
+    unchanged(FoldConstants(), build(text, weights=weights))
+
+
+def test_what_onnxruntime_lacks_does_not_stop_the_rest(build, apply) -> None:
+    model = build(
+        """g (float[2] x) => (float[2] y, bfloat16[2] z) {
+            a = Neg(w)
+            y = Add(x, a)
+            c = Cast <to = 16> (w)
+            d = Neg(c)
+            z = Abs(d)
+        }""",
+        weights={"w": np.float32([1, 2])},
+    )
+    after = apply(FoldConstants(), model, Check.NONE)
+    assert "a" in after.weights
+    assert "Neg" in ops(after)
+
+
+def test_results_that_bodies_read(build, apply) -> None:
+    model = build(
+        """g (float[2] x, bool b) => (float[2] y) {
+            n = Neg(w)
+            y = If (b) <then_branch = p () => (float[2] q) { q = Add(x, n) },
+                        else_branch = r () => (float[2] s) { s = Neg(x) }>
+        }""",
+        weights={"w": np.float32([1, 2])},
+    )
+    after = apply(FoldConstants(), model)
+    assert ops(after) == ["If"]
+    assert "n" in after.weights
+
+
+def test_ir_3(build, apply) -> None:
+    model = build(
+        "g (float[2] x, float[2] w) => (float[2] y) { a = Neg(w)  y = Add(x, a) }",
+        opset=8,
+        ir=3,
+        weights={"w": np.float32([1, 2])},
+    )
+    after = apply(FoldConstants(), model)
+    assert [value.name for value in after.graph.input] == ["x", "w", "a"]
