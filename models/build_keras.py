@@ -49,9 +49,7 @@ def train(reference: Reference, split: Split) -> Any:
     """Build a network and train it with Adam and a cosine learning rate."""
     keras.utils.set_random_seed(SEED)
     network = reference.build()
-    inputs, targets = reference.task.prepare(
-        Split(split.images[: reference.images], split.labels[: reference.images])
-    )
+    inputs, targets = reference.task.prepare(Split(split.images[: reference.images], split.labels[: reference.images]))
     steps = reference.epochs * (len(inputs) // BATCH)
     if reference.task is CLASSIFY:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -48,9 +48,7 @@ def load_split(name: str, folder: Path = DEBIAN_FOLDER) -> Split:
 
 def write_sample(test: Split, file: Path = SAMPLE_FILE) -> None:
     """Store the first images of every class of the test split, in their original order."""
-    chosen = np.sort(
-        np.concatenate([np.flatnonzero(test.labels == c)[:SAMPLE_PER_CLASS] for c in range(CLASSES)])
-    )
+    chosen = np.sort(np.concatenate([np.flatnonzero(test.labels == c)[:SAMPLE_PER_CLASS] for c in range(CLASSES)]))
     np.savez_compressed(file, images=test.images[chosen], labels=test.labels[chosen])
 
 

@@ -50,10 +50,7 @@ def run(file: Path, inputs: Floats) -> Floats:
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     port = session.get_inputs()[0]
     batch = port.shape[0] if isinstance(port.shape[0], int) else _BATCH
-    parts = [
-        session.run(None, {port.name: inputs[start : start + batch]})[0]
-        for start in range(0, len(inputs), batch)
-    ]
+    parts = [session.run(None, {port.name: inputs[start : start + batch]})[0] for start in range(0, len(inputs), batch)]
     return np.concatenate(parts)
 
 
@@ -64,9 +61,7 @@ def score(file: Path, task: Task, layout: Layout, split: Split) -> float:
     return task.score(outputs if outputs.ndim == 2 else outputs.reshape(-1, 28, 28), targets)
 
 
-def measure(
-    file: Path, network: str, exporter: str, task: Task, layout: Layout, sample: Split, test: Split
-) -> Entry:
+def measure(file: Path, network: str, exporter: str, task: Task, layout: Layout, sample: Split, test: Split) -> Entry:
     """Check a written model and gather its entry of the index."""
     model = onnx.load(file)
     onnx.checker.check_model(model, full_check=True)
