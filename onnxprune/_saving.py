@@ -139,9 +139,9 @@ def _write_data(path: Path, weights: Iterable[Weight]) -> dict[str, int]:
 def _temporary(target: Path, cleanup: contextlib.ExitStack) -> Path:
     """A new file beside the target, removed when the block ends (unless it was moved away)."""
     path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    cleanup.callback(path.unlink, missing_ok=True)
     # os.open and not tempfile, whose files only their owner may read: the user's umask decides.
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-    cleanup.callback(path.unlink, missing_ok=True)
     return path
 
 

@@ -81,7 +81,7 @@ class Model:
 
     @cached_property
     def file_size(self) -> int:
-        """Bytes that ``save`` writes, external data included."""
+        """Bytes that the model takes on disk with everything in one file."""
         return _saving.file_size(self.skeleton, self.weights.values())
 
     def derived(self, compute: Callable[[Model], _T]) -> _T:

@@ -24,10 +24,12 @@ _M = TypeVar("_M", bound=Message)
 
 _FIELD = {field.name: field.number for field in TensorProto.DESCRIPTOR.fields}
 _RAW_DATA = _FIELD["raw_data"]
-_VALUE_FIELDS = frozenset(
-    {"raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data"}
+_HEADER_SCALARS = ("name", "data_type", "doc_string", "data_location")
+_HEADER_ENTRIES = tuple(name for name in ("external_data", "metadata_props") if name in _FIELD)
+_VALUE_NUMBERS = frozenset(
+    _FIELD[name]
+    for name in ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 )
-_VALUE_NUMBERS = frozenset(_FIELD[name] for name in _VALUE_FIELDS)
 
 _BITS = {
     TensorProto.DataType.Value(name): bits
@@ -176,8 +178,7 @@ class Weight:
     @staticmethod
     def from_proto(proto: TensorProto, external: ExternalFiles) -> Weight:
         """Refer to a TensorProto, which must not change while the weight is in use."""
-        header = TensorProto()
-        copy_fields(proto, header, skip=_VALUE_FIELDS)
+        header = _header_of(proto)
         if header.data_location == TensorProto.EXTERNAL:
             return external.weight(header)
         return _weight(header, _InMessage(proto), None)
@@ -202,6 +203,19 @@ class Weight:
         if header.data_location == TensorProto.EXTERNAL:
             return external.weight(header)
         return _weight(header, _Serialized(buffer[start:end], raw), None)
+
+
+def _header_of(proto: TensorProto) -> TensorProto:
+    """Everything of a tensor but its values, which are not even looked at: that would copy them."""
+    header = TensorProto(dims=proto.dims)
+    for name in _HEADER_SCALARS:
+        if proto.HasField(name):
+            setattr(header, name, getattr(proto, name))
+    for name in _HEADER_ENTRIES:
+        entries = getattr(proto, name)
+        if entries:
+            getattr(header, name).extend(entries)
+    return header
 
 
 def _weight(header: TensorProto, storage: _Storage, source: Path | None) -> Weight:

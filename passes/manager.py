@@ -118,7 +118,7 @@ def _random_input(value: onnx.ValueInfoProto, shape: Sequence[int] | None, rng: 
         raise PassError(f"input {value.name!r} is not a tensor of numbers; check with 'structure' only")
     if shape is None:
         shape = [
-            dim.dim_value if dim.HasField("dim_value") else (1 if position == 0 else _FREE_EXTENT)
+            dim.dim_value if dim.dim_value > 0 else (1 if position == 0 else _FREE_EXTENT)
             for position, dim in enumerate(tensor.shape.dim)
         ]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)

@@ -39,7 +39,7 @@ def make_passes(names: Iterable[str]) -> list[Pass]:
     """Passes by name, in the order given.
 
     Raises:
-        PassError: there is no pass of that name.
+        PassError: there is no pass of that name, or it wants arguments.
     """
     available = available_passes()
     passes = []
@@ -48,8 +48,17 @@ def make_passes(names: Iterable[str]) -> list[Pass]:
             close = difflib.get_close_matches(name, available, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(available)}"
             raise PassError(f"there is no pass {name!r}; {hint}")
+        missing = _required_arguments(available[name])
+        if missing:
+            raise PassError(f"pass {name!r} cannot be run by name: it wants {', '.join(missing)}; use it from Python")
         passes.append(available[name]())
     return passes
+
+
+def _required_arguments(cls: type[Pass]) -> list[str]:
+    parameters = inspect.signature(cls).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind not in variadic]
 
 
 def _own_passes() -> Iterator[type[Pass]]:

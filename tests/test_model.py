@@ -85,9 +85,7 @@ def _samples(field: Any, message: Message) -> list[Any]:
         numbers = [value.number for value in field.enum_type.values if value.name != "EXTERNAL"]
         return numbers[-2:]
     return {
-        field.CPPTYPE_STRING: [f"{field.name}-a", "b"]
-        if field.type == field.TYPE_STRING
-        else [b"\x00\xff", b"b"],
+        field.CPPTYPE_STRING: [f"{field.name}-a", "b"] if field.type == field.TYPE_STRING else [b"\x00\xff", b"b"],
         field.CPPTYPE_FLOAT: [0.5, -2.0],
         field.CPPTYPE_DOUBLE: [0.25, -4.0],
     }.get(field.cpp_type, [7, 9])
@@ -383,9 +381,7 @@ def test_the_input_is_protected(tmp_path: Path) -> None:
     del draft.graph.node[2]
     draft.finish().save(path, overwrite_input=True)
     assert len(onnx.load(path).graph.node) == 2
-    np.testing.assert_array_equal(
-        model.weights["w"].array, numpy_helper.to_array(small_model().graph.initializer[0])
-    )
+    np.testing.assert_array_equal(model.weights["w"].array, numpy_helper.to_array(small_model().graph.initializer[0]))
 
 
 def test_bad_targets(tmp_path: Path) -> None:
@@ -471,9 +467,7 @@ def test_missing_external_data(external: Path) -> None:
     with pytest.raises(ModelError, match=r"tensor 'big' wants file 'weights.bin' to hold 8000 bytes"):
         load(external)
     data.unlink()
-    with pytest.raises(
-        ModelError, match=r"weights missing: tensor 'w' wants file 'weights.bin'.* put it beside"
-    ):
+    with pytest.raises(ModelError, match=r"weights missing: tensor 'w' wants file 'weights.bin'.* put it beside"):
         load(external)
 
 
@@ -578,9 +572,7 @@ def test_memory_and_time(tmp_path: Path) -> None:
     onnx.save(helper.make_model(helper.make_graph([], "g", [], [], tensors)), tmp_path / "big.onnx")
     onnx.save(small_model(), tmp_path / "small.onnx")
     paths = [str(tmp_path / name) for name in ("small.onnx", "big.onnx", "out.onnx")]
-    output = subprocess.run(
-        [sys.executable, "-c", _MEASURE, *paths], capture_output=True, text=True, check=True
-    )
+    output = subprocess.run([sys.executable, "-c", _MEASURE, *paths], capture_output=True, text=True, check=True)
     seconds, peak = map(float, output.stdout.split())
     assert seconds < 0.05
     assert peak < 1.2 * size

@@ -164,6 +164,20 @@ def test_an_unknown_name_gets_a_hint() -> None:
         make_passes(["xyz"])
 
 
+def test_a_pass_that_wants_arguments(monkeypatch) -> None:
+    class Wanting(Nothing):
+        """Do nothing with something."""
+
+        name = "wanting"
+
+        def __init__(self, plan: str, how: str = "") -> None:
+            self.plan = plan
+
+    monkeypatch.setattr(registry, "available_passes", lambda: {"wanting": Wanting})
+    with pytest.raises(PassError, match="'wanting' cannot be run by name: it wants plan;"):
+        make_passes(["wanting"])
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
