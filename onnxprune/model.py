@@ -19,7 +19,7 @@ from onnx import GraphProto, ModelProto, helper
 from onnxprune import _saving, _surgeon
 from onnxprune._wire import LEN, WireError, field_prefix, fields
 from onnxprune.errors import ModelError
-from onnxprune.weights import Array, ExternalFiles, Weight, copy_fields
+from onnxprune.weights import Array, ExternalFiles, Weight
 
 Source: TypeAlias = "str | os.PathLike[str] | ModelProto"
 _T = TypeVar("_T")
@@ -239,14 +239,24 @@ def _from_proto(proto: ModelProto) -> Model:
 
 
 def _copy_but(left_out: str, source: _M, target: _M) -> None:
-    """Copy a message without one of its fields, which may be large."""
+    """Copy a message into an empty one without one of its fields, which may be large and is not touched."""
     target.SetInParent()
     if len(UnknownFieldSet(source)):
         # Fields of a newer onnx cannot be copied one by one, only with the whole message.
         target.CopyFrom(source)
         target.ClearField(left_out)
-    else:
-        copy_fields(source, target, skip={left_out})
+        return
+    for name in source.DESCRIPTOR.fields_by_name:
+        if name == left_out:
+            continue
+        value = getattr(source, name)
+        if isinstance(value, Message):
+            if source.HasField(name):
+                getattr(target, name).CopyFrom(value)
+        elif hasattr(value, "extend"):
+            getattr(target, name).extend(value)
+        elif source.HasField(name):
+            setattr(target, name, value)
 
 
 def _from_buffer(buffer: memoryview, path: Path) -> Model:

@@ -1,0 +1,212 @@
+"""Where the values of a tensor are (a file, another file, a message, memory) and how they are read and written."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxprune._wire import Buffer, field_prefix
+from onnxprune.errors import ModelError
+
+Array: TypeAlias = npt.NDArray[Any]
+
+RAW_DATA = TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
+_BITS = {
+    TensorProto.DataType.Value(name): bits
+    for bits, names in {
+        2: ("UINT2", "INT2"),
+        4: ("UINT4", "INT4", "FLOAT4E2M1"),
+        6: ("FLOAT6E2M3", "FLOAT6E3M2"),
+    }.items()
+    for name in names
+    if hasattr(TensorProto, name)
+}
+"""Bits per element of the types that ONNX packs, several to a byte (those that the installed onnx knows)."""
+
+
+class Storage(Protocol):
+    """Where the values of a tensor are. ``header`` is the rest of the tensor."""
+
+    def array(self, header: TensorProto) -> Array: ...
+
+    def chunks(self, header: TensorProto) -> Iterator[Buffer]:
+        """The serialised tensor, in pieces."""
+        ...
+
+    def encoded_size(self, header: TensorProto) -> int: ...
+
+
+class ExternalFile:
+    """A data file, mapped at first use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def size(self) -> int | None:
+        """Bytes, or None when there is no such file."""
+        return self.path.stat().st_size if self.path.is_file() else None
+
+    @cached_property
+    def view(self) -> memoryview:
+        if not self.size:
+            return memoryview(b"")
+        with open(self.path, "rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """Little-endian, packed bytes."""
+
+    raw: Buffer
+
+    def array(self, header: TensorProto) -> Array:
+        return _decode(self.raw, header)
+
+    def chunks(self, header: TensorProto) -> Iterator[Buffer]:
+        yield header.SerializeToString()
+        yield field_prefix(RAW_DATA, len(self.raw))
+        yield self.raw
+
+    def encoded_size(self, header: TensorProto) -> int:
+        return header.ByteSize() + len(field_prefix(RAW_DATA, len(self.raw))) + len(self.raw)
+
+
+@dataclass(frozen=True, eq=False)
+class External:
+    """A stretch of an external data file; written inline as raw bytes."""
+
+    file: ExternalFile
+    offset: int
+    length: int
+
+    def array(self, header: TensorProto) -> Array:
+        return self._raw.array(header)
+
+    def chunks(self, header: TensorProto) -> Iterator[Buffer]:
+        return self._raw.chunks(header)
+
+    def encoded_size(self, header: TensorProto) -> int:
+        return header.ByteSize() + len(field_prefix(RAW_DATA, self.length)) + self.length
+
+    @property
+    def _raw(self) -> Raw:
+        return Raw(self.file.view[self.offset : self.offset + self.length])
+
+
+@dataclass(frozen=True, eq=False)
+class Serialized:
+    """A serialised TensorProto, and the stretch of it that is raw data (None: it has typed fields)."""
+
+    encoded: memoryview
+    raw: memoryview | None
+
+    def array(self, header: TensorProto) -> Array:
+        if self.raw is not None:
+            return _decode(self.raw, header)
+        message = TensorProto()
+        message.ParseFromString(bytes(self.encoded))
+        return _typed_values(message)
+
+    def chunks(self, header: TensorProto) -> Iterator[Buffer]:
+        yield self.encoded
+
+    def encoded_size(self, header: TensorProto) -> int:
+        return len(self.encoded)
+
+
+@dataclass(frozen=True, eq=False)
+class InMessage:
+    """A TensorProto, of the caller or of our own."""
+
+    message: TensorProto
+
+    def array(self, header: TensorProto) -> Array:
+        if self.message.HasField("raw_data"):
+            return _decode(self.message.raw_data, header)
+        return _typed_values(self.message)
+
+    def chunks(self, header: TensorProto) -> Iterator[Buffer]:
+        yield self.message.SerializeToString()
+
+    def encoded_size(self, header: TensorProto) -> int:
+        return self.message.ByteSize()
+
+
+@dataclass(frozen=True, eq=False)
+class Renamed:
+    """Values stored under another header.
+
+    A name given twice in a serialised message means the latter, so appending it is enough; nothing is copied.
+    """
+
+    storage: Storage
+    header: TensorProto
+
+    def array(self, header: TensorProto) -> Array:
+        return self.storage.array(self.header)
+
+    def chunks(self, header: TensorProto) -> Iterator[Buffer]:
+        yield from self.storage.chunks(self.header)
+        yield TensorProto(name=header.name).SerializeToString()
+
+    def encoded_size(self, header: TensorProto) -> int:
+        return self.storage.encoded_size(self.header) + TensorProto(name=header.name).ByteSize()
+
+
+def packed_bytes(header: TensorProto) -> int:
+    """Bytes that the values of a tensor take as raw data (0 for strings and types that are not known)."""
+    size = math.prod(header.dims)
+    if header.data_type in _BITS:
+        return (size * _BITS[header.data_type] + 7) // 8
+    if header.data_type == TensorProto.STRING or header.data_type not in helper.get_all_tensor_dtypes():
+        return 0
+    return size * helper.tensor_dtype_to_np_dtype(header.data_type).itemsize
+
+
+def _decode(raw: Buffer, header: TensorProto) -> Array:
+    """The array in the raw data of a tensor; a view of them unless several values share a byte."""
+    if header.data_type not in helper.get_all_tensor_dtypes() or any(extent < 0 for extent in header.dims):
+        raise ModelError(
+            f"tensor {header.name!r} has element type {header.data_type} and dimensions {list(header.dims)}, "
+            "which this version of onnx does not know; export the model again or update onnx"
+        )
+    if len(raw) != packed_bytes(header):
+        raise ModelError(
+            f"tensor {header.name!r} of dimensions {list(header.dims)} needs {packed_bytes(header)} bytes "
+            f"but has {len(raw)}; the file is damaged, fetch or export it again"
+        )
+    if header.data_type in _BITS:
+        message = TensorProto(raw_data=bytes(raw), dims=header.dims, data_type=header.data_type)
+        return np.asarray(numpy_helper.to_array(message))
+    dtype = helper.tensor_dtype_to_np_dtype(header.data_type).newbyteorder("<")
+    return np.frombuffer(raw, dtype=dtype).reshape(tuple(header.dims))
+
+
+def _typed_values(message: TensorProto) -> Array:
+    """The array of a tensor that keeps its values in float_data, int32_data, ..."""
+    try:
+        return np.asarray(numpy_helper.to_array(message))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"tensor {message.name!r} of dimensions {list(message.dims)} cannot be read ({error}); "
+            "the file is damaged, fetch or export it again"
+        ) from error
+
+
+def little_endian(array: Array, elem_type: int) -> Buffer:
+    """The values of an array as ONNX stores them raw; not copied when they are already so."""
+    if elem_type in _BITS:
+        return numpy_helper.from_array(array).raw_data
+    ordered = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+    return ordered.reshape(-1).view(np.uint8).data
