@@ -1,0 +1,98 @@
+"""The documentation tells the truth: its code runs, its table is that of the registry, its commands are those of CI."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from onnxprune.ops import default_registry
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+_MARKED = re.compile(r"^<!-- run: (\S+) -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def scripts() -> dict[str, str]:
+    """The worked examples of CONTRIBUTING by name; blocks of one name belong to one script."""
+    found: dict[str, str] = {}
+    for name, code in _MARKED.findall(CONTRIBUTING):
+        found[name] = found.get(name, "") + code
+    return found
+
+
+def block_after(marker: str) -> str:
+    """The content of the code block that follows an HTML comment of the README."""
+    match = re.search(rf"^<!-- {marker} -->\n```\w+\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert match is not None, f"README lacks the block {marker!r}"
+    return match.group(1)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder that holds the reference models and may be written to."""
+    (tmp_path / "models").mkdir()
+    for model in (ROOT / "models").glob("*.onnx"):
+        shutil.copy(model, tmp_path / "models")
+    return tmp_path
+
+
+def run(code: str, folder: Path) -> str:
+    """What a script prints, in a process of its own: examples may register things globally."""
+    command = [sys.executable, "-X", "utf8", "-c", code]
+    result = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("name", scripts())
+def test_the_worked_examples_run(name: str, checkout: Path) -> None:
+    run(scripts()[name], checkout)
+
+
+def test_every_python_block_of_contributing_is_run() -> None:
+    assert len(_PYTHON.findall(CONTRIBUTING)) == len(_MARKED.findall(CONTRIBUTING))
+
+
+def test_the_python_example_prints_what_the_readme_says(checkout: Path) -> None:
+    (example,) = _PYTHON.findall(README)
+    assert run(example, checkout) == block_after("output of the block above")
+    assert (checkout / "smaller.onnx").exists()
+    assert (checkout / "plan.json").exists()
+
+
+def test_the_table_of_operators_is_up_to_date() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "operators.py"))["page"]()
+    written = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    assert written == page, "run: python docs/operators.py"
+
+
+def test_the_table_of_operators_is_complete() -> None:
+    written = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    for domain, op_type, _, _ in default_registry().supported():
+        name = f"{domain}.{op_type}" if domain else op_type
+        assert f"`{name}`" in written
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    steps = block_after("quick start: test").strip().split(" && ")
+    assert steps[0].startswith("python3 -m venv")
+    for step in steps[1:]:
+        command = re.sub(r"\S+/bin/", "", step)
+        assert command.replace("pip install", "pip install --quiet") in script or command in script
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (ROOT / target).exists(), target
