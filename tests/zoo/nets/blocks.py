@@ -50,9 +50,7 @@ class SqueezeExcite(nn.Module):
 class Residual(nn.Module):
     """`activation(branch(x) + skip(x))`; no skip means the input itself, no activation the plain sum."""
 
-    def __init__(
-        self, branch: nn.Module, skip: nn.Module | None = None, activation: Activation | None = None
-    ) -> None:
+    def __init__(self, branch: nn.Module, skip: nn.Module | None = None, activation: Activation | None = None) -> None:
         super().__init__()
         self.branch = branch
         self.skip = skip or nn.Identity()

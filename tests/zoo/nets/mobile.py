@@ -169,9 +169,7 @@ class _ShuffleUnit(nn.Module):
         self.is_split = stride == 1
         self.passing: nn.Module = nn.Identity()
         if not self.is_split:
-            self.passing = nn.Sequential(
-                conv_norm(inputs, inputs, 3, stride, inputs, None), conv_norm(inputs, half)
-            )
+            self.passing = nn.Sequential(conv_norm(inputs, inputs, 3, stride, inputs, None), conv_norm(inputs, half))
         self.working = nn.Sequential(
             conv_norm(worked, half), conv_norm(half, half, 3, stride, half, None), conv_norm(half, half)
         )
