@@ -33,7 +33,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.zoo.catalogue import TIMM, TORCHVISION, TORCHVISION_FIRST, TORCHVISION_SIZES
 
 EXPORTERS = ("torchscript", "dynamo")
-MAX_PARAMETERS = 150_000_000
 MAX_SIZE = 256  # larger default inputs are cut to 224 where the architecture lets us: less work
 
 
@@ -58,8 +57,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--dynamic", action="store_true", help="symbolic batch size")
     parser.add_argument("--keep-batchnorm", action="store_true", help="leave BatchNorm nodes in place")
     parser.add_argument("--untrained", action="store_true", help="keep the constructor's weights")
+    parser.add_argument("--max-parameters", type=float, default=150e6, help="refuse larger models")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds per export")
-    parser.add_argument("--max-gb", type=float, default=25.0, help="stop when the folder holds this much")
+    parser.add_argument("--max-gb", type=float, default=25.0, help="stop when the exports take this much")
     parser.add_argument("--retry", action="store_true", help="try again what failed before")
     parser.add_argument("--one", metavar="NAME", help="export this one here, print its report")
     return parser.parse_args()
@@ -106,12 +106,13 @@ def _failed_before(out: Path) -> set[tuple[str, str, str]]:
 
 
 def _gigabytes(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.rglob("*.onnx*")) / 1e9
+    return sum(path.stat().st_size for name in EXPORTERS for path in (folder / name).glob("*")) / 1e9
 
 
 def _in_process(exporter: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, __file__, "--one", name, "--exporter", exporter]
     command += ["--out", str(options.out), "--family", options.family]
+    command += ["--max-parameters", str(options.max_parameters)]
     command += ["--dynamic"] if options.dynamic else []
     command += ["--keep-batchnorm"] if options.keep_batchnorm else []
     command += ["--untrained"] if options.untrained else []
@@ -152,8 +153,8 @@ def _export(name: str, exporter: str, options: argparse.Namespace) -> dict[str, 
     torch.manual_seed(0)
     model = _build(name, options.family).eval()
     count = sum(parameter.numel() for parameter in model.parameters())
-    if count > MAX_PARAMETERS:
-        raise ValueError(f"{count:,} parameters are above the limit of {MAX_PARAMETERS:,}")
+    if count > options.max_parameters:
+        raise ValueError(f"{count:,} parameters are above the limit of {options.max_parameters:,.0f}")
     example = torch.zeros(1, 3, *_input_size(name, options.family, model))
     if not options.untrained:
         initialise(model, example, seed=0)
