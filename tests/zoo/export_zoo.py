@@ -106,7 +106,7 @@ def _failed_before(out: Path) -> set[tuple[str, str, str]]:
 
 
 def _gigabytes(folder: Path) -> float:
-    return sum(path.stat().st_size for name in EXPORTERS for path in (folder / name).glob("*")) / 1e9
+    return sum(path.stat().st_size for name in EXPORTERS for path in (folder / name).glob("*.onnx")) / 1e9
 
 
 def _in_process(exporter: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
