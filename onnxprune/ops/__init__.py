@@ -6,7 +6,9 @@ from functools import cache
 
 from onnxprune.ops import (
     convolution,
+    einsum,
     elementwise,
+    generators,
     indexing,
     joining,
     matmul,
@@ -15,12 +17,15 @@ from onnxprune.ops import (
     reduction,
     reshaping,
     resizing,
+    scattering,
 )
 from onnxprune.ops.base import Contraction, Masker, Operator, Registry, Rewriter
 
 _FAMILIES = (
     convolution,
+    einsum,
     elementwise,
+    generators,
     indexing,
     joining,
     matmul,
@@ -29,6 +34,7 @@ _FAMILIES = (
     reduction,
     reshaping,
     resizing,
+    scattering,
 )
 
 
