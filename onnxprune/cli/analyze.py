@@ -1,0 +1,58 @@
+"""``onnxprune analyze``: what can be removed, and what everything costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument
+from onnxprune.cli.reading import MACS, assumptions, read_and_analyze, unknown
+from onnxprune.cli.terminal import Terminal
+from onnxprune.cli.units import long, percent
+
+if TYPE_CHECKING:
+    from onnxprune.analysis import Analysis
+    from onnxprune.summary import Summary
+
+
+def analyze(model: ModelArgument, input_shape: InputShapeOption = None, as_json: JsonOption = False) -> None:
+    """Show what every layer costs, how many of its filters may go, and what pins the others."""
+    terminal = Terminal(as_json)
+    _, analysis = read_and_analyze(terminal, model, input_shape)
+    from onnxprune.summary import summarize
+
+    summary = summarize(analysis)
+    terminal.json({"model": str(model), **analysis.to_dict(), "summary": summary.to_dict()})
+    if not as_json:
+        _show(terminal, analysis, summary)
+
+
+def _show(terminal: Terminal, analysis: Analysis, summary: Summary) -> None:
+    from onnxprune.cli.tables import layer_table, pinned_table
+
+    if analysis.layers:
+        terminal.show(layer_table(analysis, terminal.wide), "")
+    if summary.pinned:
+        terminal.show(pinned_table(summary), "")
+    for line in unknown(analysis):
+        terminal.show(f"Not understood, and therefore pinned: {line}", style="yellow")
+    approximate = [group for group in analysis.groups if group.approximate]
+    if approximate:
+        reasons = "; ".join(dict.fromkeys(group.approximate for group in approximate if group.approximate))
+        terminal.show(f"{len(approximate)} of {len(analysis.groups)} groups are approximate: {reasons}.")
+    totals = analysis.totals
+    terminal.show(
+        f"Total: {long(totals['params'])} parameters, {long(totals['flops'])} MACs, "
+        f"{long(totals['memory'], 'B')} memory, {long(totals['peak_activations'], 'B')} peak activations."
+    )
+    terminal.show(assumptions(analysis), MACS, "", _conclusion(analysis, summary))
+
+
+def _conclusion(analysis: Analysis, summary: Summary) -> str:
+    if not analysis.layers:
+        return "The model has no Conv, ConvTranspose, Gemm or MatMul: there is nothing to prune."
+    parts = [f"{percent(summary.prunable)} of MACs are prunable"]
+    parts += [f"{percent(pinned.share)} pinned by: {pinned.reason}" for pinned in summary.pinned[:3]]
+    if len(summary.pinned) > 3:
+        rest = sum(pinned.share for pinned in summary.pinned[3:])
+        parts.append(f"{percent(rest)} pinned by {len(summary.pinned) - 3} other reasons")
+    return "; ".join(parts) + "."

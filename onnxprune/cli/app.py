@@ -1,0 +1,39 @@
+"""The commands, in the order that the help shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from onnxprune.cli.analyze import analyze
+from onnxprune.cli.errors import ErrorHandlingGroup
+from onnxprune.cli.explain import explain
+from onnxprune.cli.passes import normalize, passes, run
+from onnxprune.cli.prune import apply, prune, verify
+
+app = typer.Typer(cls=ErrorHandlingGroup, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from onnxprune import __version__
+
+        typer.echo(f"onnxprune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def onnxprune(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Make ONNX models smaller, with a certificate that the result is right.
+
+    Exit codes: 0 done, 1 the budget could not be met or the result not verified, 2 wrong usage or unreadable input.
+    """
+
+
+for _command in (analyze, prune, apply, verify, explain, normalize, run, passes):
+    app.command()(_command)

@@ -1,0 +1,86 @@
+"""Arguments and options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file.", show_default=False)]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write the result.", show_default=False)
+]
+InputShapeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        metavar="[NAME=]1,3,224,224",
+        help="Shape of an input whose dimensions are open; the name may be left out where there is one input. "
+        "Repeatable.",
+        show_default=False,
+    ),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Allow the output to replace an input.")]
+NoVerifyOption = Annotated[
+    bool, typer.Option("--no-verify", help="Write without checker, onnxruntime and certificate.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
+
+
+def input_shapes(given: Sequence[str] | None, model: Model) -> dict[str, tuple[int, ...]] | None:
+    """The values of ``--input-shape``, None if there are none.
+
+    Raises:
+        UsageError: a value is no shape, or leaves open which input it is for.
+    """
+    if not given:
+        return None
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in given:
+        name, _, extents = text.rpartition("=")
+        name = name or _only_input(model, text)
+        try:
+            shape = tuple(int(extent) for extent in extents.replace("x", ",").split(","))
+        except ValueError:
+            shape = ()
+        if not shape or min(shape) < 1:
+            raise UsageError(f"--input-shape '{text}' is not a shape; write it like {name}=1,3,224,224")
+        if name in shapes:
+            raise UsageError(f"--input-shape names input '{name}' twice")
+        shapes[name] = shape
+    return shapes
+
+
+def _only_input(model: Model, text: str) -> str:
+    names = [value.name for value in model.graph.input if value.name not in model.weights]
+    if len(names) != 1:
+        raise UsageError(
+            f"--input-shape '{text}' does not say for which input; write NAME={text}. "
+            f"The inputs are: {', '.join(names) or 'none'}"
+        )
+    return names[0]
+
+
+def named_floors(given: Sequence[str] | None) -> Mapping[str, float]:
+    """The values of ``--floors``.
+
+    Raises:
+        UsageError: one is not NAME=VALUE.
+    """
+    floors: dict[str, float] = {}
+    for text in given or ():
+        name, _, value = text.rpartition("=")
+        try:
+            floors[name] = float(value)
+        except ValueError:
+            name = ""
+        if not name:
+            raise UsageError(f"--floors '{text}' is not NAME=VALUE; write it like '/layer1/*=0.5' or '/conv1/Conv=16'")
+    return floors

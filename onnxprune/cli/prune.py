@@ -1,0 +1,220 @@
+"""``onnxprune prune``, ``apply`` and ``verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onnxprune.cli.errors import FAILED
+from onnxprune.cli.files import check_output
+from onnxprune.cli.names import resolve
+from onnxprune.cli.options import (
+    ForceOption,
+    InputShapeOption,
+    JsonOption,
+    ModelArgument,
+    NoVerifyOption,
+    OutputOption,
+    input_shapes,
+    named_floors,
+)
+from onnxprune.cli.reading import read, read_and_analyze
+from onnxprune.cli.result import Job, certificate_line, finish
+from onnxprune.cli.terminal import Terminal
+from onnxprune.cli.units import parse_quantity
+from onnxprune.errors import BudgetError, UsageError
+
+_BUDGET, _CHOICE, _LIMITS = "Budget", "How to choose", "What must stay"
+
+PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan (JSON).", show_default=False)]
+Quantity = Annotated[float | None, typer.Option()]
+
+
+def _quantity(name: str, text: str) -> Any:
+    return typer.Option(
+        name, parser=parse_quantity, metavar="5M", help=text, rich_help_panel=_BUDGET, show_default=False
+    )
+
+
+def prune(
+    model: ModelArgument,
+    output: OutputOption,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="What layers are drawn by and --reduce counts: params (pa), flops (fa; MACs) or memory (ma).",
+            rich_help_panel=_BUDGET,
+        ),
+    ] = "flops",
+    reduce: Annotated[
+        float | None,
+        typer.Option(metavar="0.5", help="Fraction of it to remove.", rich_help_panel=_BUDGET, show_default=False),
+    ] = None,
+    max_params: Annotated[float | None, _quantity("--max-params", "Most parameters left, like 300k.")] = None,
+    max_flops: Annotated[float | None, _quantity("--max-flops", "Most MACs left, like 1.2G.")] = None,
+    max_memory: Annotated[
+        float | None, _quantity("--max-memory", "Most bytes of weights and output activations left.")
+    ] = None,
+    channels: Annotated[
+        float | None,
+        typer.Option(
+            metavar="0.5",
+            help="Instead of a budget: fraction of every group's channels to remove.",
+            rich_help_panel=_BUDGET,
+            show_default=False,
+        ),
+    ] = None,
+    allocation: Annotated[
+        str,
+        typer.Option(
+            help="How many go from which layer: complexity, complexity-mean or uniform.", rich_help_panel=_CHOICE
+        ),
+    ] = "complexity",
+    criterion: Annotated[
+        str, typer.Option(help="Which channels of a layer go first: l2, l1 or random.", rich_help_panel=_CHOICE)
+    ] = "l2",
+    seed: Annotated[int, typer.Option(min=0, help="Of all draws.", rich_help_panel=_CHOICE)] = 0,
+    floor: Annotated[
+        float,
+        typer.Option(min=0, help="What every layer keeps: a fraction below 1, or channels.", rich_help_panel=_LIMITS),
+    ] = 0.1,
+    floors: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="The same for layers by name or glob. Repeatable.",
+            rich_help_panel=_LIMITS,
+            show_default=False,
+        ),
+    ] = None,
+    round_to: Annotated[
+        int, typer.Option(min=1, help="Keep channel counts multiples of this.", rich_help_panel=_LIMITS)
+    ] = 1,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Only these layers, by name or glob, lose filters. Repeatable.",
+            rich_help_panel=_LIMITS,
+            show_default=False,
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="These layers, by name or glob, keep all filters. Repeatable.",
+            rich_help_panel=_LIMITS,
+            show_default=False,
+        ),
+    ] = None,
+    exact_only: Annotated[
+        bool, typer.Option("--exact-only", help="Leave approximate groups alone.", rich_help_panel=_LIMITS)
+    ] = False,
+    input_shape: InputShapeOption = None,
+    plan_out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the plan as JSON, too.", show_default=False)
+    ] = None,
+    no_verify: NoVerifyOption = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a model smaller until it meets a budget, and prove that the result is right."""
+    budgets = (reduce, max_params, max_flops, max_memory)
+    if channels is None and all(budget is None for budget in budgets):
+        raise UsageError("give a budget: --reduce, --max-params, --max-flops or --max-memory, or --channels")
+    terminal = Terminal(as_json)
+    at_least = named_floors(floors)
+    check_output(output, (model,), force=force)
+    if plan_out is not None:
+        check_output(plan_out, (model, output))
+    source, analysis = read_and_analyze(terminal, model, input_shape)
+    if not analysis.groups:
+        from onnxprune.summary import summarize, why_nothing
+
+        raise BudgetError(f"{why_nothing(summarize(analysis).pinned)}; nothing was written")
+    names = [layer.name for layer in analysis.layers]
+    with terminal.step("Planning"):
+        from onnxprune.planning import plan
+
+        chosen = plan(
+            analysis,
+            mode=mode,
+            reduce=reduce,
+            max_params=max_params,
+            max_flops=max_flops,
+            max_memory=max_memory,
+            channels=channels,
+            allocation=allocation,
+            criterion=criterion,
+            seed=seed,
+            floor=floor,
+            floors={resolve(name, names): value for name, value in at_least.items()},
+            round_to=round_to,
+            include=[resolve(name, names) for name in include or ()],
+            exclude=[resolve(name, names) for name in exclude or ()],
+            exact_only=exact_only,
+        )
+    finish(terminal, Job(source, analysis, output, plan_out, force, verify=not no_verify), chosen)
+
+
+def apply(
+    model: ModelArgument,
+    plan: PlanArgument,
+    output: OutputOption,
+    input_shape: InputShapeOption = None,
+    no_verify: NoVerifyOption = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove from a model what a plan names."""
+    terminal = Terminal(as_json)
+    check_output(output, (model, plan), force=force)
+    from onnxprune.plans import Plan
+
+    chosen = Plan.load(plan)
+    source, analysis = read_and_analyze(terminal, model, input_shape)
+    finish(terminal, Job(source, analysis, output, None, force, verify=not no_verify), chosen)
+
+
+def verify(
+    model: ModelArgument,
+    pruned: Annotated[Path, typer.Argument(metavar="PRUNED", help="The result.", show_default=False)],
+    plan: PlanArgument,
+    input_shape: InputShapeOption = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many random inputs to compare.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random inputs.")] = 0,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Largest allowed relative difference; 1e-4, or 1e-3 where approximate groups were pruned.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a pruned model with the masked original, and exit with 1 if they differ."""
+    terminal = Terminal(as_json)
+    from onnxprune.plans import Plan
+
+    chosen = Plan.load(plan)
+    source, result = read(terminal, model), read(terminal, pruned)
+    with terminal.step("Verifying"):
+        from onnxprune.certificate import verify as compare
+
+        certificate = compare(
+            source,
+            result,
+            chosen,
+            input_shapes=input_shapes(input_shape, source),
+            samples=samples,
+            seed=seed,
+            tolerance=tolerance,
+        )
+    terminal.json(certificate.to_dict())
+    terminal.show(certificate_line(certificate), style="green" if certificate.passed else "red")
+    if not certificate.passed:
+        raise typer.Exit(FAILED)

@@ -1,0 +1,61 @@
+"""The first steps of every command: read the model, look at it, and say what was assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxprune.cli.names import some
+from onnxprune.cli.options import input_shapes
+from onnxprune.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from onnxprune.analysis import Analysis
+    from onnxprune.model import Model
+
+MACS = "FLOPs are counted as MACs (multiply-accumulates); memory is weights plus output activations."
+
+
+def read(terminal: Terminal, path: Path) -> Model:
+    """Load a model and check that it is valid. Raises ModelError."""
+    with terminal.step(f"Reading {path.name}"):
+        from onnxprune.model import load
+        from onnxprune.validation import validate
+
+        model = load(path)
+        validate(model)
+    return model
+
+
+def read_and_analyze(terminal: Terminal, path: Path, shapes: Sequence[str] | None) -> tuple[Model, Analysis]:
+    """Load and analyse a model.
+
+    Raises:
+        ModelError: the model cannot be read or is not valid.
+        ShapeError: the shapes contradict it.
+        UsageError: a shape is malformed.
+    """
+    model = read(terminal, path)
+    with terminal.step("Analysing"):
+        from onnxprune.analysis import analyze
+
+        analysis = analyze(model, input_shapes(shapes, model))
+    return model, analysis
+
+
+def assumptions(analysis: Analysis) -> str:
+    """The input shapes that all figures hold for, and which of them were guessed."""
+    shapes = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in analysis.shapes.binding.items())
+    text = f"Input shapes: {shapes or 'none'}."
+    if analysis.shapes.assumed:
+        text += f" Open dimensions of {', '.join(analysis.shapes.assumed)} were assumed; set them with --input-shape."
+    return text
+
+
+def unknown(analysis: Analysis) -> list[str]:
+    """A line per reason for which nodes are not understood, naming some."""
+    by_reason: dict[str, list[str]] = {}
+    for node, reason in analysis.unknown.items():
+        by_reason.setdefault(reason, []).append(node)
+    return [f"{reason}: {some(nodes)}" for reason, nodes in by_reason.items()]

@@ -1,0 +1,83 @@
+"""Where the output goes: results to stdout, progress to stderr, or JSON and nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+_PATIENCE = 1.0
+"""Seconds before a step shows that it is running."""
+_UNLIMITED = 10_000
+_WIDE = 110
+
+
+class Terminal:
+    """The two streams of one command.
+
+    Args:
+        as_json: results are one JSON document; all other output to stdout is left out.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        # Files and pipes have no width: nothing is shortened there.
+        free = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+        self._out = Console(width=_UNLIMITED if free else None, markup=False, highlight=False, emoji=False)
+        self._progress = Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+    @property
+    def wide(self) -> bool:
+        """Whether there is room for the columns that are nice to have."""
+        return self._out.width >= _WIDE
+
+    def show(self, *renderables: RenderableType, style: str = "") -> None:
+        """Print for people."""
+        if not self.as_json:
+            for renderable in renderables:
+                self._out.print(renderable, style=style, soft_wrap=False)
+
+    def json(self, data: Mapping[str, Any]) -> None:
+        """Print for machines, if they were asked for."""
+        if self.as_json:
+            print(json.dumps(_plain(data), indent=2))
+
+    def warn(self, message: str) -> None:
+        """A line on stderr, in either case."""
+        self._progress.print(Text.assemble(("warning: ", "yellow"), message))
+
+    @contextmanager
+    def step(self, doing: str) -> Iterator[None]:
+        """Show that something is under way, if it takes more than a moment and somebody watches."""
+        if not self._progress.is_terminal:
+            yield
+            return
+        status = self._progress.status(f"{doing} …")
+        patience = threading.Timer(_PATIENCE, status.start)
+        patience.daemon = True
+        patience.start()
+        try:
+            yield
+        finally:
+            patience.cancel()
+            patience.join()
+            status.stop()
+
+
+def _plain(value: Any) -> Any:
+    """The same without what JSON has no word for: infinities and NaN become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,95 @@
+"""What a plan changes, layer by layer and in total, computed from the cost model without touching a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxprune.analysis import Analysis
+from onnxprune.cost import METRICS
+from onnxprune.plans import Plan
+from onnxprune.relations import IntArray
+from onnxprune.rewrite import removed_per_class
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Output channels, parameters (elements), FLOPs (multiply-accumulates) and memory (bytes) of one layer."""
+
+    channels: int
+    params: int
+    flops: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """One layer before and after pruning."""
+
+    name: str
+    op_type: str
+    before: LayerCost
+    after: LayerCost
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model before and after pruning.
+
+    ``before`` and ``after`` hold the totals (``params``, ``flops``, ``memory``, ``peak_activations``);
+    ``approximate`` the reasons why pruned groups are approximate, empty if all are exact.
+    """
+
+    layers: tuple[LayerChange, ...]
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    approximate: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data for JSON."""
+        return {
+            "before": dict(self.before),
+            "after": dict(self.after),
+            "layers": [asdict(layer) for layer in self.layers],
+            "approximate": list(self.approximate),
+        }
+
+
+def compare(analysis: Analysis, plan: Plan) -> Comparison:
+    """What ``plan`` changes. Raises PlanError where it does not fit the analysed model."""
+    per_class = removed_per_class(analysis, plan)
+    costs = analysis.costs
+    kept = costs.full - np.array([*(len(positions) for positions in per_class), 0], dtype=np.int64)
+    before, after = _layer_costs(analysis, costs.full), _layer_costs(analysis, kept)
+    layers = tuple(
+        LayerChange(analysis.layer_name(layer), layer.op_type, old, new)
+        for layer, old, new in zip(costs.layers, before, after, strict=True)
+    )
+    touched = {index for index, positions in enumerate(per_class) if len(positions)}
+    reasons = dict.fromkeys(
+        group.approximate
+        for group in analysis.coupling.groups
+        if group.approximate is not None and touched.intersection(group.classes.tolist())
+    )
+    return Comparison(layers, analysis.totals, _totals(analysis, kept), tuple(reasons))
+
+
+def _totals(analysis: Analysis, kept: IntArray) -> dict[str, float]:
+    costs = analysis.costs
+    totals = {metric: costs.total(metric, kept) for metric in METRICS}
+    return {**totals, "peak_activations": costs.peak_activations(kept)}
+
+
+def _layer_costs(analysis: Analysis, kept: IntArray) -> list[LayerCost]:
+    costs, coupling = analysis.costs, analysis.coupling
+    params, flops, memory = (costs.per_layer(metric, kept) for metric in METRICS)
+    found = []
+    for layer in costs.layers:
+        owner = coupling.class_of.get(layer.output_axis)
+        channels = coupling.axes.extents[layer.output_axis] if owner is None else int(kept[owner])
+        at = layer.index
+        found.append(LayerCost(channels, round(params[at]), round(flops[at]), round(memory[at])))
+    return found

@@ -1,0 +1,63 @@
+"""How much of a model can be pruned, and what keeps the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnxprune.analysis import Analysis
+from onnxprune.explain import why_no_candidate
+
+
+@dataclass(frozen=True)
+class PinnedShare:
+    """The share of all MACs that one reason pins, and the layers (those with any pinned filter)."""
+
+    reason: str
+    share: float
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The shares of all MACs in filters that may go, and in those that may not, by reason, largest first.
+
+    A layer's MACs divide over its filters; where several reasons pin a layer, the first one counts.
+    """
+
+    prunable: float
+    pinned: tuple[PinnedShare, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data for JSON."""
+        return asdict(self)
+
+
+def summarize(analysis: Analysis) -> Summary:
+    """Divide the MACs of a model into prunable and pinned."""
+    prunable = 0.0
+    shares: dict[str, float] = {}
+    layers: dict[str, list[str]] = {}
+    for layer, report in zip(analysis.costs.layers, analysis.layers, strict=True):
+        share, free = report.shares["flops"], report.prunable / report.channels
+        prunable += share * free
+        if report.prunable < report.channels:
+            reason = report.pinned[0] if report.pinned else why_no_candidate(layer, report.channels)
+            shares[reason] = shares.get(reason, 0.0) + share * (1 - free)
+            layers.setdefault(reason, []).append(report.name)
+    found = [PinnedShare(reason, share, tuple(layers[reason])) for reason, share in shares.items()]
+    return Summary(prunable, tuple(sorted(found, key=lambda pinned: -pinned.share)))
+
+
+def why_nothing(pinned: Sequence[PinnedShare]) -> str:
+    """Why a model without a single group cannot be pruned, in one sentence."""
+    if not pinned:
+        return "nothing can be pruned: the model has no Conv, ConvTranspose, Gemm or MatMul with weights"
+    reasons = "; ".join(f"{_some(found.layers)} ({found.reason})" for found in pinned)
+    return f"nothing can be pruned: every layer is pinned: {reasons}"
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,57 @@
+"""Is the input a valid ONNX model? Checked on a skeleton, so that the cost does not grow with the weights."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import GraphProto, ModelProto, TensorProto, checker, helper
+
+from onnxprune.errors import ModelError
+from onnxprune.model import Model
+
+_FOREIGN = "onnxprune.unknown"
+
+
+def validate(model: Model) -> None:
+    """Run onnx.checker on the graph of a model, without its weights.
+
+    Operators that onnx does not know are passed over: they belong to somebody's runtime, and the analysis pins
+    what they touch.
+
+    Raises:
+        ModelError: the checker finds fault.
+    """
+    skeleton = ModelProto()
+    skeleton.CopyFrom(model.skeleton)
+    skeleton.ir_version = max(skeleton.ir_version, 4)
+    _disown_unknown(skeleton.graph, _opsets(skeleton))
+    skeleton.opset_import.append(helper.make_opsetid(_FOREIGN, 1))
+    listed = {value.name for value in skeleton.graph.input}
+    for name, weight in model.weights.items():
+        if name not in listed:
+            # A weight of an unknown element type is the loader's business, not that of the graph.
+            elem_type = weight.elem_type or TensorProto.FLOAT
+            skeleton.graph.input.append(helper.make_tensor_value_info(name, elem_type, weight.shape))
+    try:
+        checker.check_model(skeleton)
+    except checker.ValidationError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"onnx.checker rejects {_name(model)}: {reason}; export the model again") from error
+
+
+def _name(model: Model) -> str:
+    return "the model" if model.path is None else str(model.path)
+
+
+def _opsets(skeleton: ModelProto) -> dict[str, int]:
+    return {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in skeleton.opset_import}
+
+
+def _disown_unknown(graph: GraphProto, opsets: dict[str, int]) -> None:
+    """Move operators that the imported opsets do not hold into a domain that the checker does not judge."""
+    for node in graph.node:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if domain == "" and not onnx.defs.has(node.op_type, opsets.get("", 1), domain):
+            node.domain = _FOREIGN
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+                _disown_unknown(body, opsets)
