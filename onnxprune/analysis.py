@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx
 
 from onnxprune.cost import METRICS, CostModel, Layer, cost_model
@@ -141,11 +142,11 @@ class Analysis:
 
     def _layer(self, layer: Layer, cost: Mapping[str, float]) -> LayerReport:
         groups = self.groups_of(layer)
-        labels = set()
         owner = self.coupling.class_of.get(layer.output_axis)
-        if owner is not None:
-            labels = set(self.coupling.class_labels(owner).tolist())
-        prunable = sum(len(labels.intersection(group.atoms.tolist())) for group in groups)
+        prunable = 0
+        if owner is not None and groups:
+            labels = self.coupling.class_labels(owner)
+            prunable = int(np.isin(labels, np.concatenate([group.atoms for group in groups])).sum())
         reasons = dict.fromkeys(pin.reason for pin in self.coupling.pins_on(layer.output_axis))
         return LayerReport(
             name=self.layer_name(layer),

@@ -6,6 +6,7 @@ over removed positions does not see them (weights zeroed there; normalisers acro
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,18 +29,21 @@ from onnxprune.runtime import Arrays, Session, random_inputs
 TOLERANCE = 1e-4
 APPROXIMATE_TOLERANCE = 1e-3
 _CHECKER_LIMIT = 2**31 - 1
+_SQUASHING = frozenset({"Sigmoid", "Softmax", "Tanh", "HardSigmoid", "Softsign"})
 
 
 @dataclass(frozen=True)
 class OutputDifference:
     """How far one output of the pruned model is from the masked original.
 
-    ``absolute`` is the largest absolute difference, ``relative`` the same over the largest magnitude of the output.
+    ``absolute`` is the largest absolute difference, ``relative`` the same over ``magnitude``: the largest magnitude
+    of the output, or 1 for the outputs of bounded functions, whose inputs are compared besides.
     """
 
     name: str
     absolute: float
     relative: float
+    magnitude: float
 
 
 @dataclass(frozen=True)
@@ -121,14 +125,67 @@ def verify(
     approximate = _touches_approximate(analysis, per_class)
     if tolerance is None:
         tolerance = APPROXIMATE_TOLERANCE if approximate else TOLERANCE
-    runs = [random_inputs(analysis.model, analysis.shapes.binding, seed + i) for i in range(samples)]
-    got = _run_all(result, "the pruned model", runs)
-    expected = _run_all(masked(analysis, per_class), "the masked original", runs)
+    squashed = _squashed(analysis, result)
+    inner = tuple(dict.fromkeys(squashed.values()))
+    reference = Session(_exposed(masked(analysis, per_class), inner), "the masked original")
+    runs, expected = _reference_runs(analysis, reference, samples, seed)
+    session = Session(_exposed(result, inner), "the pruned model")
+    got = [session.run(inputs) for inputs in runs]
     if original is not analysis.model:
         _check_normalisation(original, analysis.model, runs[:1])
-    names = [o.name for o in result.graph.output]
-    worst = [_difference(name, [e[name] for e in expected], [g[name] for g in got]) for name in names]
-    return Certificate(tuple(worst), tolerance, samples, approximate)
+    worst = [
+        _difference(name, [e[name] for e in expected], [g[name] for g in got], bound=float(name in squashed))
+        for name in (*(o.name for o in result.graph.output), *inner)
+    ]
+    return Certificate(tuple(worst), tolerance, len(runs), approximate)
+
+
+def _reference_runs(
+    analysis: Analysis, reference: Session, samples: int, seed: int
+) -> tuple[list[Arrays], list[Arrays]]:
+    """Random inputs and what the masked original makes of them; symbolic dimensions take a second value, too."""
+    shapes = analysis.shapes
+    runs = [random_inputs(analysis.model, shapes.binding, seed + i) for i in range(samples)]
+    try:
+        expected = [reference.run(inputs) for inputs in runs]
+    except VerificationError as error:
+        described = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.binding.items())
+        raise VerificationError(
+            f"{error}. The inputs had the shapes {described}; if the model wants others, give them as input shapes"
+        ) from error
+    if shapes.other_binding is not None:
+        inputs = random_inputs(analysis.model, shapes.other_binding, seed)
+        # Not every value of a symbolic dimension is valid, and the file does not say which are.
+        with contextlib.suppress(VerificationError):
+            expected.append(reference.run(inputs))
+            runs.append(inputs)
+    return runs, expected
+
+
+def _squashed(analysis: Analysis, result: Model) -> dict[str, str]:
+    """Graph outputs that a bounded function makes, and the tensors before it.
+
+    Where such a function saturates, its outputs hide differences or consist of rounding errors; what goes into it
+    tells more, so that is compared as well.
+    """
+    graph = analysis.graph
+    available = {name for node in result.graph.node for name in node.output} - set(graph.outputs)
+    found: dict[str, str] = {}
+    for output in graph.outputs:
+        node = graph.nodes[graph.producer[output]] if output in graph.producer else None
+        if node is not None and node.op_type in _SQUASHING and node.inputs[0] in available:
+            found[output] = node.inputs[0]
+    return found
+
+
+def _exposed(model: Model, tensors: Sequence[str]) -> Model:
+    """The model with further graph outputs (without types: onnxruntime infers them)."""
+    if not tensors:
+        return model
+    draft = model.edit()
+    for name in tensors:
+        draft.graph.output.add().name = name
+    return draft.finish()
 
 
 def check(model: Model, what: str) -> None:
@@ -163,27 +220,30 @@ def _check_normalisation(original: Model, normal: Model, runs: Sequence[Arrays])
             )
 
 
-def _difference(name: str, expected: Sequence[NDArray[Any]], got: Sequence[NDArray[Any]]) -> OutputDifference:
-    absolute = relative = 0.0
+def _difference(
+    name: str, expected: Sequence[NDArray[Any]], got: Sequence[NDArray[Any]], *, bound: float = 0.0
+) -> OutputDifference:
+    """Compare the samples of one output; ``bound`` is the magnitude it may reach if its function is bounded."""
+    absolute, magnitude = 0.0, bound
     for wanted, found in zip(expected, got, strict=True):
-        if np.shape(wanted) != np.shape(found):
-            return OutputDifference(name, float("inf"), float("inf"))
-        if not isinstance(wanted, np.ndarray) or wanted.dtype.kind not in "fiub":
-            same = np.array_equal(np.asarray(wanted), np.asarray(found))
-            difference = 0.0 if same else float("inf")
-            absolute, relative = max(absolute, difference), max(relative, difference)
-            continue
-        a, b = wanted.astype(np.float64), found.astype(np.float64)
-        finite = np.isfinite(a)
-        if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-            return OutputDifference(name, float("inf"), float("inf"))
-        a, b = a[finite], b[finite]
-        if a.size:
-            gap = float(np.abs(a - b).max())
-            scale = float(np.abs(a).max())
-            absolute = max(absolute, gap)
-            relative = max(relative, gap / scale if scale else gap)
-    return OutputDifference(name, absolute, relative)
+        gap, scale = _compare(wanted, found)
+        absolute, magnitude = max(absolute, gap), max(magnitude, scale)
+    relative = absolute / magnitude if magnitude and np.isfinite(absolute) else absolute
+    return OutputDifference(name, absolute, relative, magnitude)
+
+
+def _compare(wanted: NDArray[Any], found: NDArray[Any]) -> tuple[float, float]:
+    """The largest absolute difference, infinite where shapes or non-finite values differ, and the magnitude."""
+    if np.shape(wanted) != np.shape(found):
+        return float("inf"), 0.0
+    if not isinstance(wanted, np.ndarray) or wanted.dtype.kind not in "fiub":
+        return (0.0 if np.array_equal(np.asarray(wanted), np.asarray(found)) else float("inf")), 0.0
+    a, b = wanted.astype(np.float64), found.astype(np.float64)
+    finite = np.isfinite(a)
+    if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return float("inf"), 0.0
+    a, b = a[finite], b[finite]
+    return (float(np.abs(a - b).max()), float(np.abs(a).max())) if a.size else (0.0, 0.0)
 
 
 def _touches_approximate(analysis: Analysis, per_class: Sequence[IntArray]) -> bool:

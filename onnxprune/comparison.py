@@ -79,7 +79,7 @@ def compare(analysis: Analysis, plan: Plan) -> Comparison:
 
 def _totals(analysis: Analysis, kept: IntArray) -> dict[str, float]:
     costs = analysis.costs
-    totals = {metric: costs.total(metric, kept) for metric in METRICS}
+    totals: dict[str, float] = {metric: costs.total(metric, kept) for metric in METRICS}
     return {**totals, "peak_activations": costs.peak_activations(kept)}
 
 

@@ -124,7 +124,7 @@ def cost_model(coupling: Coupling, registry: Registry) -> CostModel:
             contraction = operator.cost(node) if operator is not None else None
         except (UnknownShapeError, ValueError, IndexError):
             contraction = None
-        if contraction is None or node.outputs[0] in graph.constants:
+        if contraction is None or contraction.output not in coupling.axes or contraction.output in graph.constants:
             continue
         layer = _layer(coupling, len(layers), node.index, contraction)
         layers.append(layer)

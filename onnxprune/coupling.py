@@ -28,6 +28,7 @@ from onnxprune.relations import (
     Regrouped,
     Relations,
     Same,
+    component_count,
 )
 
 
@@ -278,7 +279,7 @@ def _decide(block: Regrouped, candidates: set[int], axes: AxisTable) -> Mapped |
             option = Mapped(a, b, at_a, at_b, block.node)
             if len(ins) == len(outs) == 1:
                 return option
-            atoms = _component_count(at_a, at_b, axes.extents[a], axes.extents[b])
+            atoms = component_count(at_a, at_b, axes.extents[a], axes.extents[b])
             if best is None or atoms > best[0]:
                 best = (atoms, axes.extents[b], option)
     assert best is not None
@@ -298,12 +299,6 @@ def _row_major_pairs(sizes_in: list[int], at_in: int, sizes_out: list[int], at_o
         pairs = np.unique(a * sizes_out[at_out] + b)
         a, b = np.divmod(pairs, sizes_out[at_out])
     return a, b
-
-
-def _component_count(at_a: IntArray, at_b: IntArray, extent_a: int, extent_b: int) -> int:
-    size = extent_a + extent_b
-    links = coo_matrix((np.ones(len(at_a), dtype=np.int8), (at_a, at_b + extent_a)), shape=(size, size))
-    return int(connected_components(links, directed=False)[0])
 
 
 def _pins(

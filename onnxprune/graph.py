@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.model import Model
+from onnxprune.protos import captured_names
 from onnxprune.shapes import Shapes
 
 
@@ -148,27 +148,3 @@ class Graph:
                 return None
             tensor = self.nodes[index].inputs[0]
         return tensor
-
-
-def captured_names(node: onnx.NodeProto) -> tuple[str, ...]:
-    """The outer tensors that the bodies of a control-flow node read without listing them as inputs."""
-    names: dict[str, None] = {}
-    for attribute in node.attribute:
-        for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-            names.update(dict.fromkeys(_free_names(body)))
-    return tuple(names)
-
-
-def _free_names(body: onnx.GraphProto) -> list[str]:
-    own = {i.name for i in body.input} | {i.name for i in body.initializer}
-    free: list[str] = []
-    for node in body.node:
-        free.extend(i for i in (*node.input, *captured_names(node)) if i and i not in own)
-        own.update(node.output)
-    free.extend(o.name for o in body.output if o.name not in own)
-    return free
-
-
-def attributes(node: onnx.NodeProto) -> Mapping[str, Any]:
-    """All attributes of a node by name."""
-    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 IntArray = NDArray[np.int64]
 
@@ -201,7 +203,13 @@ class Relations:
         ia, ib = self.axes.id(a, dim_a), self.axes.id(b, dim_b)
         self._mention(ia)
         self._mention(ib)
-        self.mapped.append(Mapped(ia, ib, at_a, at_b, self.node))
+        # An axis of extent 1 is never a candidate; the position that it stands for must not leave it empty.
+        if self.axes.extents[ia] == 1:
+            self.pins.append(Pin(ib, f"is the only position of {a}[{dim_a}]", self.node, at_b))
+        elif self.axes.extents[ib] == 1:
+            self.pins.append(Pin(ia, f"is the only position of {b}[{dim_b}]", self.node, at_a))
+        else:
+            self.mapped.append(Mapped(ia, ib, at_a, at_b, self.node))
 
     def regroup(self, a: str, dims_a: Iterable[int], b: str, dims_b: Iterable[int]) -> None:
         """*mapped*, row-major: the axes of one side count the same elements as those of the other."""
@@ -239,3 +247,10 @@ class Relations:
     def producer(self, tensor: str, dim: int) -> None:
         """The axis is a weight's output-channel axis."""
         self.producers.append(Producer(self.axes.id(tensor, dim), self.node))
+
+
+def component_count(at_a: IntArray, at_b: IntArray, extent_a: int, extent_b: int) -> int:
+    """Into how many components two axes fall that are *mapped* like this: how fine their atoms would be."""
+    size = extent_a + extent_b
+    links = coo_matrix((np.ones(len(at_a), dtype=np.int8), (at_a, at_b + extent_a)), shape=(size, size))
+    return int(connected_components(links, directed=False)[0])

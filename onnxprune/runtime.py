@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
@@ -18,6 +19,21 @@ Arrays = dict[str, NDArray[Any]]
 
 #: Models beyond this size are handed over as files: protobuf messages end at 2 GB.
 _LARGEST_MESSAGE = 1_000_000_000
+
+_ELEMENT_TYPES = {
+    f"tensor({name})": value
+    for name, value in {
+        "float": TensorProto.FLOAT,
+        "double": TensorProto.DOUBLE,
+        "float16": TensorProto.FLOAT16,
+        "bfloat16": TensorProto.BFLOAT16,
+        "int8": TensorProto.INT8,
+        "uint8": TensorProto.UINT8,
+        "int32": TensorProto.INT32,
+        "int64": TensorProto.INT64,
+        "bool": TensorProto.BOOL,
+    }.items()
+}
 
 
 class Session:
@@ -58,6 +74,28 @@ class Session:
         except Exception as error:
             raise VerificationError(f"onnxruntime does not run {self._what}: {_first_line(error)}") from error
         return dict(zip(self.outputs, results, strict=True))
+
+
+def inferred_by_runtime(skeleton: onnx.ModelProto) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Element types and static shapes of the outputs of a model without weights, as onnxruntime infers them.
+
+    Empty where onnxruntime does not load it.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(skeleton.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception:
+        # An operator that onnxruntime does not know either: the shape stays unknown, and the node is pinned.
+        return {}
+    found: dict[str, tuple[int, tuple[int, ...]]] = {}
+    for output in session.get_outputs():
+        if output.type in _ELEMENT_TYPES and all(isinstance(extent, int) for extent in output.shape):
+            found[output.name] = (_ELEMENT_TYPES[output.type], tuple(output.shape))
+    return found
 
 
 def random_inputs(model: Model, shapes: Mapping[str, tuple[int, ...]], seed: int) -> Arrays:

@@ -6,19 +6,22 @@ is found by experiment: the shapes are inferred a second time under other bindin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnxprune.errors import ShapeError
 from onnxprune.model import Model
+from onnxprune.protos import captured_names
+from onnxprune.runtime import inferred_by_runtime
 from onnxprune.values import Values
 
-_SMALL_BYTES = 4096
+_SMALL = 4096
+_SMALL_FLOATS = 16
 _DEFAULT_SPATIAL = 224
 _DEFAULT_LENGTH = 64
 _MAX_ROUNDS = 50
@@ -32,7 +35,8 @@ class Shapes:
 
     ``extents`` maps tensor to shape, ``elem_types`` tensor to ONNX element type, ``dynamic`` holds the axes whose
     extent follows the input, ``binding`` the shape used for every graph input and ``assumed`` the inputs of which
-    some dimension was neither fixed by the model nor given by the caller.
+    some dimension was neither fixed by the model nor given by the caller. ``other_binding`` is a second choice for
+    the symbolic dimensions that infers as well, or None.
     """
 
     binding: Mapping[str, Extents]
@@ -40,6 +44,7 @@ class Shapes:
     elem_types: Mapping[str, int]
     dynamic: frozenset[tuple[str, int]] = frozenset()
     assumed: tuple[str, ...] = ()
+    other_binding: Mapping[str, Extents] | None = None
     values: Values | None = field(default=None, repr=False, compare=False)
     other_values: Values | None = field(default=None, repr=False, compare=False)
 
@@ -74,15 +79,16 @@ def infer_shapes(model: Model, input_shapes: Mapping[str, Sequence[int]] | None 
     extents, types, values = _infer(model, binding)
     dynamic: frozenset[tuple[str, int]] = frozenset()
     other_values: Values | None = None
+    other_binding: Mapping[str, Extents] | None = None
     if open_dims:
-        other, other_values = _second_probe(model, binding, open_dims)
+        other_binding, other, other_values = _second_probe(model, binding, open_dims)
         dynamic = frozenset(
             (tensor, dim)
             for tensor, shape in extents.items()
             for dim, extent in enumerate(shape)
             if tensor not in other or len(other[tensor]) != len(shape) or other[tensor][dim] != extent
         )
-    return Shapes(binding, extents, types, dynamic, assumed, values, other_values)
+    return Shapes(binding, extents, types, dynamic, assumed, other_binding, values, other_values)
 
 
 def _bind(
@@ -141,10 +147,9 @@ def _default_extent(rank: int, dim: int) -> int:
 
 def _second_probe(
     model: Model, binding: Mapping[str, Extents], open_dims: Mapping[str, Mapping[int, str]]
-) -> tuple[dict[str, Extents], Values]:
+) -> tuple[dict[str, Extents] | None, dict[str, Extents], Values]:
     """Infer once more with every open dimension changed; each by another amount where the graph allows it."""
     symbols = sorted({s for dims in open_dims.values() for s in dims.values()})
-    first: ShapeError | None = None
     # Symbols may be tied to each other or to a stride in ways the model does not declare, so retry coarser steps.
     for spread, step in ((64, 64), (0, 64), (0, 32)):
         delta = {symbol: step + spread * index for index, symbol in enumerate(symbols)}
@@ -157,99 +162,148 @@ def _second_probe(
         }
         try:
             extents, _, values = _infer(model, probe)
-        except ShapeError as error:
-            first = first or error
+        except ShapeError:
             continue
-        return extents, values
+        return probe, extents, values
     # Only the bound shapes work: then nothing is known to be fixed, which pins instead of guessing.
-    return {}, Values(model, {})
+    return None, {}, Values(model, {})
 
 
 def _infer(model: Model, binding: Mapping[str, Extents]) -> tuple[dict[str, Extents], dict[str, int], Values]:
-    substitutes: dict[str, NDArray[np.generic]] = {}
-    extents: dict[str, Extents] = {}
-    types: dict[str, int] = {}
-    values = Values(model, extents)
-    for _ in range(_MAX_ROUNDS):
-        extents, types = _run_inference(model, binding, substitutes)
-        values = Values(model, extents)
-        fresh = _computable_operands(model, extents, values, substitutes)
-        if not fresh:
-            break
-        substitutes.update(fresh)
-    return extents, types, values
+    """Extents and element types under one binding, and the values that depend on them."""
+    inference = _Inference(model, binding)
+    inference.run()
+    return inference.extents, inference.types, inference.values
 
 
-def _computable_operands(
-    model: Model,
-    extents: Mapping[str, Extents],
-    values: Values,
-    known: Mapping[str, NDArray[np.generic]],
-) -> dict[str, NDArray[np.generic]]:
-    """Values that unblock nodes whose outputs have no shape yet (targets that inference could not follow)."""
-    fresh: dict[str, NDArray[np.generic]] = {}
-    for node in model.graph.node:
-        if all(name in extents for name in node.output if name):
-            continue
-        for name in node.input:
-            if name and name not in model.weights and name not in known and name in extents:
-                value = values.value(name)
-                if value is not None:
-                    fresh[name] = value
-    return fresh
+class _Inference:
+    """Shape inference in rounds.
 
+    onnx infers what it can; where a shape depends on a computed tensor that it does not follow (a Reshape target,
+    say), the value of that tensor is computed and handed to the next round, which looks at the open nodes only.
+    What stays open then belongs to operators outside the standard: their recorded shapes and onnxruntime help.
+    """
 
-def _run_inference(
-    model: Model, binding: Mapping[str, Extents], substitutes: Mapping[str, NDArray[np.generic]]
-) -> tuple[dict[str, Extents], dict[str, int]]:
-    skeleton = onnx.ModelProto()
-    skeleton.ir_version = max(model.skeleton.ir_version, 4)
-    skeleton.opset_import.extend(model.skeleton.opset_import)
-    skeleton.functions.extend(model.skeleton.functions)
-    graph, source = skeleton.graph, model.graph
-    graph.name = source.name or "graph"
-    graph.sparse_initializer.extend(source.sparse_initializer)
-    graph.node.extend(n for n in source.node if not n.output or not all(o in substitutes for o in n.output if o))
-    for info in source.input:
-        if info.name in model.weights:
-            continue
-        declared = graph.input.add()
-        declared.CopyFrom(info)
-        if info.name in binding:
-            shape = declared.type.tensor_type.shape
-            del shape.dim[:]
-            for extent in binding[info.name]:
-                shape.dim.add().dim_value = extent
-    for name, weight in model.weights.items():
-        if weight.nbytes <= _SMALL_BYTES and (weight.elem_type in _INTEGERS or weight.nbytes <= 64):
-            graph.initializer.append(weight.to_proto())
-        else:
-            graph.input.append(onnx.helper.make_tensor_value_info(name, weight.elem_type, weight.shape))
-    for name, value in substitutes.items():
-        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
-    for info in source.output:
-        output = graph.output.add()
-        output.name = info.name
-        if info.type.HasField("tensor_type"):
-            output.type.tensor_type.elem_type = info.type.tensor_type.elem_type
-    try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
-    except Exception as error:
-        raise ShapeError(f"shape inference failed: {str(error).strip().splitlines()[0]}") from error
-    extents: dict[str, Extents] = {name: tuple(w.shape) for name, w in model.weights.items()}
-    types: dict[str, int] = {name: w.elem_type for name, w in model.weights.items()}
-    for name, value in substitutes.items():
-        extents[name] = tuple(value.shape)
-    for info in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
-        tensor_type = info.type.tensor_type
-        if tensor_type.elem_type:
-            types.setdefault(info.name, tensor_type.elem_type)
-        if info.name in extents or not tensor_type.HasField("shape"):
-            continue
-        dims = tensor_type.shape.dim
-        if all(d.HasField("dim_value") for d in dims):
-            extents[info.name] = tuple(d.dim_value for d in dims)
-    return extents, types
+    def __init__(self, model: Model, binding: Mapping[str, Extents]) -> None:
+        self._model = model
+        self._open: list[NodeProto] = list(model.graph.node)
+        # Outputs that nobody reads (Dropout's mask) may stay unknown.
+        self._read = {i for n in model.graph.node for i in (*n.input, *captured_names(n)) if i}
+        self._read.update(o.name for o in model.graph.output)
+        self._constants: dict[str, NDArray[np.generic]] = {}
+        self.extents: dict[str, Extents] = {}
+        self.types: dict[str, int] = {}
+        for info in model.graph.input:
+            if info.type.HasField("tensor_type"):
+                self.types[info.name] = info.type.tensor_type.elem_type
+                if info.name in binding:
+                    self.extents[info.name] = tuple(binding[info.name])
+        for name, weight in model.weights.items():
+            self.extents[name] = weight.shape
+            self.types[name] = weight.elem_type
+            if weight.size <= _SMALL and (weight.elem_type in _INTEGERS or weight.size <= _SMALL_FLOATS):
+                self._constants[name] = weight.array
+        self.values = Values(model, self.extents)
+
+    def run(self) -> None:
+        """Infer until nothing new is found."""
+        for _ in range(_MAX_ROUNDS):
+            before = len(self.extents)
+            self._round()
+            if not self._open or not (self._compute_operands() or len(self.extents) > before):
+                break
+        if self._open and (self._recorded() or self._ask_runtime()):
+            self.run()
+
+    def _round(self) -> None:
+        skeleton = self._skeleton()
+        try:
+            inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+        except Exception as error:
+            raise ShapeError(f"shape inference failed: {str(error).strip().splitlines()[0]}") from error
+        self._learn((*inferred.graph.value_info, *inferred.graph.output))
+
+    def _learn(self, infos: Iterable[ValueInfoProto]) -> int:
+        """Take over complete shapes; returns how many were new."""
+        known = len(self.extents)
+        for info in infos:
+            tensor_type = info.type.tensor_type
+            if tensor_type.elem_type:
+                self.types.setdefault(info.name, tensor_type.elem_type)
+            if tensor_type.HasField("shape") and info.name not in self.extents:
+                dims = tensor_type.shape.dim
+                if all(d.HasField("dim_value") for d in dims):
+                    self.extents[info.name] = tuple(d.dim_value for d in dims)
+        self._open = [n for n in self._open if any(o in self._read and o not in self.extents for o in n.output)]
+        return len(self.extents) - known
+
+    def _compute_operands(self) -> bool:
+        """Compute values that may unblock an open node; whether there were any."""
+        self.values.reconsider()
+        fresh: dict[str, NDArray[np.generic]] = {}
+        for node in self._open:
+            for name in node.input:
+                if name in self.extents and name not in self._constants and name not in self._model.weights:
+                    value = self.values.value(name)
+                    if value is not None:
+                        fresh[name] = value
+        self._constants.update(fresh)
+        return bool(fresh)
+
+    def _recorded(self) -> bool:
+        """Use shapes that the file records for outputs of operators that onnx does not know."""
+        outputs = {o for n in self._open if n.domain not in ("", "ai.onnx") for o in n.output}
+        return self._learn(info for info in self._model.graph.value_info if info.name in outputs) > 0
+
+    def _ask_runtime(self) -> bool:
+        """Let onnxruntime infer: it knows the operators of its own domains."""
+        skeleton = self._skeleton()
+        wanted = [o for n in self._open for o in n.output if o in self._read and o not in self.extents]
+        del skeleton.graph.output[:]
+        for name in wanted:
+            skeleton.graph.output.add().name = name
+        shapes = inferred_by_runtime(skeleton)
+        fresh = [helper.make_tensor_value_info(name, elem_type, shape) for name, (elem_type, shape) in shapes.items()]
+        return self._learn(fresh) > 0
+
+    def _skeleton(self) -> onnx.ModelProto:
+        """The open nodes, reading tensors of known shape as inputs."""
+        source = self._model
+        skeleton = onnx.ModelProto(ir_version=max(source.skeleton.ir_version, 4))
+        skeleton.opset_import.extend(source.skeleton.opset_import)
+        skeleton.functions.extend(source.skeleton.functions)
+        graph = skeleton.graph
+        graph.name = "skeleton"
+        made: set[str] = set()
+        needed: dict[str, None] = {}
+        for node in self._open:
+            needed.update(dict.fromkeys((*node.input, *captured_names(node))))
+            made.update(node.output)
+        graph.node.extend(self._open)
+        declared = {i.name: i for i in source.graph.input}
+        for name in needed:
+            if not name or (name in made and name not in self.extents):
+                continue
+            if name in self._constants:
+                graph.initializer.append(numpy_helper.from_array(np.asarray(self._constants[name]), name))
+            elif name in made:
+                continue
+            elif name in self.extents:
+                graph.input.append(helper.make_tensor_value_info(name, self.types.get(name, 0), self.extents[name]))
+            elif name in declared:
+                graph.input.append(declared[name])
+        substituted = made & self._constants.keys()
+        if substituted:
+            # A computed value replaces its node; its other outputs, if any, stay unknown.
+            kept = [n for n in graph.node if not any(o in substituted for o in n.output)]
+            del graph.node[:]
+            graph.node.extend(kept)
+        for info in source.graph.output:
+            if info.name in made:
+                output = graph.output.add()
+                output.name = info.name
+                output.type.tensor_type.elem_type = info.type.tensor_type.elem_type
+        return skeleton
 
 
 _INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8, TensorProto.INT8})

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from onnxprune.model import Model
+from onnxprune.protos import bodies
 
 _MAX_ELEMENTS = 4096
 _RANDOM = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
+_RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
 
 class Values:
@@ -43,6 +45,10 @@ class Values:
                 stack.pop()
         return self._known[tensor]
 
+    def reconsider(self) -> None:
+        """Forget what was undecidable: more shapes are known now."""
+        self._known = {name: value for name, value in self._known.items() if value is not None}
+
     def _producer(self, tensor: str) -> onnx.NodeProto | None:
         if self._producers is None:
             self._producers = {o: n for n in self._model.graph.node for o in n.output if o}
@@ -55,7 +61,7 @@ class Values:
             self._known[name] = weight.array if int(np.prod(weight.shape)) <= _MAX_ELEMENTS else None
             return []
         node = self._producer(name)
-        if node is None or node.op_type in _RANDOM or any(a.HasField("g") or a.graphs for a in node.attribute):
+        if node is None or node.op_type in _RANDOM or any(bodies(node)):
             self._known[name] = None
             return []
         if node.op_type == "Shape" and node.domain in ("", "ai.onnx"):
@@ -85,7 +91,10 @@ class Values:
             evaluator = ReferenceEvaluator(node, opsets=self._opsets)
             results = evaluator.run(None, {i: self._known[i] for i in inputs})
         except Exception:
-            # The reference implementation lacks an operator or an opset: the value counts as unknown, which pins.
+            # The reference implementation lacks an operator or an opset: the value counts as unknown, which pins,
+            # unless the operator only changes the shape.
+            if node.op_type in _RESHAPING and extent is not None:
+                self._known[name] = np.asarray(self._known[inputs[0]]).reshape(extent)
             return []
         for output, result in zip(node.output, results, strict=False):
             if isinstance(result, np.ndarray | np.generic) and np.size(result) <= _MAX_ELEMENTS:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from onnx import GraphProto, NodeProto
+from onnx import NodeProto
 
 from onnxprune.model import Model
-
-STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
-_CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+from onnxprune.protos import STANDARD_DOMAINS, captured_names
 
 
 @dataclass(frozen=True)
@@ -91,31 +89,7 @@ def _wire(model: Model) -> Wiring:
 
 def _node_wiring(node: NodeProto) -> NodeWiring:
     op_type, standard = node.op_type, node.domain in STANDARD_DOMAINS
-    # Only these have bodies, as may operators of other domains; looking at every attribute would take long.
-    captured = () if standard and op_type not in _CONTROL_FLOW else tuple(captured_names(node))
-    return NodeWiring(op_type if standard else None, tuple(node.input), tuple(node.output), captured)
-
-
-def bodies(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs inside a node."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def captured_names(node: NodeProto) -> Iterable[str]:
-    """The tensors that a node's bodies read from around them, each once, in order of appearance."""
-    names: dict[str, None] = {}
-    for body in bodies(node):
-        own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
-        own.update(tensor.values.name for tensor in body.sparse_initializer)
-        own.add("")
-        for inner in body.node:
-            names.update((name, None) for name in (*inner.input, *captured_names(inner)) if name not in own)
-            own.update(inner.output)
-        names.update((value.name, None) for value in body.output if value.name not in own)
-    return names
+    return NodeWiring(op_type if standard else None, tuple(node.input), tuple(node.output), captured_names(node))
 
 
 def _names_elsewhere(model: Model) -> Iterator[str]:

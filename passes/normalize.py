@@ -9,6 +9,7 @@ from onnxprune.passes.drop_initializer_inputs import DropInitializerInputs
 from onnxprune.passes.drop_stale_value_info import DropStaleValueInfo
 from onnxprune.passes.eliminate_identity import EliminateIdentity
 from onnxprune.passes.fold_constants import FoldConstants
+from onnxprune.passes.fold_shapes import FoldShapes
 from onnxprune.passes.inline_functions import InlineFunctions
 from onnxprune.passes.remove_unused import RemoveUnused
 from onnxprune.passes.unshare_vectors import UnshareVectors
@@ -20,6 +21,7 @@ NORMALIZATION: tuple[Pass, ...] = (
     ConstantsToInitializers(),
     EliminateIdentity(),
     FoldConstants(),
+    FoldShapes(),
     RemoveUnused(),
     UnshareVectors(),
 )

@@ -19,8 +19,10 @@ class Unary(Operator):
     )  # fmt: skip
 
     def relate(self, node: Node, relations: Relations) -> None:
-        for output in node.outputs:
-            if output:
+        same_axes(relations, node, node.inputs[0], node.outputs[0])
+        # Dropout's mask; a mask that nobody reads may have no shape.
+        for output in node.outputs[1:]:
+            if output in relations.axes:
                 same_axes(relations, node, node.inputs[0], output)
 
 

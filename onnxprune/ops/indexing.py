@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.graph import Node
 from onnxprune.ops.base import Operator, Rewriter, normalized_axis, positions
-from onnxprune.relations import IntArray, Relations
+from onnxprune.relations import IntArray, Relations, component_count
 
 
 class Slice(Operator):
@@ -109,21 +109,48 @@ class Gather(Operator):
             relations.pin(data, axis, "indices are computed at run time")
             for dim in range(width):
                 relations.equal(indices, dim, y, axis + dim)
-        elif width == 1:
-            relations.map(data, axis, y, axis, chosen, positions(len(chosen)))
-        else:
+            return
+        carrier = _carrier(chosen, shape[axis])
+        if carrier is None:
             relations.pin(data, axis, "single positions are picked by Gather", np.unique(chosen))
+        else:
+            at = np.broadcast_to(
+                np.expand_dims(positions(chosen.shape[carrier]), _others(chosen, carrier)), chosen.shape
+            )
+            relations.map(data, axis, y, axis + carrier, chosen.ravel(), at.ravel())
 
     def shrink(self, node: Node, rewriter: Rewriter) -> None:
         axis, _ = self._parts(node)
+        extent = node.in_shape(0)[axis]
         kept = rewriter.kept(node.inputs[0], axis)
         if kept is None:
             return
-        chosen = self._indices(node, node.in_shape(0)[axis])
+        chosen = self._indices(node, extent)
         assert chosen is not None, "removal along an axis with unknown indices is pinned"
-        kept_out = rewriter.kept(node.outputs[0], axis) if chosen.ndim == 1 else None
-        chosen = chosen if kept_out is None else chosen[kept_out]
+        carrier = _carrier(chosen, extent)
+        if carrier is not None:
+            kept_out = rewriter.kept(node.outputs[0], axis + carrier)
+            chosen = chosen if kept_out is None else chosen.take(kept_out, axis=carrier)
         rewriter.set_operand(node, 1, np.searchsorted(kept, chosen))
+
+
+def _others(indices: IntArray, carrier: int) -> tuple[int, ...]:
+    return tuple(dim for dim in range(indices.ndim) if dim != carrier)
+
+
+def _carrier(indices: IntArray, extent: int) -> int | None:
+    """The dimension of the indices that carries a removal from the gathered axis: the one with the finest atoms.
+
+    Of dimensions of extent 1 and of single indices there is nothing to remove; None then.
+    """
+    wide = [dim for dim, n in enumerate(indices.shape) if n > 1]
+    if len(wide) < 2:
+        return wide[0] if wide else None
+    counts = []
+    for dim in wide:
+        at = np.broadcast_to(np.expand_dims(positions(indices.shape[dim]), _others(indices, dim)), indices.shape)
+        counts.append(component_count(indices.ravel(), at.ravel(), extent, indices.shape[dim]))
+    return wide[int(np.argmax(counts))]
 
 
 class Pad(Operator):

@@ -1,0 +1,47 @@
+"""Evaluate shape arithmetic that gives the same result for all input shapes."""
+
+from __future__ import annotations
+
+from onnxprune.model import Model
+from onnxprune.passes._wiring import wiring
+from onnxprune.passes.base import Pass, PassResult
+from onnxprune.shapes import infer_shapes
+from onnxprune.weights import Weight
+
+_READS_SHAPES = frozenset({"Shape", "Size"})
+
+
+class FoldShapes(Pass):
+    """Replace shape arithmetic that does not depend on the input shapes by its results.
+
+    Exporters compute Reshape targets, Slice bounds and even scale factors from extents of tensors. Once channels are
+    removed these would change with them, so what is fixed is fixed before.
+    """
+
+    name = "fold_shapes"
+
+    def run(self, model: Model) -> PassResult:
+        """Fold the nodes behind Shape whose values are known and static."""
+        names = wiring(model)
+        if not any(node.op_type in _READS_SHAPES for node in names.nodes):
+            return PassResult(model, modified=False)
+        shapes = infer_shapes(model)
+        derived: set[str] = set()
+        folded: set[int] = set()
+        for index, node in enumerate(names.nodes):
+            if node.op_type not in _READS_SHAPES and derived.isdisjoint(node.inputs):
+                continue
+            outputs = [name for name in node.outputs if name]
+            derived.update(outputs)
+            if names.outputs.isdisjoint(outputs) and all(shapes.static_value(name) is not None for name in outputs):
+                folded.add(index)
+        if not folded:
+            return PassResult(model, modified=False)
+        kept_inputs = {name for i, node in enumerate(names.nodes) if i not in folded for name in node.reads}
+        draft = model.edit(without_nodes=folded)
+        for index in sorted(folded):
+            for name in names.nodes[index].outputs:
+                value = shapes.static_value(name) if name in kept_inputs else None
+                if value is not None:
+                    draft.add(Weight.from_array(name, value))
+        return PassResult(draft.finish(), modified=True)
