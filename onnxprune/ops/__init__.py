@@ -17,6 +17,7 @@ from onnxprune.ops import (
     reduction,
     reshaping,
     resizing,
+    sampling,
     scattering,
 )
 from onnxprune.ops.base import Contraction, Masker, Operator, Registry, Rewriter
@@ -34,6 +35,7 @@ _FAMILIES = (
     reduction,
     reshaping,
     resizing,
+    sampling,
     scattering,
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxprune.graph import Node
-from onnxprune.ops.base import Masker, Operator, normalized_axis, same_axes
+from onnxprune.ops.base import Masker, Operator, Rewriter, normalized_axis, same_axes
 from onnxprune.relations import Relations
 
 
@@ -101,8 +101,51 @@ class AcrossChannels(Operator):
                 masker.restore(node, 0, dim, (node.inputs[0], dim))
 
 
+class GroupNormalization(Operator):
+    """X (N, C, d1…), scale (C), bias (C): every group of channels is normalised.
+
+    Its form of opset 18, which onnx has withdrawn and onnx.checker rejects, is left alone.
+    """
+
+    types = ("GroupNormalization",)
+    since = 21
+
+    def _groups(self, node: Node) -> int:
+        return int(node.attr("num_groups"))
+
+    def _per_channel(self, node: Node) -> bool:
+        return self._groups(node) == node.in_shape(0)[1]
+
+    def relate(self, node: Node, relations: Relations) -> None:
+        x, y = node.inputs[0], node.outputs[0]
+        same_axes(relations, node, x, y)
+        for vector in node.inputs[1:3]:
+            relations.equal(vector, 0, y, 1)
+        if not self._per_channel(node):
+            relations.approximate(x, 1, "GroupNormalization over the channels of a group")
+            if self._groups(node) > 1:
+                relations.balance(x, 1, self._groups(node))
+        for dim in range(2, len(node.in_shape(0))):
+            relations.approximate(x, dim, "GroupNormalization over the axis")
+
+    def shrink(self, node: Node, rewriter: Rewriter) -> None:
+        if self._per_channel(node):
+            rewriter.set_attribute(node, "num_groups", rewriter.extent(node.inputs[0], 1))
+
+    def mask(self, node: Node, masker: Masker) -> None:
+        x = node.inputs[0]
+        for dim in range(1, len(node.in_shape(0))):
+            if masker.removed(x, dim) is None or (dim == 1 and self._per_channel(node)):
+                continue
+            masker.keep_only(node, 0, dim)
+            for index in (1, 2) if dim == 1 else ():
+                masker.keep_only(node, index, 0)
+            masker.restore(node, 0, dim, (x, dim))
+
+
 OPERATORS: tuple[Operator, ...] = (
     BatchNormalization(),
+    GroupNormalization(),
     InstanceNormalization(),
     TrailingNormalization(),
     AcrossChannels(),

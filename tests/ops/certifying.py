@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
+
 import onnxprune
 from onnxprune.analysis import Analysis
 from onnxprune.planning import removed_by_axis
 from onnxprune.plans import Plan
 from onnxprune.relations import Axis
-
 from tests.helpers import GraphBuilder, Pruned, random_atoms
 
 InputShapes = Mapping[str, Sequence[int]]

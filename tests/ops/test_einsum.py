@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxprune
 import pytest
-from onnxprune.ops.einsum import parse
 
+import onnxprune
+from onnxprune.ops.einsum import parse
 from tests.helpers import GraphBuilder
 from tests.ops.certifying import certify_often, linear, reasons
+
+COVERS = frozenset({("", "Einsum")})
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxprune
 import pytest
 from onnx import TensorProto
 
+import onnxprune
 from tests.helpers import GraphBuilder
 from tests.ops.certifying import certify_often, conv, linear, reasons
+
+COVERS = frozenset(
+    ("", operator)
+    for operator in (
+        "Compress", "EyeLike", "GatherElements", "GatherND", "Multinomial", "NonMaxSuppression", "NonZero", "OneHot",
+        "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Scatter",
+        "ScatterElements", "ScatterND", "Size", "Trilu", "Unique",
+    )
+)  # fmt: skip
 
 
 def _rows(g: GraphBuilder) -> str:
