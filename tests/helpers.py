@@ -1,0 +1,358 @@
+"""Shared by tests of the coupling: small graphs, random choices of atoms, and an oracle for what pruning may do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+import onnxprune
+from onnxprune.analysis import Analysis
+from onnxprune.certificate import Certificate
+from onnxprune.planning import removed_by_axis
+from onnxprune.plans import Plan
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+#: The newest IR version that every onnxruntime in use reads.
+IR_VERSION = 8
+
+
+@dataclass
+class GraphBuilder:
+    """Writes a model node by node; weights are normally distributed, and names count up."""
+
+    opset: int = 17
+    seed: int = 0
+    nodes: list[NodeProto] = field(default_factory=list)
+    initializers: list[TensorProto] = field(default_factory=list)
+    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    domains: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+
+    def name(self, base: str) -> str:
+        """A name that nothing else has."""
+        return f"{base}_{len(self.nodes) + len(self.initializers)}"
+
+    def input(self, name: str, shape: Sequence[int | str], elem_type: int = TensorProto.FLOAT) -> str:
+        """Declare a graph input."""
+        self.inputs.append(helper.make_tensor_value_info(name, elem_type, list(shape)))
+        return name
+
+    def output(self, name: str, shape: Sequence[int | str] | None = None, elem_type: int = TensorProto.FLOAT) -> None:
+        """Declare a graph output; without a shape, it is inferred."""
+        if shape is not None:
+            self.outputs.append(helper.make_tensor_value_info(name, elem_type, list(shape)))
+            return
+        bare = helper.make_graph(self.nodes, "test", self.inputs, [onnx.ValueInfoProto(name=name)], self.initializers)
+        inferred = onnx.shape_inference.infer_shapes(self._model_of(bare), data_prop=True).graph.output[0]
+        assert inferred.type.tensor_type.HasField("shape"), f"the shape of output '{name}' cannot be inferred"
+        self.outputs.append(inferred)
+
+    def constant(self, value: Any, base: str = "const", dtype: Any = None) -> str:
+        """Add an initialiser with this value."""
+        name = self.name(base)
+        self.initializers.append(numpy_helper.from_array(np.array(value, dtype=dtype), name))
+        return name
+
+    def ints(self, *values: int) -> str:
+        """Add an initialiser that lists integers."""
+        return self.constant(values, "ints", np.int64)
+
+    def weight(self, *shape: int, fan_in: int | None = None, base: str = "w") -> str:
+        """Add a random initialiser, scaled so that activations keep their size."""
+        scale = 1.0 / np.sqrt(fan_in or max(int(np.prod(shape[1:])), 1))
+        return self.constant(self.rng.standard_normal(shape) * scale, base, np.float32)
+
+    def vector(self, *shape: int, positive: bool = False) -> str:
+        """Add random values between 0.5 and 1.5, or between -1 and 1."""
+        low, high = (0.5, 1.5) if positive else (-1.0, 1.0)
+        return self.constant(self.rng.uniform(low, high, shape), "v", np.float32)
+
+    def op(self, op_type: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output and return that."""
+        return self.ops(op_type, *inputs, outputs=1, domain=domain, **attributes)[0]
+
+    def ops(self, op_type: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
+        """Add a node with several outputs."""
+        base = self.name(op_type.lower())
+        names = [base if outputs == 1 else f"{base}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(op_type, list(inputs), names, name=base, domain=domain, **attributes))
+        return names
+
+    def model(self) -> ModelProto:
+        """The model; onnx.checker finds no fault with it."""
+        proto = self._model_of(helper.make_graph(self.nodes, "test", self.inputs, self.outputs, self.initializers))
+        if not self.domains:
+            onnx.checker.check_model(proto)
+        return proto
+
+    def _model_of(self, graph: onnx.GraphProto) -> ModelProto:
+        opsets = [helper.make_opsetid("", self.opset)]
+        opsets.extend(helper.make_opsetid(domain, version) for domain, version in self.domains.items())
+        ir_version = 10 if self.opset > 20 else IR_VERSION
+        return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+
+    # What differs between opsets, in the form that the opset wants.
+
+    def squeeze(self, x: str, *axes: int) -> str:
+        """Squeeze; axes are an attribute before opset 13."""
+        return self._with_axes("Squeeze", x, axes, 13)
+
+    def unsqueeze(self, x: str, *axes: int) -> str:
+        """Unsqueeze; axes are an attribute before opset 13."""
+        return self._with_axes("Unsqueeze", x, axes, 13)
+
+    def reduce(self, kind: str, x: str, *axes: int, keepdims: int = 1) -> str:
+        """ReduceMean and so on; axes are an attribute before opset 18 (ReduceSum: 13)."""
+        return self._with_axes(kind, x, axes, 13 if kind == "ReduceSum" else 18, keepdims=keepdims)
+
+    def split(self, x: str, axis: int, sizes: Sequence[int]) -> list[str]:
+        """Split; sizes are an attribute before opset 13."""
+        if self.opset < 13:
+            return self.ops("Split", x, outputs=len(sizes), axis=axis, split=list(sizes))
+        return self.ops("Split", x, self.ints(*sizes), outputs=len(sizes), axis=axis)
+
+    def slice(self, x: str, axis: int, start: int, end: int, step: int = 1) -> str:
+        """Slice along one axis; bounds are attributes before opset 10, where steps did not exist."""
+        if self.opset < 10:
+            assert step == 1
+            return self.op("Slice", x, starts=[start], ends=[end], axes=[axis])
+        operands = [self.ints(start), self.ints(end), self.ints(axis)]
+        if step != 1:
+            operands.append(self.ints(step))
+        return self.op("Slice", x, *operands)
+
+    def pad(self, x: str, pads: Sequence[int], value: float = 0.0, mode: str = "constant") -> str:
+        """Pad; amounts are an attribute before opset 11."""
+        if self.opset < 11:
+            return self.op("Pad", x, pads=list(pads), value=value, mode=mode)
+        operands = [self.ints(*pads)]
+        if mode == "constant":
+            operands.append(self.constant(value, dtype=np.float32))
+        return self.op("Pad", x, *operands, mode=mode)
+
+    def upsample(self, x: str, scales: Sequence[float]) -> str:
+        """Nearest upsampling: Upsample before opset 10, Resize since."""
+        factors = list(map(float, scales))
+        if self.opset < 9:
+            return self.op("Upsample", x, scales=factors, mode="nearest")
+        operand = self.constant(factors, dtype=np.float32)
+        if self.opset == 9:
+            return self.op("Upsample", x, operand, mode="nearest")
+        if self.opset == 10:
+            return self.op("Resize", x, operand, mode="nearest")
+        roi = "" if self.opset >= 13 else self.constant([], dtype=np.float32)
+        return self.op(
+            "Resize", x, roi, operand, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+        )
+
+    def _with_axes(self, op_type: str, x: str, axes: Sequence[int], since: int, **attributes: Any) -> str:
+        if self.opset < since:
+            return self.op(op_type, x, axes=list(axes), **attributes)
+        return self.op(op_type, x, self.ints(*axes), **attributes)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a test pruned: the analysis before, the plan, the result and its certificate."""
+
+    analysis: Analysis
+    plan: Plan
+    model: onnxprune.Model
+    certificate: Certificate
+
+
+def random_atoms(analysis: Analysis, rng: np.random.Generator, share: float | None = None) -> NDArray[np.int64]:
+    """A random consistent choice of atoms: no axis becomes empty, and cells of a group lose equally many.
+
+    From every group go none, some or as many units as can, or ``share`` of them.
+    """
+    coupling = analysis.coupling
+    kept = coupling.extents.copy()
+    chosen: list[NDArray[np.int64]] = []
+    for place in rng.permutation(len(coupling.groups)):
+        group = coupling.groups[int(place)]
+        taken = group.multiplicity * group.cell_count
+        most = min(group.units, int(((kept[group.classes] - 1) // taken).min()))
+        wanted = int(rng.choice([0, most, rng.integers(0, most + 1)])) if share is None else int(share * group.units)
+        units = min(wanted, most)
+        kept[group.classes] -= taken * units
+        for cell in range(group.cell_count):
+            members = group.atoms[group.cells == cell]
+            chosen.append(np.sort(rng.choice(members, units, replace=False)))
+    return np.concatenate(chosen or [np.zeros(0, dtype=np.int64)])
+
+
+def prune_random(
+    model: ModelProto,
+    seed: int = 0,
+    share: float | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Pruned:
+    """Prune random atoms of a model and check everything that can be checked; see :func:`assert_certified`."""
+    analysis = onnxprune.analyze(model, input_shapes)
+    atoms = random_atoms(analysis, np.random.default_rng(seed), share)
+    return assert_certified(model, atoms, input_shapes)
+
+
+def assert_certified(
+    model: ModelProto, atoms: NDArray[np.int64], input_shapes: Mapping[str, Sequence[int]] | None = None
+) -> Pruned:
+    """Remove atoms from a model and demand: valid, runs, certified, nothing empty, everything removed is gone.
+
+    Where only exact groups lose atoms, every tensor of the pruned model is compared, at the kept positions, with a
+    masked original that is built here and owes nothing to the certificate.
+    """
+    analysis = onnxprune.analyze(model, input_shapes)
+    plan = Plan(removed_by_axis(analysis, atoms))
+    pruned = onnxprune.apply(model, plan)
+    proto = pruned.to_proto()
+    onnx.checker.check_model(proto)
+    certificate = onnxprune.verify(model, pruned, plan, input_shapes=input_shapes)
+    assert certificate.passed, f"certificate failed: {certificate.outputs}"
+    _assert_tensors(analysis, plan, proto, exact=not certificate.approximate)
+    return Pruned(analysis, plan, pruned, certificate)
+
+
+# The oracle
+
+
+def _assert_tensors(analysis: Analysis, plan: Plan, pruned: ModelProto, exact: bool) -> None:
+    original = analysis.model.to_proto()
+    feeds = _feeds(analysis)
+    masked = _masked(original, plan, analysis)
+    # What has no known shape is not analysed: it may shrink with what it is computed from, if nobody reads it.
+    names = sorted(_made(original) & _made(pruned) & set(analysis.shapes.extents))
+    expected = _run_exposed(masked, names, feeds)
+    got = _run_exposed(pruned, names, feeds)
+    for name in names:
+        wanted, found = expected[name], got[name]
+        for dim, positions in plan.removed.get(name, {}).items():
+            wanted = np.delete(wanted, positions, axis=dim)
+        assert found.shape == wanted.shape, f"'{name}' has shape {found.shape}, expected {wanted.shape}"
+        assert found.size, f"'{name}' is empty: {found.shape}"
+        if exact:
+            difference = _relative(wanted, found)
+            assert difference <= 1e-4, f"'{name}' differs from the masked original by {difference:.2e}"
+    sizes = {w.name: tuple(w.dims) for w in pruned.graph.initializer}
+    before = {w.name: tuple(w.dims) for w in original.graph.initializer}
+    for name, axes in plan.removed.items():
+        if name in sizes:
+            shape = tuple(n - len(axes.get(d, ())) for d, n in enumerate(before[name]))
+            assert sizes[name] == shape, f"weight '{name}' has shape {sizes[name]}, expected {shape}"
+    for info in onnx.shape_inference.infer_shapes(pruned, data_prop=True).graph.value_info:
+        extents = [dim.dim_value for dim in info.type.tensor_type.shape.dim if dim.HasField("dim_value")]
+        assert 0 not in extents, f"'{info.name}' has an empty axis"
+
+
+def _feeds(analysis: Analysis) -> dict[str, Array]:
+    rng = np.random.default_rng(7)
+    feeds: dict[str, Array] = {}
+    for name in analysis.graph.inputs:
+        dtype = helper.tensor_dtype_to_np_dtype(analysis.shapes.elem_types[name])
+        shape = analysis.shapes.binding[name]
+        values = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+        feeds[name] = values.astype(dtype)
+    return feeds
+
+
+def _made(proto: ModelProto) -> set[str]:
+    return {name for node in proto.graph.node for name in node.output if name}
+
+
+def contracted(node: NodeProto, rank: Mapping[str, int], axes: Sequence[int] | None) -> list[tuple[int, int]]:
+    """(input, dimension) pairs whose products or magnitudes a node adds up, so that zeros there mean absence."""
+    if not node.input or node.input[0] not in rank:
+        return []
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type in ("Conv", "ConvTranspose"):
+        return [(0, 1)]
+    if node.op_type == "Gemm":
+        return [(0, 0 if attributes.get("transA", 0) else 1)]
+    if node.op_type == "MatMul":
+        return [(0, rank[node.input[0]] - 1)]
+    if node.op_type in ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"):
+        dims = range(rank[node.input[0]]) if axes is None else axes
+        return [(0, dim % rank[node.input[0]]) for dim in dims]
+    return []
+
+
+def _masked(original: ModelProto, plan: Plan, analysis: Analysis) -> ModelProto:
+    """The original in which every contraction reads zeros at removed positions of its first operand."""
+    proto = ModelProto()
+    proto.CopyFrom(original)
+    extents = analysis.shapes.extents
+    rank = {name: len(shape) for name, shape in extents.items()}
+    nodes: list[NodeProto] = []
+    for node in original.graph.node:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        for index, dim in contracted(node, rank, _reduced_axes(node, analysis)):
+            removed = plan.removed.get(node.input[index], {}).get(dim)
+            if removed:
+                shape = [n if d == dim else 1 for d, n in enumerate(extents[node.input[index]])]
+                mask = np.ones(shape, dtype=np.float32)
+                mask[(slice(None),) * dim + (list(removed),)] = 0
+                name = f"{node.output[0]}__oracle_{index}_{dim}"
+                proto.graph.initializer.append(numpy_helper.from_array(mask, f"{name}_mask"))
+                nodes.append(helper.make_node("Mul", [copy.input[index], f"{name}_mask"], [name]))
+                copy.input[index] = name
+        nodes.append(copy)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    return proto
+
+
+def _reduced_axes(node: NodeProto, analysis: Analysis) -> list[int] | None:
+    for attribute in node.attribute:
+        if attribute.name == "axes":
+            return list(attribute.ints)
+    if len(node.input) > 1 and node.op_type.startswith("Reduce"):
+        value = analysis.shapes.value(node.input[1])
+        return None if value is None else [int(v) for v in value.reshape(-1)]
+    return None
+
+
+def _run_exposed(proto: ModelProto, names: Sequence[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Values of intermediate tensors: the model is run with all of them as outputs."""
+    exposed = ModelProto()
+    exposed.CopyFrom(proto)
+    del exposed.graph.output[:]
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return dict(zip(names, run(exposed, feeds), strict=True))
+
+
+def run(proto: ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
+    """All outputs of a model in onnxruntime, as written: one thread, no optimisation."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    wanted = {i.name for i in session.get_inputs()}
+    results: list[Array] = session.run(None, {k: v for k, v in feeds.items() if k in wanted})
+    return results
+
+
+def _relative(wanted: Array, found: Array) -> float:
+    if wanted.dtype.kind != "f":
+        return 0.0 if np.array_equal(wanted, found) else float("inf")
+    a, b = wanted.astype(np.float64), found.astype(np.float64)
+    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
+        return float("inf")
+    a, b = a[np.isfinite(a)], b[np.isfinite(b)]
+    gap = float(np.abs(a - b).max(initial=0.0))
+    scale = float(np.abs(a).max(initial=0.0))
+    # Tensors that cancel to almost nothing have no digits left to compare.
+    return gap / max(scale, 1e-3)

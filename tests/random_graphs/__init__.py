@@ -1,0 +1,1 @@
+"""Random valid networks, to prune random atoms of."""

@@ -1,0 +1,74 @@
+"""What a random graph consists of while it grows: the tensors there are, and the choices still to make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from tests.helpers import GraphBuilder, Shape
+
+T = TypeVar("T")
+
+
+class Chooser(Protocol):
+    """Where choices come from: hypothesis, or a seed."""
+
+    def integer(self, low: int, high: int) -> int:
+        """A number from low to high, both included."""
+
+    def pick(self, options: Sequence[T]) -> T:
+        """One of the options."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the graph. Rank 4 is (N, C, H, W), rank 3 (N, T, D), rank 2 (N, D)."""
+
+    name: str
+    shape: Shape
+
+
+@dataclass
+class State:
+    """The graph so far.
+
+    ``pool`` holds the tensors that later blocks may read, ``shared`` (weight, bias, (filters, channels)) of
+    convolutions that may be used again; where it is ``dynamic``, the batch is symbolic.
+    """
+
+    g: GraphBuilder
+    choose: Chooser
+    pool: list[Tensor] = field(default_factory=list)
+    shared: list[tuple[str, str, tuple[int, int]]] = field(default_factory=list)
+    dynamic: bool = False
+
+    def add(self, name: str, *shape: int) -> Tensor:
+        """Put a tensor into the pool."""
+        tensor = Tensor(name, shape)
+        self.pool.append(tensor)
+        return tensor
+
+    def take(self, rank: int, fits: Callable[[Tensor], bool] = lambda tensor: True) -> Tensor | None:
+        """A tensor of that rank which fits, or None; newer ones are more likely."""
+        found = [t for t in self.pool if len(t.shape) == rank and fits(t)]
+        if not found:
+            return None
+        return found[-1] if self.flag() else self.choose.pick(found)
+
+    def flag(self) -> bool:
+        """Heads or tails."""
+        return bool(self.choose.integer(0, 1))
+
+    def leaves(self) -> list[Tensor]:
+        """The tensors that nothing reads."""
+        read = {name for node in self.g.nodes for name in node.input}
+        return [t for t in self.pool if t.name not in read]
+
+
+Block = Callable[[State], None]
+
+
+def divisors(n: int, least: int = 2) -> list[int]:
+    """The divisors of n from ``least`` on."""
+    return [d for d in range(least, n + 1) if n % d == 0]
