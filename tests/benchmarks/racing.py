@@ -1,0 +1,107 @@
+"""Tools side by side: each in a process of its own, taking turns on the same model."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from .environments import ONNXSIM, OWN, TORCH_PRUNING, interpreter, one_thread
+
+WORKER = Path(__file__).with_name("worker.py")
+ENVIRONMENTS = {"onnxprune": OWN, "onnxprune file": OWN, "onnxsim": ONNXSIM, "Torch-Pruning": TORCH_PRUNING}
+SLOW = 20.0
+"""Seconds: a first run that takes longer is not repeated, others only warm up."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds by the clock and of the processor, and the share of multiply-accumulates left where asked for."""
+
+    wall: float
+    cpu: float
+    left: float | None = None
+
+
+class WorkerError(Exception):
+    """A worker that ended, or that did not answer in time."""
+
+
+class Worker:
+    """The parent's end of ``worker.py``."""
+
+    def __init__(self, tool: str, model: Path) -> None:
+        self._process = subprocess.Popen(
+            [interpreter(ENVIRONMENTS[tool]), str(WORKER), tool, str(model)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=one_thread(),
+        )
+
+    def run(self, request: str, limit: float) -> Run:
+        """One run; WorkerError if there is no answer within ``limit`` seconds."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(f"{request}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise WorkerError("it ended") from None
+        return Run(**json.loads(self._line(limit)))
+
+    def ready(self, limit: float = 120.0) -> None:
+        """Wait until the model is loaded."""
+        self._line(limit)
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _line(self, limit: float) -> str:
+        assert self._process.stdout is not None
+        end = time.monotonic() + limit
+        if not select.select([self._process.stdout], [], [], max(end - time.monotonic(), 0))[0]:
+            raise WorkerError(f"not done in {limit:.0f} s")
+        line = self._process.stdout.readline()
+        if not line:
+            raise WorkerError("it failed")
+        return line
+
+
+@contextmanager
+def worker(tool: str, model: Path) -> Iterator[Worker]:
+    """A worker that is ready, and ends with the block."""
+    process = Worker(tool, model)
+    try:
+        process.ready()
+        yield process
+    finally:
+        process.stop()
+
+
+def race(tools: Sequence[str], model: Path, repeat: int, limit: float = 300.0) -> dict[str, Run]:
+    """Let tools take turns on one model.
+
+    Returns the medians of ``repeat`` runs each, after one to warm up; a tool whose first run is slow has only
+    that one.
+
+    Raises:
+        WorkerError: a tool failed, or one run of it took longer than ``limit`` seconds.
+    """
+    with ExitStack() as stack:
+        workers = {tool: stack.enter_context(worker(tool, model)) for tool in tools}
+        first = {tool: each.run("time", limit) for tool, each in workers.items()}
+        runs: dict[str, list[Run]] = {tool: [run] if run.wall > SLOW else [] for tool, run in first.items()}
+        for _ in range(repeat):
+            for tool, each in workers.items():
+                if first[tool].wall <= SLOW:
+                    runs[tool].append(each.run("time", limit))
+    return {tool: Run(median(r.wall for r in found), median(r.cpu for r in found)) for tool, found in runs.items()}
