@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from onnxprune.atoms import Group
 from onnxprune.cost import CostModel, Metric
-from onnxprune.coupling import Group
 from onnxprune.errors import UsageError
 from onnxprune.relations import IntArray
 

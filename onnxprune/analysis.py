@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 
+from onnxprune.atoms import Group, Grouping
 from onnxprune.cost import METRICS, CostModel, Layer, cost_model
-from onnxprune.coupling import Coupling, Group, solve
+from onnxprune.coupling import Coupling, solve
 from onnxprune.graph import Graph
 from onnxprune.model import Model, load
 from onnxprune.ops import Registry, default_registry
@@ -76,6 +77,18 @@ class Analysis:
     def shapes(self) -> Shapes:
         """Extents of all tensors."""
         return self.graph.shapes
+
+    def under(self, grouping: Grouping) -> Analysis:
+        """The same analysis with another treatment of grouped convolutions."""
+        coupling = self.coupling.under(grouping)
+        if coupling is self.coupling:
+            return self
+        return replace(self, coupling=coupling, costs=cost_model(coupling, self.registry))
+
+    @cached_property
+    def untied(self) -> Coupling:
+        """The coupling without any treatment of grouped convolutions: what every valid plan has to respect."""
+        return self.coupling.under(Grouping.FREE)
 
     @cached_property
     def totals(self) -> dict[str, float]:

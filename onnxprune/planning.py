@@ -12,8 +12,8 @@ import numpy as np
 from onnxprune.allocation import Problem, same_share
 from onnxprune.allocation import allocation as find_allocation
 from onnxprune.analysis import Analysis, InputShapes, ModelLike, analyze
+from onnxprune.atoms import Group, Grouping
 from onnxprune.cost import METRICS, Layer, Metric
-from onnxprune.coupling import Group
 from onnxprune.criteria import criterion as find_criterion
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.ops import Registry
@@ -49,6 +49,7 @@ def plan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     exact_only: bool = False,
+    grouped: str = "aligned",
     input_shapes: InputShapes | None = None,
     registry: Registry | None = None,
 ) -> Plan:
@@ -72,6 +73,8 @@ def plan(
         include: names or globs of the only layers that may lose filters.
         exclude: names or globs of layers that keep all filters.
         exact_only: leave approximate groups alone.
+        grouped: how grouped convolutions shrink: ``aligned`` (the same relative channels of every group),
+            ``balanced`` (every group chooses its own, equally many) or ``whole`` (whole groups).
         input_shapes: shapes for inputs with symbolic dimensions.
         registry: the known operators, if not the default ones.
 
@@ -81,6 +84,7 @@ def plan(
     """
     if not isinstance(model, Analysis):
         model = analyze(model, input_shapes, registry=registry)
+    model = model.under(_grouping(grouped))
     metric = _metric(mode)
     absolute = {"params": max_params, "flops": max_flops, "memory": max_memory}
     limits = _limits(model, metric, reduce, absolute, channels)
@@ -141,6 +145,13 @@ def removed_by_axis(analysis: Analysis, atoms: IntArray) -> dict[str, dict[int, 
                 tensor, dim = axes.axis(axis)
                 found.setdefault(tensor, {})[dim] = tuple(aligned[0].tolist())
     return {tensor: dict(sorted(found[tensor].items())) for tensor in analysis.graph.shapes.extents if tensor in found}
+
+
+def _grouping(name: str) -> Grouping:
+    choices = [g.value for g in Grouping if g is not Grouping.FREE]
+    if name not in choices:
+        raise UsageError(f"grouped '{name}' is not known; choose one of {', '.join(choices)}")
+    return Grouping(name)
 
 
 def _metric(mode: str) -> Metric:

@@ -26,7 +26,7 @@ def removed_per_class(analysis: Analysis, plan: Plan) -> list[IntArray]:
     Raises PlanError where the plan names what the model does not have, removes pinned positions, leaves coupled
     positions behind, or empties an axis.
     """
-    coupling, axes = analysis.coupling, analysis.coupling.axes
+    coupling, axes = analysis.untied, analysis.untied.axes
     gone = np.zeros(len(coupling.pin_of), dtype=bool)
     for tensor, dims in plan.removed.items():
         if tensor not in axes:
@@ -64,7 +64,7 @@ def removed_per_class(analysis: Analysis, plan: Plan) -> list[IntArray]:
 
 
 def _check_complete(analysis: Analysis, plan: Plan, per_class: Sequence[IntArray]) -> None:
-    coupling, axes = analysis.coupling, analysis.coupling.axes
+    coupling, axes = analysis.untied, analysis.untied.axes
     for members, positions in zip(coupling.members, per_class, strict=True):
         if not len(positions):
             continue
@@ -84,17 +84,29 @@ def _check_complete(analysis: Analysis, plan: Plan, per_class: Sequence[IntArray
                     "that it removes elsewhere, but it is not in the plan; 'onnxprune explain' shows the coupling"
                 )
             checked = listed
-    for balance in coupling.relations.balances:
-        owner = coupling.class_of.get(balance.axis)
-        if owner is None or not len(per_class[owner]):
-            continue
+    _check_balanced(analysis, per_class)
+
+
+def _check_balanced(analysis: Analysis, per_class: Sequence[IntArray]) -> None:
+    """Groups of a convolution lose equally many channels, or go altogether, with both their sides."""
+    coupling = analysis.untied
+    dropped: dict[int, tuple[int, ...]] = {}
+    for balance in coupling.balances:
+        owner = coupling.class_of[balance.axis]
+        counts = block_counts(per_class[owner], int(coupling.extents[owner]), balance.blocks)
         width = int(coupling.extents[owner]) // balance.blocks
-        counts = np.bincount(per_class[owner] // width, minlength=balance.blocks)
-        if (counts != counts[0]).any():
+        whole = tuple(np.flatnonzero(counts == width).tolist()) if set(counts.tolist()) <= {0, width} else ()
+        if dropped.setdefault(balance.node, whole) != whole or (not whole and (counts != counts[0]).any()):
             raise PlanError(
                 f"the plan removes {counts.min()} to {counts.max()} channels from the groups of "
-                f"{analysis.graph.nodes[balance.node]} at {axes.axis(balance.axis)}; every group has to lose equally many"
+                f"{analysis.graph.nodes[balance.node]} at {coupling.axes.axis(balance.axis)}; every group has to lose "
+                "equally many, or to go altogether, with its input channels and its filters"
             )
+
+
+def block_counts(positions: IntArray, extent: int, blocks: int) -> IntArray:
+    """How many of the positions lie in each of the equal blocks of an axis."""
+    return np.bincount(positions // (extent // blocks), minlength=blocks)
 
 
 class ShrinkRewriter:
@@ -120,7 +132,7 @@ class ShrinkRewriter:
                 touched.update(graph.touching(tensor))
                 if tensor in analysis.model.weights:
                     dims.setdefault(tensor, []).append(dim)
-        blocked = {axes.axis(axis).tensor: (axis, *found) for axis, found in coupling.relative.items()}
+        blocked = {axes.axis(axis).tensor: (axis, *found) for axis, found in analysis.untied.relative.items()}
         for name, (_, owner, _) in blocked.items():
             if len(self._removed[owner]):
                 dims.setdefault(name, [])
@@ -259,9 +271,12 @@ class ShrinkRewriter:
         dimension 0, and count within a group in dimension 1.
         """
         extent = int(self._analysis.coupling.extents[owner])
+        kept_rows = self.kept(name, 0)
+        counts = block_counts(self._removed[owner], extent, blocks)
+        if (counts != counts[0]).any():  # whole groups go
+            return array if kept_rows is None else array.take(kept_rows, axis=0)
         kept_full = np.delete(np.arange(extent, dtype=np.int64), self._removed[owner])
         relative = kept_full.reshape(blocks, -1) % (extent // blocks)
-        kept_rows = self.kept(name, 0)
         rows = np.arange(array.shape[0]) if kept_rows is None else kept_rows
         return array[rows[:, None], relative[rows // (array.shape[0] // blocks)]]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from onnxprune.graph import Node
 from onnxprune.ops.base import Contraction, Masker, Operator, Rewriter, positions
 from onnxprune.relations import Relations
@@ -11,6 +13,16 @@ from onnxprune.relations import Relations
 
 def _groups(node: Node) -> int:
     return int(node.attr("group", 1))
+
+
+def _shrink_groups(node: Node, rewriter: Rewriter) -> None:
+    """Depthwise convolutions have one group per channel; others lose groups only if whole ones go."""
+    groups, channels = _groups(node), node.in_shape(0)[1]
+    kept = rewriter.kept(node.inputs[0], 1)
+    if groups > 1 and kept is not None:
+        left = len(np.unique(kept // (channels // groups)))
+        if left != groups:
+            rewriter.set_attribute(node, "group", left)
 
 
 class Conv(Operator):
@@ -57,9 +69,7 @@ class Conv(Operator):
         )
 
     def shrink(self, node: Node, rewriter: Rewriter) -> None:
-        x = node.inputs[0]
-        if _groups(node) == node.in_shape(0)[1] > 1 and rewriter.kept(x, 1) is not None:
-            rewriter.set_attribute(node, "group", rewriter.extent(x, 1))
+        _shrink_groups(node, rewriter)
 
     def mask(self, node: Node, masker: Masker) -> None:
         if _groups(node) == 1:
@@ -110,9 +120,7 @@ class ConvTranspose(Operator):
         )
 
     def shrink(self, node: Node, rewriter: Rewriter) -> None:
-        x = node.inputs[0]
-        if _groups(node) == node.in_shape(0)[1] > 1 and rewriter.kept(x, 1) is not None:
-            rewriter.set_attribute(node, "group", rewriter.extent(x, 1))
+        _shrink_groups(node, rewriter)
 
     def mask(self, node: Node, masker: Masker) -> None:
         if _groups(node) == 1:

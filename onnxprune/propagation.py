@@ -1,0 +1,238 @@
+"""The first level of the dependency analysis: which axes can lose positions, and what joins them.
+
+The candidate flag starts at producer axes and follows all relations; every Reshape on the way is decided. Axes that
+*same* joins form a class, which shares one vector of positions.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from onnxprune.graph import Graph, UnknownShapeError
+from onnxprune.ops import Registry
+from onnxprune.relations import (
+    AxisTable,
+    Balanced,
+    IntArray,
+    Mapped,
+    Pin,
+    Regrouped,
+    Relations,
+    Same,
+    component_count,
+)
+
+
+@dataclass(frozen=True)
+class AxisCoupling:
+    """Candidate axes, their classes, and the relations and pins among them.
+
+    ``class_of`` maps candidate axes to classes and ``members`` back; class ``c`` owns the positions ``offsets[c]``
+    to ``offsets[c + 1]``. ``unknown`` holds the nodes that are not understood, by index, and why.
+    """
+
+    graph: Graph
+    relations: Relations
+    class_of: Mapping[int, int]
+    members: tuple[tuple[int, ...], ...]
+    offsets: IntArray
+    pins: tuple[Pin, ...]
+    edges: tuple[Same | Mapped, ...]
+    balances: tuple[Balanced, ...]
+    unknown: Mapping[int, str]
+
+    @property
+    def axes(self) -> AxisTable:
+        """The numbering of axes."""
+        return self.relations.axes
+
+    @cached_property
+    def links(self) -> tuple[tuple[IntArray, IntArray], ...]:
+        """The pairs of positions that *mapped* relations join."""
+        offsets, class_of = self.offsets, self.class_of
+        return tuple(
+            (offsets[class_of[e.a]] + e.at_a, offsets[class_of[e.b]] + e.at_b)
+            for e in self.edges
+            if isinstance(e, Mapped)
+        )
+
+
+def couple_axes(graph: Graph, registry: Registry) -> AxisCoupling:
+    """Relate the axes of a graph. Never fails: what is not understood is pinned."""
+    relations, unknown = _collect(graph, registry)
+    edges, candidates, refused = _propagate(graph, relations)
+    pins = tuple(_pins(graph, relations, candidates, unknown, refused))
+    class_of, members = _classes(relations.axes, edges, candidates)
+    offsets = np.zeros(len(members) + 1, dtype=np.int64)
+    np.cumsum([relations.axes.extents[m[0]] for m in members], out=offsets[1:])
+    balances = tuple(b for b in relations.balances if b.axis in class_of)
+    return AxisCoupling(graph, relations, class_of, members, offsets, pins, tuple(edges), balances, unknown)
+
+
+def _collect(graph: Graph, registry: Registry) -> tuple[Relations, dict[int, str]]:
+    relations = Relations(AxisTable(graph.shapes.extents))
+    unknown: dict[int, str] = {}
+    for node in graph.nodes:
+        relations.begin(node.index)
+        operator = registry.find(node)
+        if operator is None:
+            where = f"{node.domain}.{node.op_type}" if node.domain else f"{node.op_type} of opset {node.version}"
+            unknown[node.index] = f"operator {where} is not known"
+            continue
+        try:
+            operator.relate(node, relations)
+        except (UnknownShapeError, KeyError) as error:
+            relations.forget()
+            unknown[node.index] = f"the shape of tensor '{error.args[0]}' is not known"
+        except (ValueError, IndexError, TypeError, AttributeError) as error:
+            # A malformed or unforeseen node must not end the analysis: it is pinned, and the reason reported.
+            relations.forget()
+            unknown[node.index] = f"its axes could not be related ({error})"
+    return relations, unknown
+
+
+def _propagate(graph: Graph, relations: Relations) -> tuple[list[Same | Mapped], set[int], list[Pin]]:
+    """Carry the candidate flag from producer axes along all relations, deciding every regrouping on the way.
+
+    Nodes are visited in topological order as far as possible, so that a Reshape knows what reaches it from before.
+    Returns the relations among candidates, the candidates, and pins for axes a Reshape could not serve.
+    """
+    axes = relations.axes
+    by_node: dict[int, list[Same | Mapped]] = {}
+    for same in relations.same:
+        by_node.setdefault(same.node, []).append(same)
+    for mapped in relations.mapped:
+        by_node.setdefault(mapped.node, []).append(mapped)
+    blocks: dict[int, list[Regrouped]] = {}
+    for block in relations.regrouped:
+        blocks.setdefault(block.node, []).append(block)
+
+    candidates: set[int] = set()
+    decided: dict[tuple[int, ...], Mapped | Same] = {}
+    heap: list[int] = []
+    queued: set[int] = set()
+
+    def mark(axis: int) -> None:
+        if axis in candidates or axes.extents[axis] == 1:
+            return
+        candidates.add(axis)
+        for index in graph.touching(axes.tensor(axis)):
+            if index not in queued:
+                queued.add(index)
+                heapq.heappush(heap, index)
+
+    for producer in relations.producers:
+        mark(producer.axis)
+    edges_of: dict[int, list[Same | Mapped]] = {}
+    while heap:
+        index = heapq.heappop(heap)
+        queued.discard(index)
+        for edge in by_node.get(index, ()):
+            if edge.a in candidates:
+                mark(edge.b)
+            elif edge.b in candidates:
+                mark(edge.a)
+        for place, block in enumerate(blocks.get(index, ())):
+            if (index, place) in decided or not any(a in candidates for a in block.ins + block.outs):
+                continue
+            chosen = _decide(block, candidates, axes)
+            decided[index, place] = chosen
+            edges_of.setdefault(index, []).append(chosen)
+            mark(chosen.a)
+            mark(chosen.b)
+    refused = [
+        Pin(axis, "another axis of the Reshape carries the removal", block.node)
+        for index, found in blocks.items()
+        for place, block in enumerate(found)
+        if (index, place) in decided
+        for axis in block.ins + block.outs
+        if axis in candidates and axis not in (decided[index, place].a, decided[index, place].b)
+    ]
+    edges = [e for found in by_node.values() for e in found if e.a in candidates and e.b in candidates]
+    edges.extend(e for found in edges_of.values() for e in found)
+    return edges, candidates, refused
+
+
+def _decide(block: Regrouped, candidates: set[int], axes: AxisTable) -> Mapped | Same:
+    """Choose the axis on either side that carries a removal: candidates first, then the finest atoms."""
+    ins = [a for a in block.ins if a in candidates] or list(block.ins)
+    outs = [a for a in block.outs if a in candidates] or list(block.outs)
+    sizes_in = [axes.extents[a] for a in block.ins]
+    sizes_out = [axes.extents[a] for a in block.outs]
+    best: tuple[int, int, Mapped] | None = None
+    for a in ins:
+        for b in outs:
+            at_a, at_b = _row_major_pairs(sizes_in, block.ins.index(a), sizes_out, block.outs.index(b))
+            option = Mapped(a, b, at_a, at_b, block.node)
+            if len(ins) == len(outs) == 1:
+                return option
+            atoms = component_count(at_a, at_b, axes.extents[a], axes.extents[b])
+            if best is None or atoms > best[0]:
+                best = (atoms, axes.extents[b], option)
+    assert best is not None
+    return best[2]
+
+
+def _row_major_pairs(sizes_in: list[int], at_in: int, sizes_out: list[int], at_out: int) -> tuple[IntArray, IntArray]:
+    """All pairs of coordinates that elements have on one axis of either side, each pair once."""
+    total = int(np.prod(sizes_in))
+    inner_in, inner_out = int(np.prod(sizes_in[at_in + 1 :])), int(np.prod(sizes_out[at_out + 1 :]))
+    # Runs of elements shorter than both inner sizes have equal coordinates: one of each is enough.
+    step = int(np.gcd(inner_in, inner_out))
+    flat = np.arange(0, total, step, dtype=np.int64)
+    a = flat // inner_in % sizes_in[at_in]
+    b = flat // inner_out % sizes_out[at_out]
+    if len(sizes_in) > 1 and len(sizes_out) > 1:
+        pairs = np.unique(a * sizes_out[at_out] + b)
+        a, b = np.divmod(pairs, sizes_out[at_out])
+    return a, b
+
+
+def _pins(
+    graph: Graph,
+    relations: Relations,
+    candidates: set[int],
+    unknown: Mapping[int, str],
+    refused: Iterable[Pin],
+) -> Iterable[Pin]:
+    """The pins stated by operators, and those that follow from silence: borders, unknown nodes, dynamic extents."""
+    axes = relations.axes
+    inputs, outputs = set(graph.inputs), set(graph.outputs)
+    for axis in sorted(candidates):
+        name, dim = axes.axis(axis)
+        if name in outputs:
+            yield Pin(axis, f"reaches graph output '{name}'", graph.producer.get(name, -1))
+        if name in inputs:
+            yield Pin(axis, f"is part of graph input '{name}'", -1)
+        if not graph.shapes.is_static(name, dim):
+            yield Pin(axis, "its extent follows the input shape", graph.producer.get(name, -1))
+        for index in graph.touching(name):
+            if axis not in relations.mentioned[index]:
+                reason = unknown.get(index)
+                if reason is None and name in graph.captured.get(index, ()):
+                    reason = "captured by a control-flow body"
+                op_type = graph.nodes[index].op_type
+                yield Pin(axis, reason or f"{op_type} does not let this axis shrink", index)
+    yield from (pin for pin in relations.pins if pin.axis in candidates)
+    yield from refused
+
+
+def _classes(
+    axes: AxisTable, edges: Iterable[Same | Mapped], candidates: set[int]
+) -> tuple[dict[int, int], tuple[tuple[int, ...], ...]]:
+    ordered = sorted(candidates)
+    place = {axis: i for i, axis in enumerate(ordered)}
+    pairs = np.array([(place[e.a], place[e.b]) for e in edges if isinstance(e, Same)], dtype=np.int64).reshape(-1, 2)
+    matrix = coo_matrix((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(len(ordered),) * 2)
+    count, found = connected_components(matrix, directed=False) if ordered else (0, np.zeros(0, dtype=np.int64))
+    members: list[list[int]] = [[] for _ in range(count)]
+    for axis, index in zip(ordered, found.tolist(), strict=True):
+        members[index].append(axis)
+    return {a: i for i, m in enumerate(members) for a in m}, tuple(tuple(m) for m in members)
