@@ -107,7 +107,7 @@ def explain(analysis: Analysis, layer: str) -> Explanation:
     channels = coupling.axes.extents[start]
     owner = coupling.class_of.get(start)
     if owner is None:
-        return Explanation(name, found.op_type, axis, channels, 0, (), why_no_candidate(found, channels))
+        return Explanation(name, found.op_type, axis, channels, 0, (), why_no_candidate(analysis, found, channels))
     walker = _Walker(analysis, start)
     labels = coupling.class_labels(owner)
     bundles = tuple(_bundle(analysis, found, walker, labels, members) for members in _bundled(coupling, labels))
@@ -161,8 +161,10 @@ def coupling_graph(analysis: Analysis, layer: str | None = None) -> nx.Graph:
     return plain
 
 
-def why_no_candidate(layer: Layer, channels: int) -> str:
+def why_no_candidate(analysis: Analysis, layer: Layer, channels: int) -> str:
     """Why a layer's output axis is not even a candidate for removal."""
+    if layer.node in analysis.coupling.unknown:
+        return analysis.coupling.unknown[layer.node]
     if channels == 1:
         return "it has a single output channel, which must stay"
     if not layer.weights:

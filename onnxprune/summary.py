@@ -43,19 +43,24 @@ def summarize(analysis: Analysis) -> Summary:
         share, free = report.shares["flops"], report.prunable / report.channels
         prunable += share * free
         if report.prunable < report.channels:
-            reason = report.pinned[0] if report.pinned else why_no_candidate(layer, report.channels)
+            reason = report.pinned[0] if report.pinned else why_no_candidate(analysis, layer, report.channels)
             shares[reason] = shares.get(reason, 0.0) + share * (1 - free)
             layers.setdefault(reason, []).append(report.name)
     found = [PinnedShare(reason, share, tuple(layers[reason])) for reason, share in shares.items()]
     return Summary(prunable, tuple(sorted(found, key=lambda pinned: -pinned.share)))
 
 
-def why_nothing(pinned: Sequence[PinnedShare]) -> str:
+def why_nothing(analysis: Analysis) -> str:
     """Why a model without a single group cannot be pruned, in one sentence."""
-    if not pinned:
-        return "nothing can be pruned: the model has no Conv, ConvTranspose, Gemm or MatMul with weights"
-    reasons = "; ".join(f"{_some(found.layers)} ({found.reason})" for found in pinned)
-    return f"nothing can be pruned: every layer is pinned: {reasons}"
+    pinned = summarize(analysis).pinned
+    if pinned:
+        reasons = "; ".join(f"{_some(found.layers)} ({found.reason})" for found in pinned)
+        said = f"nothing can be pruned: every layer is pinned: {reasons}"
+    else:
+        said = "nothing can be pruned: the model has no Conv, ConvTranspose, Gemm or MatMul with weights"
+    if analysis.unknown:
+        said += f"; not understood: {_some([f'{node} ({reason})' for node, reason in analysis.unknown.items()])}"
+    return said
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -34,12 +34,17 @@ def validate(model: Model) -> None:
     try:
         checker.check_model(skeleton)
     except checker.ValidationError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"onnx.checker rejects {_name(model)}: {reason}; export the model again") from error
+        raise ModelError(f"onnx.checker rejects {_name(model)}: {_reason(error)}; export the model again") from error
 
 
 def _name(model: Model) -> str:
     return "the model" if model.path is None else str(model.path)
+
+
+def _reason(error: checker.ValidationError) -> str:
+    """The checker's message in one line, without the context that it adds."""
+    said, _, _ = str(error).partition("==>")
+    return " ".join(said.split()).rstrip(".")
 
 
 def _opsets(skeleton: ModelProto) -> dict[str, int]:

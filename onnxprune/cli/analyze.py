@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def analyze(model: ModelArgument, input_shape: InputShapeOption = None, as_json: JsonOption = False) -> None:
     """Show what every layer costs, how many of its filters may go, and what pins the others."""
     terminal = Terminal(as_json)
-    _, analysis = read_and_analyze(terminal, model, input_shape)
+    analysis = read_and_analyze(terminal, model, input_shape).analysis
     from onnxprune.summary import summarize
 
     summary = summarize(analysis)

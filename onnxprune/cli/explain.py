@@ -51,25 +51,16 @@ def explain(
     for path in (dot, graphml):
         if path is not None:
             check_output(path, (model,))
-    _, analysis = read_and_analyze(terminal, model, input_shape)
+    analysis = read_and_analyze(terminal, model, input_shape).analysis
     from onnxprune.explain import explain as find_out
 
     if layer is not None:
-        names = [report.name for report in analysis.layers]
-        layer = _only_match(resolve(layer, names), names)
+        layer = resolve(layer, [(report.name, report.op_type) for report in analysis.layers])
         explanation = find_out(analysis, layer)
         terminal.json(explanation.to_dict())
         if not as_json:
             _show(terminal, analysis, explanation)
     _write_graphs(terminal, analysis, layer, dot, graphml)
-
-
-def _only_match(pattern: str, names: Sequence[str]) -> str:
-    """The one name that a glob stands for; anything else as it is."""
-    from fnmatch import fnmatchcase
-
-    matching = [name for name in names if fnmatchcase(name, pattern)]
-    return matching[0] if len(matching) == 1 and pattern not in names else pattern
 
 
 def _write_graphs(

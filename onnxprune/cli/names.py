@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
@@ -15,28 +16,29 @@ _LEAST = 16
 
 @dataclass(frozen=True)
 class Name:
-    """A node name in a table: whole where there is room, else shortened to the width that is left."""
+    """A name in a table: whole where there is room, else shortened to the width that is left.
+
+    ``op_type`` is the node's, if another column of the table shows it: the name need not repeat it then.
+    """
 
     text: str
-    style: str = ""
+    op_type: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(shorten(self.text, options.max_width), style=self.style, no_wrap=True)
+        yield Text(shorten(self.text, options.max_width, self.op_type), no_wrap=True)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement(min(_LEAST, len(self.text)), len(self.text)).with_maximum(options.max_width)
 
 
-def shorten(name: str, width: int) -> str:
-    """``name`` in at most ``width`` characters; its end says most, so that keeps the larger part."""
-    if len(name) <= width:
-        return name
-    name = compact(name)
-    if len(name) <= width:
-        return name
-    head = max((width - 1) // 3, 0)
-    tail = width - 1 - head
-    return f"{name[:head]}{_ELLIPSIS}{name[-tail:]}" if tail > 0 else _ELLIPSIS[:width]
+def shorten(name: str, width: int, op_type: str = "") -> str:
+    """``name`` in at most ``width`` characters: whole, without repetitions, or without its middle."""
+    for form in _forms(name, op_type):
+        if len(form) <= width:
+            return form
+    tail = width // 2
+    head = width - tail - 1
+    return f"{form[:head]}{_ELLIPSIS}{form[-tail:]}" if tail > 0 else _ELLIPSIS[:width]
 
 
 def compact(name: str) -> str:
@@ -46,14 +48,24 @@ def compact(name: str) -> str:
     return "/".join(part for part, after in zip(parts, following, strict=True) if not after.startswith(f"{part}."))
 
 
-def resolve(pattern: str, names: Sequence[str]) -> str:
-    """A glob as it is; a name that was copied from a table as the glob or name that it stands for."""
-    if pattern in names:
+def _forms(name: str, op_type: str) -> tuple[str, ...]:
+    """A name, and what may stand for it, ever shorter."""
+    short = compact(name)
+    return name, short, short.removesuffix(f"/{op_type}") if op_type else short
+
+
+def resolve(pattern: str, layers: Sequence[tuple[str, str]]) -> str:
+    """The layer that a name copied from a table stands for; names and globs as they are.
+
+    Args:
+        pattern: what was typed.
+        layers: name and operator of every layer.
+    """
+    if any(name == pattern for name, _ in layers):
         return pattern
-    whole = [name for name in names if compact(name) == pattern]
-    if len(whole) == 1:
-        return whole[0]
-    return pattern.replace(_ELLIPSIS, "*")
+    glob = pattern.replace(_ELLIPSIS, "*")
+    shown = [name for name, op_type in layers if any(fnmatchcase(form, glob) for form in _forms(name, op_type)[1:])]
+    return shown[0] if len(shown) == 1 else glob
 
 
 def some(names: Iterable[str], most: int = 3) -> str:

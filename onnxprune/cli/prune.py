@@ -29,7 +29,6 @@ from onnxprune.errors import BudgetError, UsageError
 _BUDGET, _CHOICE, _LIMITS = "Budget", "How to choose", "What must stay"
 
 PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan (JSON).", show_default=False)]
-Quantity = Annotated[float | None, typer.Option()]
 
 
 def _quantity(name: str, text: str) -> Any:
@@ -130,12 +129,13 @@ def prune(
     check_output(output, (model,), force=force)
     if plan_out is not None:
         check_output(plan_out, (model, output))
-    source, analysis = read_and_analyze(terminal, model, input_shape)
+    reading = read_and_analyze(terminal, model, input_shape)
+    analysis = reading.analysis
     if not analysis.groups:
-        from onnxprune.summary import summarize, why_nothing
+        from onnxprune.summary import why_nothing
 
-        raise BudgetError(f"{why_nothing(summarize(analysis).pinned)}; nothing was written")
-    names = [layer.name for layer in analysis.layers]
+        raise BudgetError(f"{why_nothing(analysis)}; nothing was written")
+    layers = [(layer.name, layer.op_type) for layer in analysis.layers]
     with terminal.step("Planning"):
         from onnxprune.planning import plan
 
@@ -151,13 +151,13 @@ def prune(
             criterion=criterion,
             seed=seed,
             floor=floor,
-            floors={resolve(name, names): value for name, value in at_least.items()},
+            floors={resolve(name, layers): value for name, value in at_least.items()},
             round_to=round_to,
-            include=[resolve(name, names) for name in include or ()],
-            exclude=[resolve(name, names) for name in exclude or ()],
+            include=[resolve(name, layers) for name in include or ()],
+            exclude=[resolve(name, layers) for name in exclude or ()],
             exact_only=exact_only,
         )
-    finish(terminal, Job(source, analysis, output, plan_out, force, verify=not no_verify), chosen)
+    finish(terminal, Job(reading, output, plan_out, force, verify=not no_verify), chosen)
 
 
 def apply(
@@ -175,8 +175,8 @@ def apply(
     from onnxprune.plans import Plan
 
     chosen = Plan.load(plan)
-    source, analysis = read_and_analyze(terminal, model, input_shape)
-    finish(terminal, Job(source, analysis, output, None, force, verify=not no_verify), chosen)
+    reading = read_and_analyze(terminal, model, input_shape)
+    finish(terminal, Job(reading, output, None, force, verify=not no_verify), chosen)
 
 
 def verify(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.analysis import Analysis
     from onnxprune.model import Model
 
-MACS = "FLOPs are counted as MACs (multiply-accumulates); memory is weights plus output activations."
+MACS = "FLOPs are counted as MACs (multiply-accumulates); memory is bytes of weights and output activations."
 
 
 def read(terminal: Terminal, path: Path) -> Model:
@@ -28,8 +29,17 @@ def read(terminal: Terminal, path: Path) -> Model:
     return model
 
 
-def read_and_analyze(terminal: Terminal, path: Path, shapes: Sequence[str] | None) -> tuple[Model, Analysis]:
-    """Load and analyse a model.
+@dataclass(frozen=True)
+class Reading:
+    """A model, what is known about it, and the input shapes that were asked for (None: the defaults)."""
+
+    model: Model
+    analysis: Analysis
+    shapes: Mapping[str, tuple[int, ...]] | None
+
+
+def read_and_analyze(terminal: Terminal, path: Path, given: Sequence[str] | None) -> Reading:
+    """Load and analyse a model for the values of ``--input-shape``.
 
     Raises:
         ModelError: the model cannot be read or is not valid.
@@ -37,11 +47,11 @@ def read_and_analyze(terminal: Terminal, path: Path, shapes: Sequence[str] | Non
         UsageError: a shape is malformed.
     """
     model = read(terminal, path)
+    shapes = input_shapes(given, model)
     with terminal.step("Analysing"):
         from onnxprune.analysis import analyze
 
-        analysis = analyze(model, input_shapes(shapes, model))
-    return model, analysis
+        return Reading(model, analyze(model, shapes), shapes)
 
 
 def assumptions(analysis: Analysis) -> str:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli.files import save_model, save_plan
-from onnxprune.cli.reading import MACS, assumptions, unknown
+from onnxprune.cli.reading import MACS, Reading, assumptions, unknown
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.units import long
 
 if TYPE_CHECKING:
-    from onnxprune.analysis import Analysis
     from onnxprune.certificate import Certificate
     from onnxprune.comparison import Comparison
     from onnxprune.model import Model
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 class Job:
     """What is to be made of which model, and where it goes."""
 
-    source: Model
-    analysis: Analysis
+    reading: Reading
     output: Path
     plan_output: Path | None
     force: bool
@@ -42,15 +40,15 @@ def finish(terminal: Terminal, job: Job, plan: Plan) -> None:
     from onnxprune.comparison import compare
     from onnxprune.compression import apply
 
-    comparison = compare(job.analysis, plan)
+    comparison = compare(job.reading.analysis, plan)
     with terminal.step("Removing channels"):
-        pruned = apply(job.source, plan)
+        pruned = apply(job.reading.model, plan)
     certificate = _certified(terminal, job, pruned, plan) if job.verify else None
     with terminal.step(f"Writing {job.output.name}"):
         save_model(pruned, job.output, force=job.force)
         if job.plan_output is not None:
             save_plan(plan, job.plan_output)
-    before = {**comparison.before, "file_size": job.source.file_size}
+    before = {**comparison.before, "file_size": job.reading.model.file_size}
     after = {**comparison.after, "file_size": pruned.file_size}
     terminal.json(_report(job, plan, comparison, before, after, certificate))
     if not terminal.as_json:
@@ -64,7 +62,7 @@ def _certified(terminal: Terminal, job: Job, pruned: Model, plan: Plan) -> Certi
 
     with terminal.step("Verifying"):
         try:
-            certificate = verify(job.source, pruned, plan, input_shapes=job.analysis.shapes.binding)
+            certificate = verify(job.reading.model, pruned, plan, input_shapes=job.reading.shapes)
         except VerificationError as error:
             advice = "nothing was written (--no-verify writes without this check)"
             raise VerificationError(f"{error}; {advice}") from error
@@ -80,9 +78,9 @@ def _report(
     after: dict[str, float],
     certificate: Certificate | None,
 ) -> dict[str, Any]:
-    shapes = job.analysis.shapes
+    shapes = job.reading.analysis.shapes
     return {
-        "model": str(job.source.path),
+        "model": str(job.reading.model.path),
         "output": str(job.output),
         "plan": None if job.plan_output is None else str(job.plan_output),
         "settings": dict(plan.settings),
@@ -92,7 +90,7 @@ def _report(
         "before": before,
         "after": after,
         "removed": {key: 1 - after[key] / value if value else 0.0 for key, value in before.items()},
-        "unknown": job.analysis.unknown,
+        "unknown": job.reading.analysis.unknown,
         "certificate": None if certificate is None else certificate.to_dict(),
     }
 
@@ -109,8 +107,8 @@ def _show(
     from onnxprune.cli.tables import change_table, totals_table
 
     terminal.show(change_table(comparison, terminal.wide), "", totals_table(before, after), "")
-    terminal.show(assumptions(job.analysis), MACS)
-    for line in unknown(job.analysis):
+    terminal.show(assumptions(job.reading.analysis), MACS)
+    for line in unknown(job.reading.analysis):
         terminal.show(f"Not understood, and therefore pinned: {line}", style="yellow")
     for reason in comparison.approximate:
         terminal.show(f"Approximate: {reason}. The certificate's reference sees kept channels only.", style="yellow")
@@ -127,9 +125,9 @@ def _show(
 def certificate_line(certificate: Certificate) -> str:
     """What was measured, in one sentence."""
     verdict = "passed" if certificate.passed else "FAILED"
-    samples = "input" if certificate.samples == 1 else f"{certificate.samples} inputs"
+    samples = "a random input" if certificate.samples == 1 else f"{certificate.samples} random inputs"
     return (
-        f"Certificate {verdict}: on random {samples}, the outputs differ from those of the masked original by at most "
+        f"Certificate {verdict}: on {samples}, the outputs differ from those of the masked original by at most "
         f"{certificate.max_absolute:.1e}, or {certificate.max_relative:.1e} of the largest value "
         f"({certificate.tolerance:.0e} allowed)."
     )

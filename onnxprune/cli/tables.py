@@ -58,7 +58,7 @@ def layer_table(analysis: Analysis, wide: bool) -> Table:
 def _layer_row(layer: LayerReport, wide: bool) -> list[Name | Text | str]:
     style = "" if layer.prunable == layer.channels else "yellow"
     row: list[Name | Text | str] = [
-        Name(layer.name),
+        Name(layer.name, layer.op_type),
         layer.op_type,
         Text(f"{layer.prunable}/{layer.channels}", style=style),
         short(layer.params),
@@ -102,7 +102,7 @@ def change_table(comparison: Comparison, wide: bool) -> Table:
 def _change_row(layer: LayerChange) -> list[Name | Text | str]:
     old, new = layer.before, layer.after
     return [
-        Name(layer.name),
+        Name(layer.name, layer.op_type),
         layer.op_type,
         _change(str(old.channels), str(new.channels)),
         _change(short(old.params), short(new.params)),
