@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,11 @@ _BITS = {
 
 class Storage(Protocol):
     """Where the values of a tensor are. ``header`` is the rest of the tensor."""
+
+    @property
+    def copies(self) -> bool:
+        """Whether every reading makes a copy of raw values, which is cheap but takes memory."""
+        ...
 
     def array(self, header: TensorProto) -> Array: ...
 
@@ -70,6 +75,8 @@ class Raw:
 
     raw: Buffer
 
+    copies: ClassVar[bool] = False
+
     def array(self, header: TensorProto) -> Array:
         return _decode(self.raw, header)
 
@@ -89,6 +96,8 @@ class External:
     file: ExternalFile
     offset: int
     length: int
+
+    copies: ClassVar[bool] = False
 
     def array(self, header: TensorProto) -> Array:
         return self._raw.array(header)
@@ -111,6 +120,8 @@ class Serialized:
     encoded: memoryview
     raw: memoryview | None
 
+    copies: ClassVar[bool] = False
+
     def array(self, header: TensorProto) -> Array:
         if self.raw is not None:
             return _decode(self.raw, header)
@@ -130,6 +141,10 @@ class InMessage:
     """A TensorProto, of the caller or of our own."""
 
     message: TensorProto
+
+    @property
+    def copies(self) -> bool:
+        return self.message.HasField("raw_data")
 
     def array(self, header: TensorProto) -> Array:
         if self.message.HasField("raw_data"):
@@ -152,6 +167,10 @@ class Renamed:
 
     storage: Storage
     header: TensorProto
+
+    @property
+    def copies(self) -> bool:
+        return self.storage.copies
 
     def array(self, header: TensorProto) -> Array:
         return self.storage.array(self.header)
