@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import select
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -47,14 +46,17 @@ class Worker:
         )
 
     def run(self, request: str, limit: float) -> Run:
-        """One run; WorkerError if there is no answer within ``limit`` seconds."""
+        """One run; WorkerError if it fails or does not end within ``limit`` seconds."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{request}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise WorkerError("it ended") from None
-        return Run(**json.loads(self._line(limit)))
+            raise WorkerError("ended") from None
+        answer = json.loads(self._line(limit))
+        if "error" in answer:
+            raise WorkerError(answer["error"])
+        return Run(**answer)
 
     def ready(self, limit: float = 120.0) -> None:
         """Wait until the model is loaded."""
@@ -67,12 +69,11 @@ class Worker:
 
     def _line(self, limit: float) -> str:
         assert self._process.stdout is not None
-        end = time.monotonic() + limit
-        if not select.select([self._process.stdout], [], [], max(end - time.monotonic(), 0))[0]:
+        if not select.select([self._process.stdout], [], [], limit)[0]:
             raise WorkerError(f"not done in {limit:.0f} s")
         line = self._process.stdout.readline()
         if not line:
-            raise WorkerError("it failed")
+            raise WorkerError("ended")
         return line
 
 

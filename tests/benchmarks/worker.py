@@ -4,7 +4,8 @@
 
 It prints "ready" when the model is in memory. Then it answers every line on standard input by pruning half of
 all channels once, and printing a line of JSON: the seconds ``wall`` by the clock and ``cpu`` of the processor,
-and for the line "macs" also ``left``, the share of multiply-accumulates in the pruned model.
+and for the line "macs" also ``left``, the share of multiply-accumulates in the pruned model; or ``error``, the
+type of an exception.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 RATIO = 0.5
+CLASSES = {1000, 21}
+"""Outputs of torchvision's classifiers and segmentation networks."""
 TORCH_MEMORY = 12 * 2**30
 """Bytes that Torch-Pruning may take; on some models it wants more than most machines have."""
 
@@ -116,22 +119,27 @@ class TorchPruning:
         self.name = Path(path).stem
 
     def fresh(self) -> Any:
+        import inspect
+
         import torch
-        from torchvision.models import get_model
+        from torchvision.models import get_model, get_model_builder
 
         torch.manual_seed(0)
-        return get_model(self.name, weights=None).eval()
+        # By default segmentation networks fetch the weights of their backbone.
+        known = inspect.signature(get_model_builder(self.name)).parameters
+        nothing = {name: None for name in ("weights", "weights_backbone") if name in known}
+        return get_model(self.name, **nothing).eval()
 
     def prune(self, subject: Any) -> Any:
         import torch_pruning as tp
 
-        sizes = [(m, {getattr(m, "out_features", 0), getattr(m, "out_channels", 0)}) for m in subject.modules()]
+        widths = [(m, {getattr(m, "out_features", 0), getattr(m, "out_channels", 0)}) for m in subject.modules()]
         pruner = tp.pruner.BasePruner(
             subject,
             self.example,
             importance=tp.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=RATIO,
-            ignored_layers=[module for module, size in sizes if 1000 in size],  # the classes
+            ignored_layers=[module for module, width in widths if CLASSES & width],
         )
         pruner.step()
         return subject
@@ -170,7 +178,11 @@ def main(tool_name: str, path: str) -> None:
     tool = TOOLS[tool_name](path)
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
-        print(json.dumps(run(tool, line.strip() == "macs")), file=answers, flush=True)
+        try:
+            answer: dict[str, Any] = run(tool, line.strip() == "macs")
+        except Exception as error:  # whatever a tool fails with is its result
+            answer = {"error": type(error).__name__}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
