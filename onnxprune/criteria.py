@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -40,20 +41,25 @@ class NormCriterion:
         self._order = order
 
     def scores(self, coupling: Coupling, rng: np.random.Generator) -> FloatArray:
-        scores = np.zeros(len(coupling.pin_of))
-        for weight, dim, labels in producer_weights(coupling):
-            scores += np.bincount(labels, weights=self._norms(weight, dim), minlength=len(scores))
-        return scores
+        count = len(coupling.pin_of)
+        found = producer_weights(coupling)
+        if not found:
+            return np.zeros(count)
+        labels = np.concatenate([labels for _, _, labels in found])
+        norms = np.concatenate([self._norms(weight, dim) for weight, dim, _ in found])
+        return np.bincount(labels, weights=norms, minlength=count)
 
     def _norms(self, weight: Weight, dim: int) -> FloatArray:
         array = weight.array
         if array.dtype not in (np.float32, np.float64):
             array = array.astype(np.float32)
-        outer = int(np.prod(weight.shape[:dim]))
-        view = array.reshape(outer, weight.shape[dim], -1)
-        if self._order == 1:
-            return np.abs(view).sum(axis=(0, 2), dtype=np.float64)
-        return np.sqrt(np.einsum("ijk,ijk->j", view, view), dtype=np.float64)
+        view = array.reshape(math.prod(weight.shape[:dim]), weight.shape[dim], -1)
+        norms: FloatArray = (
+            np.abs(view).sum(axis=(0, 2), dtype=np.float64)
+            if self._order == 1
+            else np.sqrt(np.einsum("ijk,ijk->j", view, view), dtype=np.float64)
+        )
+        return norms
 
 
 def producer_weights(coupling: Coupling) -> list[tuple[Weight, int, NDArray[np.int64]]]:

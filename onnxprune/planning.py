@@ -128,23 +128,23 @@ def removed_by_axis(analysis: Analysis, atoms: IntArray) -> dict[str, dict[int, 
     """The positions that go when these atoms go, for every tensor and axis that carries them."""
     coupling, axes = analysis.coupling, analysis.coupling.axes
     per_class = coupling.removed_positions(atoms)
-    found: dict[str, dict[int, tuple[int, ...]]] = {}
+    found: dict[int, tuple[int, ...]] = {}
     for members, positions in zip(coupling.members, per_class, strict=True):
         if len(positions):
             # One tuple for all axes of a class: they are equal by construction.
-            shared = tuple(positions.tolist())
-            for axis in members:
-                tensor, dim = axes.axis(axis)
-                found.setdefault(tensor, {})[dim] = shared
+            found.update(dict.fromkeys(members, tuple(positions.tolist())))
     for axis, (owner, blocks) in coupling.relative.items():
         positions = per_class[owner]
         if len(positions):
             width = int(coupling.extents[owner]) // blocks
             aligned = positions.reshape(blocks, -1) % width
             if (aligned == aligned[0]).all():
-                tensor, dim = axes.axis(axis)
-                found.setdefault(tensor, {})[dim] = tuple(aligned[0].tolist())
-    return {tensor: dict(sorted(found[tensor].items())) for tensor in analysis.graph.shapes.extents if tensor in found}
+                found[axis] = tuple(aligned[0].tolist())
+    removed: dict[str, dict[int, tuple[int, ...]]] = {}
+    for axis in sorted(found):
+        tensor, dim = axes.axis(axis)
+        removed.setdefault(tensor, {})[dim] = found[axis]
+    return removed
 
 
 def _grouping(name: str) -> Grouping:
@@ -213,7 +213,7 @@ def _problem(
     at_least = _least_units(analysis, floor, floors, names)
     never_empty = _never_empty(analysis)
     levels = tuple(
-        _levels(group, max(at_least[group.index], never_empty[group.index]), round_to)
+        _levels(group, max(at_least[group.index], group.index in never_empty), round_to)
         if group.index in allowed
         else np.zeros(1, dtype=np.int64)
         for group in coupling.groups
@@ -249,21 +249,19 @@ def _units(group: Group, floor: float) -> int:
     return min(int(wanted), group.units)
 
 
-def _never_empty(analysis: Analysis) -> dict[int, int]:
-    """One unit for the largest group of every class that nothing pinned keeps alive."""
-    coupling = analysis.coupling
-    held = np.zeros(len(coupling.members), dtype=np.int64)
-    largest: dict[int, tuple[int, int]] = {}
-    for group in coupling.groups:
-        for owner, multiplicity in zip(group.classes.tolist(), group.multiplicity.tolist(), strict=True):
-            positions = multiplicity * group.cell_count * group.units
-            held[owner] += positions
-            largest[owner] = max(largest.get(owner, (0, 0)), (positions, -group.index))
-    least = {group.index: 0 for group in coupling.groups}
-    for owner, (_, negative) in largest.items():
-        if held[owner] >= coupling.extents[owner]:
-            least[-negative] = 1
-    return least
+def _never_empty(analysis: Analysis) -> set[int]:
+    """The largest group of every class that nothing pinned keeps alive: it has to keep one unit."""
+    coupling, groups = analysis.coupling, analysis.coupling.groups
+    if not groups:
+        return set()
+    owners = np.concatenate([group.classes for group in groups])
+    positions = np.concatenate([group.multiplicity * group.cell_count * group.units for group in groups])
+    index = np.repeat(np.arange(len(groups)), [len(group.classes) for group in groups])
+    held = np.bincount(owners, weights=positions, minlength=len(coupling.members))
+    # By class, then by size; the first of equally large groups comes last.
+    order = np.lexsort((-index, positions, owners))
+    largest = order[np.append(np.diff(owners[order]) != 0, True)]
+    return set(index[largest[held[owners[largest]] >= coupling.extents[owners[largest]]]].tolist())
 
 
 def _levels(group: Group, least: int, round_to: int) -> IntArray:

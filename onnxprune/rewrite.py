@@ -28,6 +28,8 @@ def removed_per_class(analysis: Analysis, plan: Plan) -> list[IntArray]:
     """
     coupling, axes = analysis.untied, analysis.untied.axes
     gone = np.zeros(len(coupling.pin_of), dtype=bool)
+    listed: dict[int, tuple[int, ...]] = {}
+    known: set[tuple[int, int]] = set()
     for tensor, dims in plan.removed.items():
         if tensor not in axes:
             raise PlanError(
@@ -36,20 +38,26 @@ def removed_per_class(analysis: Analysis, plan: Plan) -> list[IntArray]:
             )
         shape = analysis.graph.shapes.extents[tensor]
         for dim, positions in dims.items():
-            where = f"{tensor}[{dim}]"
             if not 0 <= dim < len(shape):
-                raise PlanError(f"the plan removes positions of {where}, but '{tensor}' has {len(shape)} dimensions")
-            if positions and not (min(positions) >= 0 and max(positions) < shape[dim]):
                 raise PlanError(
-                    f"the plan removes position {max(positions)} of {where}, which has {shape[dim]} positions; "
-                    "was the plan made for another model?"
+                    f"the plan removes positions of {tensor}[{dim}], but '{tensor}' has {len(shape)} dimensions"
                 )
             axis = axes.id(tensor, dim)
+            listed[axis] = positions
             owner = coupling.class_of.get(axis)
+            # The axes of a class share one tuple in plans that were made here: looking at it once is enough.
+            if owner is not None and (owner, id(positions)) in known:
+                continue
+            if positions and not (min(positions) >= 0 and max(positions) < shape[dim]):
+                raise PlanError(
+                    f"the plan removes position {max(positions)} of {tensor}[{dim}], which has {shape[dim]} positions; "
+                    "was the plan made for another model?"
+                )
             if owner is not None:
                 gone[coupling.class_labels(owner)[list(positions)]] = True
+                known.add((owner, id(positions)))
             elif axis not in coupling.relative and positions:
-                raise PlanError(f"{where} cannot lose positions: no layer produces it; take it out of the plan")
+                raise PlanError(f"{tensor}[{dim}] cannot lose positions: no layer produces it; take it out of the plan")
     pinned = np.flatnonzero(gone & (coupling.pin_of >= 0))
     if len(pinned):
         pin = coupling.pins[int(coupling.pin_of[pinned[0]])]
@@ -59,11 +67,12 @@ def removed_per_class(analysis: Analysis, plan: Plan) -> list[IntArray]:
             "'onnxprune explain' tells what they are coupled with"
         )
     per_class = coupling.removed_positions(np.flatnonzero(gone))
-    _check_complete(analysis, plan, per_class)
+    _check_complete(analysis, listed, per_class)
     return per_class
 
 
-def _check_complete(analysis: Analysis, plan: Plan, per_class: Sequence[IntArray]) -> None:
+def _check_complete(analysis: Analysis, listed: Mapping[int, tuple[int, ...]], per_class: Sequence[IntArray]) -> None:
+    """``listed`` holds the positions that the plan names, by axis."""
     coupling, axes = analysis.untied, analysis.untied.axes
     for members, positions in zip(coupling.members, per_class, strict=True):
         if not len(positions):
@@ -73,17 +82,16 @@ def _check_complete(analysis: Analysis, plan: Plan, per_class: Sequence[IntArray
         wanted = tuple(positions.tolist())
         checked: tuple[int, ...] | None = None
         for axis in members:
-            tensor, dim = axes.axis(axis)
-            listed = plan.removed.get(tensor, {}).get(dim, ())
-            if listed is checked:
+            found = listed.get(axis, ())
+            if found is checked:
                 continue
-            if tuple(listed) != wanted:
-                missing = sorted(set(wanted) - set(listed))
+            missing = () if tuple(found) == wanted else sorted(set(wanted) - set(found))
+            if missing:
                 raise PlanError(
-                    f"the plan is inconsistent: position {missing[0]} of {tensor}[{dim}] is coupled with positions "
+                    f"the plan is inconsistent: position {missing[0]} of {axes.axis(axis)} is coupled with positions "
                     "that it removes elsewhere, but it is not in the plan; 'onnxprune explain' shows the coupling"
                 )
-            checked = listed
+            checked = found
     _check_balanced(analysis, per_class)
 
 
@@ -147,7 +155,7 @@ class ShrinkRewriter:
             if operator is not None:
                 operator.shrink(node, self)
         self._splice()
-        self._declare_inputs()
+        self._declare_shapes()
         return self._draft.finish()
 
     def kept(self, tensor: str, dim: int) -> IntArray | None:
@@ -157,8 +165,9 @@ class ShrinkRewriter:
         if owner is None or not len(self._removed[owner]):
             return None
         if owner not in self._kept:
-            everything = np.arange(self._analysis.coupling.extents[owner], dtype=np.int64)
-            self._kept[owner] = np.delete(everything, self._removed[owner])
+            stays = np.ones(self._analysis.graph.shapes.extents[tensor][dim], dtype=bool)
+            stays[self._removed[owner]] = False
+            self._kept[owner] = np.flatnonzero(stays)
         return self._kept[owner]
 
     def extent(self, tensor: str, dim: int) -> int:
@@ -292,8 +301,13 @@ class ShrinkRewriter:
         del self._draft.graph.node[:]
         self._draft.graph.node.extend(spliced)
 
-    def _declare_inputs(self) -> None:
-        """Weights that are listed as graph inputs (IR version 3) declare their shapes there."""
+    def _declare_shapes(self) -> None:
+        """Recorded shapes follow, and those of weights that are listed as graph inputs (IR version 3)."""
+        for info in self._draft.graph.value_info:
+            if info.name in self._analysis.graph.shapes.extents:
+                for dim, recorded in enumerate(info.type.tensor_type.shape.dim):
+                    if self.kept(info.name, dim) is not None:
+                        recorded.dim_value = self.extent(info.name, dim)
         for info in self._draft.graph.input:
             weight = self._draft.weights.get(info.name)
             if weight is not None:
