@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -31,11 +32,14 @@ class ErrorHandlingGroup(TyperGroup):
         try:
             code = super().main(words, *more, **{**extra, "standalone_mode": False})
             sys.stdout.flush()
+            if code == INTERRUPTED:  # What newer versions of typer make of Ctrl-C; older ones abort.
+                raise typer.Abort
         except (KeyboardInterrupt, typer.Abort):
             code = _report("interrupted", "Interrupted", INTERRUPTED, words)
         except BrokenPipeError:
-            # The reader has seen enough ('onnxprune analyze M | head'); without this, Python complains at exit.
-            sys.stdout = None
+            # The reader has seen enough ('onnxprune analyze M | head'). What is left goes nowhere, or Python
+            # would complain at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = FAILED
         except Exception as error:
             code = _report(*_described(error), words)
@@ -52,6 +56,9 @@ def _described(error: Exception) -> tuple[str, str, int]:
         return str(formatted()), "UsageError", getattr(error, "exit_code", USAGE)
     if isinstance(error, MemoryError):
         return "there is not enough memory for this model", "MemoryError", FAILED
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f" ({error.filename})"
+        return f"{error.strerror or error}{where}", type(error).__name__, FAILED
     message = f"unexpected {type(error).__name__}: {error}; this is a fault of onnxprune, please report it"
     return message, type(error).__name__, FAILED
 

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from onnxprune.cli.files import check_output, save_text
+from onnxprune.cli.files import check_distinct, check_output, save_text
 from onnxprune.cli.names import Name, compact, resolve
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument
 from onnxprune.cli.reading import read_and_analyze
@@ -51,6 +51,8 @@ def explain(
     for path in (dot, graphml):
         if path is not None:
             check_output(path, (model,))
+    if dot is not None and graphml is not None:
+        check_distinct(dot, graphml)
     analysis = read_and_analyze(terminal, model, input_shape).analysis
     from onnxprune.explain import explain as find_out
 
@@ -105,10 +107,10 @@ def _title(analysis: Analysis, explanation: Explanation, bundle: Bundle) -> str:
     channels = f"{which} channels" + ("" if count == explanation.channels else f" ({ranges(bundle.channels)})")
     if bundle.group is None:
         return f"{channels} are pinned"
-    group = analysis.groups[bundle.group]
-    text = f"{channels} belong to group {bundle.group} of {group.atoms} atoms"
+    atoms = analysis.groups[bundle.group].atoms
+    text = f"{channels} belong to group {bundle.group}: {atoms} atoms of {count / atoms:g} channels each"
     if bundle.together > 1:
-        text += f"; they go {bundle.together} at a time, one from each run (grouped convolution)"
+        text += f", of which {bundle.together} go at a time, one from each run (grouped convolution)"
     return text
 
 

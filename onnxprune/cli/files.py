@@ -29,8 +29,18 @@ def check_output(path: Path, inputs: tuple[Path, ...], *, force: bool = False) -
         raise UsageError(f"cannot write {path}: it is a folder; give the name of a file")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"cannot write {path}: the folder {folder} is read-only; choose another")
-    if not force and any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
+    if not force and any(path.resolve() == source.resolve() or _same_file(path, source) for source in inputs):
         raise UsageError(f"{path} is an input; give another name, or allow it to be replaced with --force")
+
+
+def check_distinct(path: Path, other: Path) -> None:
+    """Raise UsageError if two outputs are one."""
+    if path.resolve() == other.resolve() or _same_file(path, other):
+        raise UsageError(f"{path} is named for two outputs; give another name for one of them")
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 def save_model(model: Model, path: Path, *, force: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from onnxprune.cli.errors import FAILED
-from onnxprune.cli.files import check_output
+from onnxprune.cli.files import check_distinct, check_output
 from onnxprune.cli.names import resolve
 from onnxprune.cli.options import (
     ForceOption,
@@ -128,7 +128,8 @@ def prune(
     at_least = named_floors(floors)
     check_output(output, (model,), force=force)
     if plan_out is not None:
-        check_output(plan_out, (model, output))
+        check_output(plan_out, (model,))
+        check_distinct(plan_out, output)
     reading = read_and_analyze(terminal, model, input_shape)
     analysis = reading.analysis
     if not analysis.groups:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.text import Text
 
 _PATIENCE = 1.0
 """Seconds before a step shows that it is running."""
@@ -49,10 +48,6 @@ class Terminal:
         """Print for machines, if they were asked for."""
         if self.as_json:
             print(json.dumps(_plain(data), indent=2))
-
-    def warn(self, message: str) -> None:
-        """A line on stderr, in either case."""
-        self._progress.print(Text.assemble(("warning: ", "yellow"), message))
 
     @contextmanager
     def step(self, doing: str) -> Iterator[None]:

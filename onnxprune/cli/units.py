@@ -51,7 +51,7 @@ def _scaled(value: float, gap: str) -> str:
     while abs(value) >= 999.5 and power < len(_PREFIXES) - 1:
         value /= 1000
         power += 1
-    if value == int(value):
+    if power == 0 and value == int(value):
         number = str(int(value))
     else:
         decimals = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0

@@ -1,0 +1,214 @@
+"""Bad input: one message that says what and what to do, nothing written, the input untouched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnxprune
+from tests.cli.support import (
+    RESIDUAL,
+    VGG,
+    conv,
+    done,
+    external_without_data,
+    model,
+    node,
+    refused,
+    run,
+    saved,
+    two_convs,
+)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder / "pruned.onnx"
+
+
+def assert_refused(code: int, path: Path, output: Path, *words: str) -> None:
+    """Neither ``analyze`` nor ``prune`` takes it, and ``prune`` writes nothing and leaves the input alone."""
+    before = path.read_bytes() if path.is_file() else None
+    message = refused(code, "prune", path, "-o", output, "--reduce", "0.3")
+    for word in words:
+        assert word in message
+    assert not list(output.parent.iterdir())
+    assert before is None or path.read_bytes() == before
+
+
+def test_no_file(tmp_path: Path, output: Path) -> None:
+    assert_refused(2, tmp_path / "nowhere.onnx", output, "nowhere.onnx does not exist", "check the path")
+
+
+def test_folder(tmp_path: Path, output: Path) -> None:
+    assert_refused(2, tmp_path, output, "is a folder", "give the .onnx file")
+
+
+def test_empty_file(tmp_path: Path, output: Path) -> None:
+    path = tmp_path / "empty.onnx"
+    path.touch()
+    assert_refused(2, path, output, "is empty")
+
+
+@pytest.mark.parametrize("content", [b"just some text\n", bytes(range(255, 0, -1)) * 20])
+def test_not_onnx(tmp_path: Path, output: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    assert_refused(2, path, output, "model.onnx", "not an ONNX")
+
+
+def test_truncated(tmp_path: Path, output: Path) -> None:
+    path = tmp_path / "half.onnx"
+    path.write_bytes(RESIDUAL.read_bytes()[: RESIDUAL.stat().st_size // 2])
+    assert_refused(2, path, output, "truncated", "again")
+
+
+def test_missing_operand_fails_the_checker(tmp_path: Path, output: Path) -> None:
+    broken = saved(tmp_path, model(node("Conv", ["x"], "y")))
+    assert_refused(2, broken, output, "onnx.checker rejects", "Conv_y", "input size 1", "export the model again")
+
+
+def test_dangling_tensor_fails_the_checker(tmp_path: Path, output: Path) -> None:
+    broken = saved(tmp_path, model(node("Relu", ["z"], "y")))
+    assert_refused(2, broken, output, "onnx.checker rejects", "'z'")
+
+
+def test_no_layers(tmp_path: Path, output: Path) -> None:
+    path = saved(tmp_path, model(node("Relu", ["x"], "y")))
+    assert_refused(1, path, output, "nothing can be pruned", "no Conv")
+    assert "there is nothing to prune" in done("analyze", path)
+
+
+def test_every_layer_pinned(tmp_path: Path, output: Path) -> None:
+    path = saved(tmp_path, model(conv("x", "y", 8, 3)))
+    assert_refused(1, path, output, "every layer is pinned: conv_y (reaches graph output 'y')")
+
+
+def test_missing_weights(tmp_path: Path, output: Path) -> None:
+    assert_refused(2, external_without_data(tmp_path), output, "weights missing", "'weights.bin'", "beside the model")
+
+
+@pytest.mark.parametrize("domain", ["com.acme", ""])
+def test_unknown_operator_pins_and_is_listed(tmp_path: Path, output: Path, domain: str) -> None:
+    mystery = node("Mystery", ["c"], "y", domain=domain)
+    path = saved(tmp_path, model(conv("x", "a", 8, 3), node("Relu", ["a"], "b"), conv("b", "c", 4, 8), mystery))
+    listing = done("analyze", path)
+    assert "Not understood, and therefore pinned: operator" in listing
+    assert "Mystery 'Mystery_y'" in listing
+    # onnxruntime does not know the operator, so nothing can be proven; what can be done without proof is done.
+    assert_refused(1, path, output, "Mystery", "--no-verify")
+    done("prune", path, "-o", output, "--reduce", "0.3", "--no-verify")
+    weights = {weight.name: weight.dims for weight in onnx.load(output).graph.initializer}
+    assert weights["a.weight"][0] < 8
+    assert weights["c.weight"][0] == 4
+
+
+def test_control_flow_body(tmp_path: Path, output: Path) -> None:
+    branches = {
+        name: helper.make_graph(
+            [node(op_type, ["a"], name)],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8, 8, 8])],
+        )
+        for name, op_type in (("then_branch", "Relu"), ("else_branch", "Neg"))
+    }
+    zero = numpy_helper.from_array(np.float32(0), "zero")
+    proto = model(
+        conv("x", "a", 8, 3),
+        node("ReduceMax", ["x"], "most", keepdims=0),
+        node("Greater", ["most", "zero"], "condition"),
+        node("If", ["condition"], "b", **branches),
+        conv("b", "c", 16, 8),
+        node("Relu", ["c"], "d"),
+        conv("d", "y", 4, 16),
+        constants=[zero],
+    )
+    path = saved(tmp_path, proto)
+    before = path.read_bytes()
+    assert "Certificate passed" in done("prune", path, "-o", output, "--reduce", "0.3")
+    assert path.read_bytes() == before
+
+
+def test_quantised_model(tmp_path: Path, output: Path) -> None:
+    constants = [
+        numpy_helper.from_array(np.float32(0.1), "scale"),
+        numpy_helper.from_array(np.uint8(0), "zero"),
+        numpy_helper.from_array(np.int8(0), "weight_zero"),
+        numpy_helper.from_array(np.ones((8, 3, 3, 3), np.int8), "first"),
+        numpy_helper.from_array(np.ones((4, 8, 3, 3), np.int8), "second"),
+    ]
+    rest = ["scale", "weight_zero", "scale", "zero"]
+    proto = model(
+        node("QuantizeLinear", ["x", "scale", "zero"], "a"),
+        node("QLinearConv", ["a", "scale", "zero", "first", *rest], "b", pads=[1, 1, 1, 1]),
+        node("QLinearConv", ["b", "scale", "zero", "second", *rest], "c", pads=[1, 1, 1, 1]),
+        node("DequantizeLinear", ["c", "scale", "zero"], "y"),
+        constants=constants,
+    )
+    path = saved(tmp_path, proto)
+    done("analyze", path)
+    result = run("prune", path, "-o", output, "--reduce", "0.3")
+    # Either is right: pruned and proven, or refused with the operators named.
+    if result.exit_code:
+        assert result.exit_code == 1
+        assert "QLinearConv" in result.stderr
+        assert not output.exists()
+    else:
+        assert "Certificate passed" in result.stdout
+
+
+def test_unreachable_budget(tmp_path: Path, output: Path) -> None:
+    path = saved(tmp_path, two_convs())
+    message = refused(1, "prune", path, "-o", output, "--max-params", "10")
+    assert "params cannot fall to 10" in message
+    assert "the smallest reachable value is" in message
+    assert not output.exists()
+
+
+def test_plan_of_another_model(tmp_path: Path, output: Path) -> None:
+    plan = tmp_path / "plan.json"
+    onnxprune.plan(VGG, reduce=0.5).save(plan)
+    message = refused(2, "apply", RESIDUAL, plan, "-o", output)
+    assert "was the plan made for another model?" in message
+    assert not output.exists()
+    assert "another model" in refused(2, "verify", RESIDUAL, RESIDUAL, plan)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("[1, 2]", "not an onnxprune plan"), ("{", "not valid JSON"), (None, "No such file")],
+)
+def test_not_a_plan(tmp_path: Path, output: Path, content: str | None, words: str) -> None:
+    plan = tmp_path / "plan.json"
+    if content is not None:
+        plan.write_text(content)
+    assert words in refused(2, "apply", RESIDUAL, plan, "-o", output)
+    assert not output.exists()
+
+
+def test_inconsistent_plan(tmp_path: Path, output: Path) -> None:
+    plan = onnxprune.plan(RESIDUAL, reduce=0.5)
+    removed = dict(plan.removed)
+    removed.pop(next(iter(removed)))
+    path = tmp_path / "plan.json"
+    onnxprune.Plan(removed).save(path)
+    message = refused(2, "apply", RESIDUAL, path, "-o", output)
+    assert "inconsistent" in message
+    assert "onnxprune explain" in message
+
+
+def test_a_fault_of_ours_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(*_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("onnxprune.analysis.analyze", stumble)
+    message = refused(1, "analyze", RESIDUAL)
+    assert "unexpected ZeroDivisionError: oops" in message
+    assert "please report it" in message

@@ -1,0 +1,93 @@
+"""How things look: units, names, and tables that fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+
+from onnxprune.cli.explain import ranges
+from onnxprune.cli.names import compact, resolve, shorten
+from onnxprune.cli.units import long, parse_quantity, percent, short
+from tests.cli.support import MODELS, done, model, node, run, saved
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("5M", 5e6), ("1.2G", 1.2e9), ("300k", 3e5), ("2e6", 2e6), ("64MiB", 2**26), ("10 MB", 1e7), ("1_000", 1000)],
+)
+def test_quantities_are_read(text: str, value: float) -> None:
+    assert parse_quantity(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "M", "5Q", "-3", "five", "1.2.3", "nan", "1e999999x"])
+def test_what_is_no_quantity_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        parse_quantity(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, "0"),
+        (7, "7"),
+        (999, "999"),
+        (999.7, "1.00k"),
+        (1000, "1.00k"),
+        (1234, "1.23k"),
+        (99_960, "100k"),
+        (1.5e6, "1.50M"),
+    ],
+)
+def test_quantities_are_written(value: float, expected: str) -> None:
+    assert short(value) == expected
+    assert len(expected) <= 5
+
+
+def test_units_and_percentages() -> None:
+    assert long(1.5e6, "B") == "1.50 MB"
+    assert long(12) == "12"
+    assert percent(0.0001) == "<0.1 %"
+    assert percent(0.123) == "12.3 %"
+
+
+def test_names_are_shortened_with_care() -> None:
+    name = "/features/features.2/conv/conv.0/conv.0.0/Conv"
+    assert compact(name) == "/features.2/conv.0.0/Conv"
+    assert shorten(name, 80, "Conv") == name
+    assert shorten(name, 25, "Conv") == "/features.2/conv.0.0/Conv"
+    assert shorten(name, 20, "Conv") == "/features.2/conv.0.0"
+    assert shorten(name, 15, "Conv") == "/featur…onv.0.0"
+    for width in range(1, 60):
+        assert len(shorten(name, width)) <= width
+
+
+def test_ambiguous_names_stay_globs() -> None:
+    layers = [("/a/a.0/Conv", "Conv"), ("/a/a.1/Conv", "Conv")]
+    assert resolve("/a.0", layers) == "/a/a.0/Conv"
+    assert resolve("/a…Conv", layers) == "/a*Conv"
+    assert resolve("nothing", layers) == "nothing"
+
+
+def test_ranges() -> None:
+    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+    assert ranges([0, 2, 4, 6, 8]) == "0, 2, 4, 6, …"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("source", sorted(MODELS.glob("*.onnx"))[::3], ids=lambda path: path.stem)
+def test_nothing_is_wider_than_the_terminal(source: Path, columns: int, tmp_path: Path) -> None:
+    prune = ["prune", source, "-o", tmp_path / "out.onnx", "--reduce", "0.5", "--no-verify"]
+    layer = done("analyze", source).splitlines()[2].split()[0]
+    for words in (["analyze", source], prune, ["explain", source, layer], ["passes"]):
+        for line in done(*words, columns=columns).splitlines():
+            assert len(line.rstrip()) <= columns, line
+
+
+def test_output_that_is_no_terminal_is_not_shortened(tmp_path: Path) -> None:
+    path = saved(tmp_path, model(node("Relu", ["x"], "y")))
+    assert run("analyze", path).exit_code == 0
+    long_name = "/stages/stages.2/shortcut/shortcut.0/Conv"
+    assert long_name in done("analyze", MODELS / "residual_torchscript.onnx")
+    assert long_name not in done("analyze", MODELS / "residual_torchscript.onnx", columns=80)
