@@ -9,8 +9,8 @@ from statistics import median
 
 from .racing import Run, WorkerError, worker
 
-LIMIT = 120.0
-"""Seconds that a tool may take for one model."""
+LIMIT = 120
+"""Seconds of the processor that a tool may take for one model."""
 TOOLS = ("onnxprune", "onnxsim", "Torch-Pruning")
 MARGIN = 0.005
 """How much more than Torch-Pruning may be left."""
@@ -42,8 +42,8 @@ def measure(path: Path) -> Left:
 
 def _once(tool: str, path: Path) -> Run | str:
     try:
-        with worker(tool, path) as process:
-            return process.run("macs", LIMIT)
+        with worker(tool, path, LIMIT) as process:
+            return process.run("macs")
     except WorkerError as error:
         return str(error)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import select
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,8 +14,10 @@ from .environments import ONNXSIM, OWN, TORCH_PRUNING, interpreter, one_thread
 
 WORKER = Path(__file__).with_name("worker.py")
 ENVIRONMENTS = {"onnxprune": OWN, "onnxprune file": OWN, "onnxsim": ONNXSIM, "Torch-Pruning": TORCH_PRUNING}
+LIMIT = 600
+"""Seconds of the processor that a worker has."""
 SLOW = 20.0
-"""Seconds: a first run that takes longer is not repeated, others only warm up."""
+"""Seconds of the processor: a first run that takes longer is not repeated, others only warm up."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,15 @@ class Run:
 
 
 class WorkerError(Exception):
-    """A worker that ended, or that did not answer in time."""
+    """A worker that ended, or failed."""
 
 
 class Worker:
     """The parent's end of ``worker.py``."""
 
-    def __init__(self, tool: str, model: Path) -> None:
+    def __init__(self, tool: str, model: Path, limit: int) -> None:
         self._process = subprocess.Popen(
-            [interpreter(ENVIRONMENTS[tool]), str(WORKER), tool, str(model)],
+            [interpreter(ENVIRONMENTS[tool]), str(WORKER), tool, str(model), str(limit)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -45,32 +46,30 @@ class Worker:
             env=one_thread(),
         )
 
-    def run(self, request: str, limit: float) -> Run:
-        """One run; WorkerError if it fails or does not end within ``limit`` seconds."""
+    def run(self, request: str) -> Run:
+        """One run; WorkerError if it fails."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{request}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise WorkerError("ended") from None
-        answer = json.loads(self._line(limit))
+        answer = json.loads(self._line())
         if "error" in answer:
             raise WorkerError(answer["error"])
         return Run(**answer)
 
-    def ready(self, limit: float = 120.0) -> None:
+    def ready(self) -> None:
         """Wait until the model is loaded."""
-        self._line(limit)
+        self._line()
 
     def stop(self) -> None:
         """End the process."""
         self._process.kill()
         self._process.communicate()
 
-    def _line(self, limit: float) -> str:
+    def _line(self) -> str:
         assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], limit)[0]:
-            raise WorkerError(f"not done in {limit:.0f} s")
         line = self._process.stdout.readline()
         if not line:
             raise WorkerError("ended")
@@ -78,9 +77,9 @@ class Worker:
 
 
 @contextmanager
-def worker(tool: str, model: Path) -> Iterator[Worker]:
-    """A worker that is ready, and ends with the block."""
-    process = Worker(tool, model)
+def worker(tool: str, model: Path, limit: int = LIMIT) -> Iterator[Worker]:
+    """A worker that is ready, and ends with the block, or when it has had ``limit`` seconds of the processor."""
+    process = Worker(tool, model, limit)
     try:
         process.ready()
         yield process
@@ -88,21 +87,21 @@ def worker(tool: str, model: Path) -> Iterator[Worker]:
         process.stop()
 
 
-def race(tools: Sequence[str], model: Path, repeat: int, limit: float = 300.0) -> dict[str, Run]:
+def race(tools: Sequence[str], model: Path, repeat: int) -> dict[str, Run]:
     """Let tools take turns on one model.
 
     Returns the medians of ``repeat`` runs each, after one to warm up; a tool whose first run is slow has only
     that one.
 
     Raises:
-        WorkerError: a tool failed, or one run of it took longer than ``limit`` seconds.
+        WorkerError: a tool failed, or used up the processor's time that workers have.
     """
     with ExitStack() as stack:
         workers = {tool: stack.enter_context(worker(tool, model)) for tool in tools}
-        first = {tool: each.run("time", limit) for tool, each in workers.items()}
-        runs: dict[str, list[Run]] = {tool: [run] if run.wall > SLOW else [] for tool, run in first.items()}
+        first = {tool: each.run("time") for tool, each in workers.items()}
+        runs: dict[str, list[Run]] = {tool: [run] if run.cpu > SLOW else [] for tool, run in first.items()}
         for _ in range(repeat):
             for tool, each in workers.items():
-                if first[tool].wall <= SLOW:
-                    runs[tool].append(each.run("time", limit))
+                if first[tool].cpu <= SLOW:
+                    runs[tool].append(each.run("time"))
     return {tool: Run(median(r.wall for r in found), median(r.cpu for r in found)) for tool, found in runs.items()}

@@ -33,7 +33,7 @@ set, shared libraries and mapped parts of the file included.
 
 Share of the multiply-accumulates in the TorchScript exports of torchvision's models, and seconds of the
 processor. Each tool's result is counted by a counter of its own world (onnxprune's analysis, onnx's shape
-inference, PyTorch's FlopCounterMode). Each had two minutes and Torch-Pruning 12 GB.
+inference, PyTorch's FlopCounterMode). Each had two minutes of the processor, and Torch-Pruning 12 GB.
 """,
 }
 

@@ -1,16 +1,18 @@
 """One tool and one model in a process of its own; run as a script, by interpreters that lack onnxprune.
 
-    python worker.py TOOL MODEL
+    python worker.py TOOL MODEL SECONDS
 
 It prints "ready" when the model is in memory. Then it answers every line on standard input by pruning half of
 all channels once, and printing a line of JSON: the seconds ``wall`` by the clock and ``cpu`` of the processor,
 and for the line "macs" also ``left``, the share of multiply-accumulates in the pruned model; or ``error``, the
-type of an exception.
+type of an exception, which is TimeoutError when the process has had so many seconds of the processor.
 """
 
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -107,8 +109,6 @@ class TorchPruning:
     """Torch-Pruning on the torchvision model that the file is named after."""
 
     def __init__(self, path: str) -> None:
-        import resource
-
         import onnx
         import torch
 
@@ -172,8 +172,19 @@ def run(tool: Tool, with_macs: bool) -> dict[str, float]:
     return {**found, "left": tool.macs(pruned) / before} if with_macs else found
 
 
-def main(tool_name: str, path: str) -> None:
+def give_up_after(seconds: int) -> None:
+    """Raise TimeoutError when the process has used so much of the processor, once."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGXCPU, give_up)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+
+
+def main(tool_name: str, path: str, limit: str) -> None:
     """Serve runs until standard input ends."""
+    give_up_after(int(limit))
     answers, sys.stdout = sys.stdout, sys.stderr  # what tools print must not mix with the answers
     tool = TOOLS[tool_name](path)
     print("ready", file=answers, flush=True)
