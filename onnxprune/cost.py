@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -98,7 +99,7 @@ class CostModel:
     def per_layer(self, metric: Metric, kept: IntArray) -> FloatArray:
         """The metric of every layer, in the order of ``layers``."""
         terms = self.terms(metric)
-        sums = np.bincount(terms.owner, weights=terms.values(kept), minlength=len(self.layers) + 1)
+        sums: FloatArray = np.bincount(terms.owner, weights=terms.values(kept), minlength=len(self.layers) + 1)
         return sums[: len(self.layers)]
 
     def total(self, metric: Metric, kept: IntArray) -> float:
@@ -115,9 +116,10 @@ def cost_model(coupling: Coupling, registry: Registry) -> CostModel:
     """Collect the cost terms of every node, weight and activation of the analysed graph."""
     graph = coupling.graph
     types = graph.shapes.elem_types
+    classes = _classes_of_axes(coupling)
     layers: list[Layer] = []
     owner_of_weight: dict[str, int] = {}
-    flops, params, memory = _TermList(coupling), _TermList(coupling), _TermList(coupling)
+    flops, params, memory = _TermList(classes), _TermList(classes), _TermList(classes)
     for node in graph.nodes:
         operator = registry.find(node)
         try:
@@ -128,21 +130,21 @@ def cost_model(coupling: Coupling, registry: Registry) -> CostModel:
             continue
         layer = _layer(coupling, len(layers), node.index, contraction)
         layers.append(layer)
-        for weight in layer.weights:
-            owner_of_weight.setdefault(weight, layer.index)
-        flops.add(contraction.factor, contraction.axes, layer.index)
-        shape = graph.shapes.extents[contraction.output]
+        for name in layer.weights:
+            owner_of_weight.setdefault(name, layer.index)
+        flops.add(contraction.factor, [coupling.axes.id(tensor, dim) for tensor, dim in contraction.axes], layer.index)
+        rank = len(graph.shapes.extents[contraction.output])
         item = _item_size(types.get(contraction.output, TensorProto.FLOAT))
-        memory.add(item, [(contraction.output, d) for d in range(len(shape))], layer.index)
+        memory.add(item, coupling.axes.axes_of(contraction.output, rank), layer.index)
     rest = len(layers)
     for name, weight in graph.model.weights.items():
-        axes = [(name, dim) for dim in range(len(weight.shape))]
+        axes = coupling.axes.axes_of(name, len(weight.shape))
         owner = owner_of_weight.get(name, rest)
         if weight.elem_type not in _NOT_PARAMETERS:
             params.add(1.0, axes, owner)
         memory.add(_item_size(weight.elem_type), axes, owner)
     full = np.append(coupling.extents, 1)
-    return CostModel(tuple(layers), params.done(), flops.done(), memory.done(), _liveness(coupling), full)
+    return CostModel(tuple(layers), params.done(), flops.done(), memory.done(), _liveness(coupling, classes), full)
 
 
 def _layer(coupling: Coupling, index: int, node: int, contraction: Contraction) -> Layer:
@@ -153,47 +155,71 @@ def _layer(coupling: Coupling, index: int, node: int, contraction: Contraction) 
     return Layer(index, node, proto.name, proto.op_type, contraction.kind, axis, weights)
 
 
+@dataclass(frozen=True)
+class _AxisClasses:
+    """By axis number: the extent, the class whose kept count replaces it (-1: none), and what that is divided by.
+
+    ``count`` is the number of classes.
+    """
+
+    extent: IntArray
+    class_of: IntArray
+    divisor: IntArray
+    count: int
+
+
+def _classes_of_axes(coupling: Coupling) -> _AxisClasses:
+    count = len(coupling.axes)
+    class_of, divisor = np.full(count, -1, dtype=np.int64), np.ones(count, dtype=np.int64)
+    for axis, (owner, blocks) in coupling.relative.items():
+        class_of[axis], divisor[axis] = owner, blocks
+    candidates = list(coupling.class_of)
+    class_of[candidates], divisor[candidates] = list(coupling.class_of.values()), 1
+    extent = np.array(coupling.axes.extents, dtype=np.int64)
+    return _AxisClasses(extent, class_of, divisor, len(coupling.members))
+
+
 class _TermList:
     """Collects terms; extents that no removal reaches go into the coefficient."""
 
     _WIDTH = 4
 
-    def __init__(self, coupling: Coupling) -> None:
-        self._coupling = coupling
-        self._one = len(coupling.members)
+    def __init__(self, classes: _AxisClasses) -> None:
+        self._classes = classes
         self._coefficients: list[float] = []
-        self._classes: list[list[int]] = []
+        self._axes: list[int] = []
+        self._lengths: list[int] = []
         self._owners: list[int] = []
 
-    def add(self, coefficient: float, axes: Sequence[tuple[str, int]], owner: int) -> None:
-        numbering = self._coupling.axes
-        classes: list[int] = []
-        for tensor, dim in axes:
-            axis = numbering.id(tensor, dim)
-            index = self._coupling.class_of.get(axis)
-            relative = self._coupling.relative.get(axis)
-            if index is not None and len(classes) < self._WIDTH:
-                classes.append(index)
-            elif relative is not None and len(classes) < self._WIDTH:
-                classes.append(relative[0])
-                coefficient /= relative[1]
-            else:
-                coefficient *= numbering.extents[axis]
+    def add(self, coefficient: float, axes: Sequence[int], owner: int) -> None:
+        """The product of a coefficient and the extents of axes (by number)."""
         self._coefficients.append(coefficient)
-        self._classes.append(classes + [self._one] * (self._WIDTH - len(classes)))
+        self._axes.extend(axes)
+        self._lengths.append(len(axes))
         self._owners.append(owner)
 
     def done(self) -> Terms:
-        return Terms(
-            np.array(self._coefficients, dtype=np.float64),
-            np.array(self._classes, dtype=np.int64).reshape(-1, self._WIDTH),
-            np.array(self._owners, dtype=np.int64),
-        )
+        """All terms at once: there are thousands, which would take long one by one."""
+        known = self._classes
+        axes = np.array(self._axes, dtype=np.int64)
+        lengths = np.array(self._lengths, dtype=np.int64)
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        shrinks = known.class_of[axes] >= 0
+        # Each shrinking axis takes the next column of its row; what exceeds the columns counts as fixed.
+        before = np.append(0, np.cumsum(shrinks))
+        column = before[:-1] - before[(np.cumsum(lengths) - lengths)[row]]
+        shrinks &= column < self._WIDTH
+        classes = np.full((len(lengths), self._WIDTH), known.count, dtype=np.int64)
+        classes[row[shrinks], column[shrinks]] = known.class_of[axes[shrinks]]
+        coefficient = np.array(self._coefficients, dtype=np.float64)
+        np.divide.at(coefficient, row[shrinks], known.divisor[axes[shrinks]])
+        np.multiply.at(coefficient, row[~shrinks], known.extent[axes[~shrinks]])
+        return Terms(coefficient, classes, np.array(self._owners, dtype=np.int64))
 
 
-def _liveness(coupling: Coupling) -> Liveness:
-    graph = coupling.graph
-    sizes = _TermList(coupling)
+def _liveness(coupling: Coupling, classes: _AxisClasses) -> Liveness:
+    graph, axes = coupling.graph, coupling.axes
+    sizes = _TermList(classes)
     first: list[int] = []
     last: list[int] = []
     outputs = set(graph.outputs)
@@ -202,7 +228,7 @@ def _liveness(coupling: Coupling) -> Liveness:
         if name in graph.constants or (name not in graph.producer and name not in graph.inputs):
             continue
         item = _item_size(graph.shapes.elem_types.get(name, TensorProto.FLOAT))
-        sizes.add(item, [(name, dim) for dim in range(len(shape))], 0)
+        sizes.add(item, axes.axes_of(name, len(shape)), 0)
         born = graph.producer.get(name, 0)
         first.append(born)
         last.append(end if name in outputs else max(graph.consumers.get(name, [born])))
@@ -214,6 +240,7 @@ def _liveness(coupling: Coupling) -> Liveness:
     )
 
 
+@cache
 def _item_size(elem_type: int) -> float:
     if elem_type in (TensorProto.STRING, TensorProto.UNDEFINED):
         return 0.0
