@@ -187,16 +187,29 @@ class Relations:
         """*same*: position i of one axis stands for position i of the other (extents equal, or one is 1)."""
         ia, ib = self.axes.id(a, dim_a), self.axes.id(b, dim_b)
         na, nb = self.axes.extents[ia], self.axes.extents[ib]
-        if na == 1 or nb == 1:
-            # Broadcasting: the wide axis goes through this node unchanged, the other has nothing to remove.
-            self._mention(ia)
-            self._mention(ib)
-            return
-        if na != nb:
-            raise ValueError(f"axes {a}[{dim_a}] and {b}[{dim_b}] have extents {na} and {nb}")
         self._mention(ia)
         self._mention(ib)
-        self.same.append(Same(ia, ib, self.node))
+        if na == nb != 1:
+            self.same.append(Same(ia, ib, self.node))
+        elif na != 1 and nb != 1:
+            raise ValueError(f"axes {a}[{dim_a}] and {b}[{dim_b}] have extents {na} and {nb}")
+        # Else broadcasting: the wide axis goes through this node unchanged, the other has nothing to remove.
+
+    def equal_all(self, a: str, b: str, rank: int, offset: int = 0, but: int | None = None) -> None:
+        """*same* between dimension d of ``a`` and d + ``offset`` of ``b``, for every d below ``rank`` but one."""
+        base_a, base_b = self.axes.id(a, 0), self.axes.id(b, offset)
+        extents, mentioned = self.axes.extents, self.mentioned[self.node]
+        for dim in range(rank):
+            if dim == but:
+                continue
+            ia, ib = base_a + dim, base_b + dim
+            mentioned.add(ia)
+            mentioned.add(ib)
+            na, nb = extents[ia], extents[ib]
+            if na == nb != 1:
+                self.same.append(Same(ia, ib, self.node))
+            elif na != 1 and nb != 1:
+                raise ValueError(f"axes {a}[{dim}] and {b}[{dim + offset}] have extents {na} and {nb}")
 
     def map(self, a: str, dim_a: int, b: str, dim_b: int, at_a: IntArray, at_b: IntArray) -> None:
         """*mapped*: position ``at_a[k]`` of one axis stands for position ``at_b[k]`` of the other."""

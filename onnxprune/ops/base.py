@@ -150,12 +150,10 @@ def normalized_axis(axis: int, rank: int) -> int:
 
 def same_axes(relations: Relations, node: Node, source: str, target: str) -> None:
     """*same* between two tensors of equal rank, dimension by dimension."""
-    for dim in range(len(node.shape(source))):
-        relations.equal(source, dim, target, dim)
+    relations.equal_all(source, target, len(node.shape(source)))
 
 
 def broadcast_axes(relations: Relations, node: Node, source: str, target: str) -> None:
     """*same* between an operand and a result, aligned from the last dimension as numpy broadcasts."""
-    offset = len(node.shape(target)) - len(node.shape(source))
-    for dim in range(len(node.shape(source))):
-        relations.equal(source, dim, target, dim + offset)
+    rank = len(node.shape(source))
+    relations.equal_all(source, target, rank, len(node.shape(target)) - rank)

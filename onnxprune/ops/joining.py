@@ -21,14 +21,15 @@ class Concat(Operator):
         offset = 0
         for operand in node.inputs:
             extent = node.shape(operand)[axis]
-            places.setdefault(operand, []).append(positions(extent) + offset)
+            places.setdefault(operand, []).append(np.arange(offset, offset + extent, dtype=np.int64))
             offset += extent
         for operand, runs in places.items():
-            for dim in range(rank):
-                if dim != axis:
-                    relations.equal(operand, dim, y, dim)
-            at = np.tile(positions(node.shape(operand)[axis]), len(runs))
-            relations.map(operand, axis, y, axis, at, np.concatenate(runs))
+            relations.equal_all(operand, y, rank, but=axis)
+            at = positions(node.shape(operand)[axis])
+            if len(runs) == 1:
+                relations.map(operand, axis, y, axis, at, runs[0])
+            else:
+                relations.map(operand, axis, y, axis, np.tile(at, len(runs)), np.concatenate(runs))
 
 
 class Split(Operator):
@@ -42,9 +43,7 @@ class Split(Operator):
         offset = 0
         for index, part in enumerate(node.outputs):
             extent = node.out_shape(index)[axis] if part else 0
-            for dim in range(rank):
-                if dim != axis:
-                    relations.equal(x, dim, part, dim)
+            relations.equal_all(x, part, rank, but=axis)
             at = positions(extent)
             relations.map(x, axis, part, axis, at + offset, at)
             offset += extent
