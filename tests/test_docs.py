@@ -36,6 +36,11 @@ def block_after(marker: str) -> str:
     return match.group(1)
 
 
+def without_roundoff(page: str) -> str:
+    """The page without the differences that a certificate measures: they depend on the processor."""
+    return re.sub(r"\d\.?\d*e-\d\d", "#", page)
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder that holds the reference models and may be written to."""
@@ -45,28 +50,21 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(code: str, folder: Path) -> str:
-    """What a script prints, in a process of its own: examples may register things globally."""
-    command = [sys.executable, "-X", "utf8", "-c", code]
-    result = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 @pytest.mark.parametrize("name", scripts())
 def test_the_worked_examples_run(name: str, checkout: Path) -> None:
-    run(scripts()[name], checkout)
+    # In a process of its own, as a reader would: an example may register things for the whole process.
+    command = [sys.executable, "-X", "utf8", "-c", scripts()[name]]
+    result = subprocess.run(command, cwd=checkout, capture_output=True, encoding="utf-8")
+    assert result.returncode == 0, result.stderr
 
 
 def test_every_python_block_of_contributing_is_run() -> None:
     assert len(_PYTHON.findall(CONTRIBUTING)) == len(_MARKED.findall(CONTRIBUTING))
 
 
-def test_the_python_example_prints_what_the_readme_says(checkout: Path) -> None:
-    (example,) = _PYTHON.findall(README)
-    assert run(example, checkout) == block_after("output of the block above")
-    assert (checkout / "smaller.onnx").exists()
-    assert (checkout / "plan.json").exists()
+def test_the_examples_of_the_readme_print_what_it_says() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "readme_outputs.py"))["readme"](README)
+    assert without_roundoff(page) == without_roundoff(README), "run: python docs/readme_outputs.py"
 
 
 def test_the_table_of_operators_is_up_to_date() -> None:
