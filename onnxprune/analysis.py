@@ -14,9 +14,11 @@ import onnx
 from onnxprune.atoms import Group, Grouping
 from onnxprune.cost import METRICS, CostModel, Layer, cost_model
 from onnxprune.coupling import Coupling, solve
+from onnxprune.errors import UsageError
 from onnxprune.graph import Graph
 from onnxprune.model import Model, load
 from onnxprune.ops import Registry, default_registry
+from onnxprune.propagation import Split
 from onnxprune.relations import Pin
 from onnxprune.shapes import Shapes, infer_shapes
 
@@ -72,6 +74,7 @@ class Analysis:
     coupling: Coupling = field(repr=False)
     costs: CostModel = field(repr=False)
     registry: Registry = field(repr=False)
+    split: Split = Split.FINEST
 
     @property
     def shapes(self) -> Shapes:
@@ -190,29 +193,39 @@ def normalize(model: ModelLike) -> Model:
     return run(as_model(model))
 
 
-def analyze(model: ModelLike, input_shapes: InputShapes | None = None, *, registry: Registry | None = None) -> Analysis:
+def analyze(
+    model: ModelLike,
+    input_shapes: InputShapes | None = None,
+    *,
+    split: str = Split.FINEST.value,
+    registry: Registry | None = None,
+) -> Analysis:
     """Find out what can be removed from a model, and what everything costs.
 
     Args:
         model: a Model, ModelProto or path; it is normalised first and not changed.
         input_shapes: complete shapes for graph inputs with symbolic dimensions; see ``infer_shapes``.
+        split: which part of an axis that a Reshape splits carries a removal: ``finest`` (the width of attention
+            heads, usually) or ``outer`` (whole heads, whole groups of channels).
         registry: the known operators, if not the default ones.
 
     Raises:
         ModelError: the model cannot be read.
         ShapeError: the shapes contradict the model.
     """
+    if split not in {s.value for s in Split}:
+        raise UsageError(f"split '{split}' is not known; choose one of {', '.join(s.value for s in Split)}")
     normal = normalize(model)
-    if input_shapes is None and registry is None:
+    if input_shapes is None and registry is None and split == Split.FINEST.value:
         return normal.derived(_analyze_default)
-    return _analyze(normal, input_shapes, registry or default_registry())
+    return _analyze(normal, input_shapes, Split(split), registry or default_registry())
 
 
 def _analyze_default(model: Model) -> Analysis:
-    return _analyze(model, None, default_registry())
+    return _analyze(model, None, Split.FINEST, default_registry())
 
 
-def _analyze(model: Model, input_shapes: InputShapes | None, registry: Registry) -> Analysis:
+def _analyze(model: Model, input_shapes: InputShapes | None, split: Split, registry: Registry) -> Analysis:
     graph = Graph(model, infer_shapes(model, input_shapes))
-    coupling = solve(graph, registry)
-    return Analysis(model, graph, coupling, cost_model(coupling, registry), registry)
+    coupling = solve(graph, registry, split=split)
+    return Analysis(model, graph, coupling, cost_model(coupling, registry), registry, split)

@@ -119,7 +119,7 @@ def verify(
             normalised model does not equal the original.
     """
     original, result = as_model(model), as_model(pruned)
-    analysis = analyze(original, input_shapes, registry=registry)
+    analysis = analyze(original, input_shapes, split=plan.split, registry=registry)
     per_class = removed_per_class(analysis, plan)
     check(result, "the pruned model")
     approximate = _touches_approximate(analysis, per_class)

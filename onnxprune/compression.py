@@ -40,6 +40,7 @@ def compress(
     *,
     input_shapes: InputShapes | None = None,
     registry: Registry | None = None,
+    split: str = "finest",
     certify: bool = True,
     **options: Any,
 ) -> Compression:
@@ -50,7 +51,7 @@ def compress(
         VerificationError: the result does not equal the masked original.
     """
     source = as_model(model)
-    analysis = analyze(source, input_shapes, registry=registry)
+    analysis = analyze(source, input_shapes, split=split, registry=registry)
     chosen = make_plan(analysis, **options)
     pruned = apply(source, chosen, registry=registry)
     certificate = None

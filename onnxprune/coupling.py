@@ -16,8 +16,11 @@ import numpy as np
 from onnxprune.atoms import Group, Grouping, find_atoms
 from onnxprune.graph import Graph
 from onnxprune.ops import Registry
-from onnxprune.propagation import AxisCoupling, couple_axes
-from onnxprune.relations import IntArray, Pin, Same
+from onnxprune.propagation import AxisCoupling, Split, couple_axes, relate
+from onnxprune.relations import IntArray, Pin, Regrouped, Same
+
+#: How often the carriers of Reshapes are chosen anew.
+_MOST_TRIALS = 4
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,20 @@ class Coupling(AxisCoupling):
     def extents(self) -> IntArray:
         """The number of positions of every class."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def removable(self) -> int:
+        """How many atoms may go."""
+        return sum(len(group.atoms) for group in self.groups)
+
+    def stuck_carriers(self) -> set[tuple[Regrouped, int]]:
+        """Axes that carry removals through a Reshape, are pinned altogether, and have alternatives."""
+        found: set[tuple[Regrouped, int]] = set()
+        for decision in self.decisions:
+            for axis in (decision.carrier.a, decision.carrier.b):
+                if decision.alternatives(axis) and (self.pin_of[self.class_labels(self.class_of[axis])] >= 0).all():
+                    found.add((decision.block, axis))
+        return found
 
     def class_labels(self, index: int) -> IntArray:
         """The components of the positions of one class, in order."""
@@ -98,9 +115,26 @@ class Coupling(AxisCoupling):
         return network
 
 
-def solve(graph: Graph, registry: Registry, grouping: Grouping = Grouping.ALIGNED) -> Coupling:
-    """Relate the axes of ``graph`` and find its atoms and groups. Never fails: what is not understood is pinned."""
-    return _solved(couple_axes(graph, registry), grouping)
+def solve(
+    graph: Graph, registry: Registry, grouping: Grouping = Grouping.ALIGNED, split: Split = Split.FINEST
+) -> Coupling:
+    """Relate the axes of ``graph`` and find its atoms and groups. Never fails: what is not understood is pinned.
+
+    Where a Reshape lets several axes carry a removal and the chosen one turns out to be pinned, another is tried.
+    """
+    relations, unknown = relate(graph, registry)
+    rejected: set[tuple[Regrouped, int]] = set()
+    best: Coupling | None = None
+    for _ in range(_MOST_TRIALS):
+        coupling = _solved(couple_axes(graph, relations, unknown, split, rejected), grouping)
+        if best is None or coupling.removable > best.removable:
+            best = coupling
+        stuck = coupling.stuck_carriers() - rejected
+        if not stuck:
+            break
+        rejected |= stuck
+    assert best is not None
+    return best
 
 
 def _solved(base: AxisCoupling, grouping: Grouping) -> Coupling:

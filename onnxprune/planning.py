@@ -50,6 +50,7 @@ def plan(
     exclude: Sequence[str] = (),
     exact_only: bool = False,
     grouped: str = "aligned",
+    split: str = "finest",
     input_shapes: InputShapes | None = None,
     registry: Registry | None = None,
 ) -> Plan:
@@ -75,6 +76,8 @@ def plan(
         exact_only: leave approximate groups alone.
         grouped: how grouped convolutions shrink: ``aligned`` (the same relative channels of every group),
             ``balanced`` (every group chooses its own, equally many) or ``whole`` (whole groups).
+        split: which part of an axis that a Reshape splits carries a removal; see :func:`onnxprune.analyze`. Like
+            ``input_shapes`` and ``registry`` it is not looked at if ``model`` is an Analysis.
         input_shapes: shapes for inputs with symbolic dimensions.
         registry: the known operators, if not the default ones.
 
@@ -83,7 +86,7 @@ def plan(
         BudgetError: the budget cannot be met; the message names the smallest reachable value.
     """
     if not isinstance(model, Analysis):
-        model = analyze(model, input_shapes, registry=registry)
+        model = analyze(model, input_shapes, split=split, registry=registry)
     model = model.under(_grouping(grouped))
     metric = _metric(mode)
     absolute = {"params": max_params, "flops": max_flops, "memory": max_memory}
@@ -111,6 +114,7 @@ def plan(
     }
     given = {"reduce": reduce, "channels": channels, **{f"max_{m}": v for m, v in absolute.items()}}
     settings.update({name: value for name, value in given.items() if value is not None})
+    settings.update(grouped=grouped, split=model.split.value)
     if channels is not None:
         del settings["allocation"]
     return Plan(

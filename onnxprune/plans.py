@@ -32,6 +32,11 @@ class Plan:
     before: Mapping[str, float] = field(default_factory=dict)
     after: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def split(self) -> str:
+        """How Reshapes were treated by the analysis that the plan was made with; it decides what is coupled."""
+        return str(self.settings.get("split", "finest"))
+
     def __bool__(self) -> bool:
         return bool(self.removed)
 

@@ -7,8 +7,9 @@ The candidate flag starts at producer axes and follows all relations; every Resh
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 
 import numpy as np
@@ -30,6 +31,30 @@ from onnxprune.relations import (
 )
 
 
+class Split(Enum):
+    """Which part of an axis that a Reshape splits carries a removal.
+
+    FINEST takes the part with the finest atoms (the width of attention heads, usually), OUTER the outermost part
+    that anything can be removed from (whole heads, whole groups of channels).
+    """
+
+    FINEST = "finest"
+    OUTER = "outer"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The axes that carry a removal through one Reshape block."""
+
+    block: Regrouped
+    carrier: Mapped
+
+    def alternatives(self, axis: int) -> tuple[int, ...]:
+        """The other axes on the same side of the block."""
+        side = self.block.ins if axis in self.block.ins else self.block.outs
+        return tuple(other for other in side if other != axis)
+
+
 @dataclass(frozen=True)
 class AxisCoupling:
     """Candidate axes, their classes, and the relations and pins among them.
@@ -47,6 +72,7 @@ class AxisCoupling:
     edges: tuple[Same | Mapped, ...]
     balances: tuple[Balanced, ...]
     unknown: Mapping[int, str]
+    decisions: tuple[Decision, ...]
 
     @property
     def axes(self) -> AxisTable:
@@ -64,19 +90,27 @@ class AxisCoupling:
         )
 
 
-def couple_axes(graph: Graph, registry: Registry) -> AxisCoupling:
-    """Relate the axes of a graph. Never fails: what is not understood is pinned."""
-    relations, unknown = _collect(graph, registry)
-    edges, candidates, refused = _propagate(graph, relations)
-    pins = tuple(_pins(graph, relations, candidates, unknown, refused))
+def couple_axes(
+    graph: Graph,
+    relations: Relations,
+    unknown: Mapping[int, str],
+    split: Split = Split.FINEST,
+    rejected: Collection[tuple[Regrouped, int]] = (),
+) -> AxisCoupling:
+    """Find candidate axes and their classes; ``rejected`` axes do not carry removals through those blocks."""
+    edges, candidates, decisions = _propagate(graph, relations, split, rejected)
+    pins = tuple(_pins(graph, relations, candidates, unknown, decisions))
     class_of, members = _classes(relations.axes, edges, candidates)
     offsets = np.zeros(len(members) + 1, dtype=np.int64)
     np.cumsum([relations.axes.extents[m[0]] for m in members], out=offsets[1:])
     balances = tuple(b for b in relations.balances if b.axis in class_of)
-    return AxisCoupling(graph, relations, class_of, members, offsets, pins, tuple(edges), balances, unknown)
+    return AxisCoupling(
+        graph, relations, class_of, members, offsets, pins, tuple(edges), balances, unknown, tuple(decisions)
+    )
 
 
-def _collect(graph: Graph, registry: Registry) -> tuple[Relations, dict[int, str]]:
+def relate(graph: Graph, registry: Registry) -> tuple[Relations, dict[int, str]]:
+    """Ask every operator for its relations. Never fails: nodes that are not understood are returned with reasons."""
     relations = Relations(AxisTable(graph.shapes.extents))
     unknown: dict[int, str] = {}
     for node in graph.nodes:
@@ -98,11 +132,13 @@ def _collect(graph: Graph, registry: Registry) -> tuple[Relations, dict[int, str
     return relations, unknown
 
 
-def _propagate(graph: Graph, relations: Relations) -> tuple[list[Same | Mapped], set[int], list[Pin]]:
+def _propagate(
+    graph: Graph, relations: Relations, split: Split, rejected: Collection[tuple[Regrouped, int]]
+) -> tuple[list[Same | Mapped], set[int], list[Decision]]:
     """Carry the candidate flag from producer axes along all relations, deciding every regrouping on the way.
 
     Nodes are visited in topological order as far as possible, so that a Reshape knows what reaches it from before.
-    Returns the relations among candidates, the candidates, and pins for axes a Reshape could not serve.
+    Returns the relations among candidates, the candidates, and the decisions.
     """
     axes = relations.axes
     by_node: dict[int, list[Same | Mapped]] = {}
@@ -115,7 +151,7 @@ def _propagate(graph: Graph, relations: Relations) -> tuple[list[Same | Mapped],
         blocks.setdefault(block.node, []).append(block)
 
     candidates: set[int] = set()
-    decided: dict[tuple[int, ...], Mapped | Same] = {}
+    decided: dict[tuple[int, int], Decision] = {}
     heap: list[int] = []
     queued: set[int] = set()
 
@@ -130,7 +166,6 @@ def _propagate(graph: Graph, relations: Relations) -> tuple[list[Same | Mapped],
 
     for producer in relations.producers:
         mark(producer.axis)
-    edges_of: dict[int, list[Same | Mapped]] = {}
     while heap:
         index = heapq.heappop(heap)
         queued.discard(index)
@@ -140,33 +175,33 @@ def _propagate(graph: Graph, relations: Relations) -> tuple[list[Same | Mapped],
             elif edge.b in candidates:
                 mark(edge.a)
         for place, block in enumerate(blocks.get(index, ())):
-            if (index, place) in decided or not any(a in candidates for a in block.ins + block.outs):
-                continue
-            chosen = _decide(block, candidates, axes)
-            decided[index, place] = chosen
-            edges_of.setdefault(index, []).append(chosen)
-            mark(chosen.a)
-            mark(chosen.b)
-    refused = [
-        Pin(axis, "another axis of the Reshape carries the removal", block.node)
-        for index, found in blocks.items()
-        for place, block in enumerate(found)
-        if (index, place) in decided
-        for axis in block.ins + block.outs
-        if axis in candidates and axis not in (decided[index, place].a, decided[index, place].b)
-    ]
+            if (index, place) not in decided and any(a in candidates for a in block.ins + block.outs):
+                carrier = _decide(block, candidates, axes, split, rejected)
+                decided[index, place] = Decision(block, carrier)
+                mark(carrier.a)
+                mark(carrier.b)
     edges = [e for found in by_node.values() for e in found if e.a in candidates and e.b in candidates]
-    edges.extend(e for found in edges_of.values() for e in found)
-    return edges, candidates, refused
+    edges.extend(decision.carrier for decision in decided.values())
+    return edges, candidates, list(decided.values())
 
 
-def _decide(block: Regrouped, candidates: set[int], axes: AxisTable) -> Mapped | Same:
-    """Choose the axis on either side that carries a removal: candidates first, then the finest atoms."""
-    ins = [a for a in block.ins if a in candidates] or list(block.ins)
-    outs = [a for a in block.outs if a in candidates] or list(block.outs)
+def _decide(
+    block: Regrouped,
+    candidates: set[int],
+    axes: AxisTable,
+    split: Split,
+    rejected: Collection[tuple[Regrouped, int]],
+) -> Mapped:
+    """Choose the axis on either side that carries a removal: candidates first, then as ``split`` says."""
+
+    def options(side: tuple[int, ...]) -> list[int]:
+        able = [a for a in side if (block, a) not in rejected] or list(side)
+        return [a for a in able if a in candidates] or able
+
     sizes_in = [axes.extents[a] for a in block.ins]
     sizes_out = [axes.extents[a] for a in block.outs]
-    best: tuple[int, int, Mapped] | None = None
+    ins, outs = options(block.ins), options(block.outs)
+    best: tuple[int, Mapped] | None = None
     for a in ins:
         for b in outs:
             at_a, at_b = _row_major_pairs(sizes_in, block.ins.index(a), sizes_out, block.outs.index(b))
@@ -174,10 +209,12 @@ def _decide(block: Regrouped, candidates: set[int], axes: AxisTable) -> Mapped |
             if len(ins) == len(outs) == 1:
                 return option
             atoms = component_count(at_a, at_b, axes.extents[a], axes.extents[b])
+            if split is Split.OUTER and atoms > 1:
+                return option
             if best is None or atoms > best[0]:
-                best = (atoms, axes.extents[b], option)
+                best = (atoms, option)
     assert best is not None
-    return best[2]
+    return best[1]
 
 
 def _row_major_pairs(sizes_in: list[int], at_in: int, sizes_out: list[int], at_out: int) -> tuple[IntArray, IntArray]:
@@ -200,7 +237,7 @@ def _pins(
     relations: Relations,
     candidates: set[int],
     unknown: Mapping[int, str],
-    refused: Iterable[Pin],
+    decisions: Iterable[Decision],
 ) -> Iterable[Pin]:
     """The pins stated by operators, and those that follow from silence: borders, unknown nodes, dynamic extents."""
     axes = relations.axes
@@ -221,7 +258,11 @@ def _pins(
                 op_type = graph.nodes[index].op_type
                 yield Pin(axis, reason or f"{op_type} does not let this axis shrink", index)
     yield from (pin for pin in relations.pins if pin.axis in candidates)
-    yield from refused
+    for decision in decisions:
+        block, carrier = decision.block, decision.carrier
+        for axis in block.ins + block.outs:
+            if axis in candidates and axis not in (carrier.a, carrier.b):
+                yield Pin(axis, "another axis of the Reshape carries the removal", block.node)
 
 
 def _classes(

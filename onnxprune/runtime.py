@@ -93,7 +93,8 @@ def inferred_by_runtime(skeleton: onnx.ModelProto) -> dict[str, tuple[int, tuple
         return {}
     found: dict[str, tuple[int, tuple[int, ...]]] = {}
     for output in session.get_outputs():
-        if output.type in _ELEMENT_TYPES and all(isinstance(extent, int) for extent in output.shape):
+        # An empty shape stands for a scalar as well as for a shape that could not be inferred.
+        if output.type in _ELEMENT_TYPES and output.shape and all(isinstance(extent, int) for extent in output.shape):
             found[output.name] = (_ELEMENT_TYPES[output.type], tuple(output.shape))
     return found
 

@@ -22,7 +22,7 @@ class Shrink(Pass):
 
     def run(self, model: Model) -> PassResult:
         """Shrink the (normalised) model. Raises PlanError where the plan does not fit."""
-        analysis = analyze(model, registry=self._registry)
+        analysis = analyze(model, split=self._plan.split, registry=self._registry)
         per_class = removed_per_class(analysis, self._plan)
         if not any(len(positions) for positions in per_class):
             return PassResult(analysis.model, modified=False)
