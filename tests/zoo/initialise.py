@@ -25,6 +25,7 @@ def initialise(model: nn.Module, example: torch.Tensor, seed: int = 0) -> nn.Mod
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             _fill(name, parameter, generator)
+            _strengthen(name, parameter)
         _calibrate(model, example, generator)
     return model.eval()
 
@@ -44,6 +45,16 @@ def _fill(name: str, parameter: torch.Tensor, generator: torch.Generator) -> Non
     if abs(value) < 0.01:
         value = 0.3  # a layer scale that starts out almost shut
     parameter.copy_(value * (0.6 + 0.8 * torch.rand(parameter.shape, generator=generator)))
+
+
+def _strengthen(name: str, weight: torch.Tensor) -> None:
+    """Bring a matrix or filter bank drawn with small deviations to unit gain, or else biases drown the input."""
+    if weight.dim() < 2 or not weight.is_floating_point() or not name.endswith("weight"):
+        return
+    fan_in = weight[0].numel()
+    gain = float(weight.std()) * fan_in**0.5
+    if 0 < gain < 0.8:
+        weight.div_(gain)
 
 
 def _calibrate(model: nn.Module, example: torch.Tensor, generator: torch.Generator) -> None:
