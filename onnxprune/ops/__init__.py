@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 from onnxprune.ops import (
+    attention,
+    contrib,
+    contrib_quantized,
     convolution,
     einsum,
     elementwise,
@@ -14,6 +17,7 @@ from onnxprune.ops import (
     matmul,
     normalization,
     pooling,
+    quantized,
     recurrent,
     reduction,
     reshaping,
@@ -24,6 +28,9 @@ from onnxprune.ops import (
 from onnxprune.ops.base import Contraction, Masker, Operator, Registry, Rewriter
 
 _FAMILIES = (
+    attention,
+    contrib,
+    contrib_quantized,
     convolution,
     einsum,
     elementwise,
@@ -33,6 +40,7 @@ _FAMILIES = (
     matmul,
     normalization,
     pooling,
+    quantized,
     recurrent,
     reduction,
     reshaping,

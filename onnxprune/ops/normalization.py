@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from onnxprune.graph import Node
 from onnxprune.ops.base import Masker, Operator, Rewriter, normalized_axis, same_axes
 from onnxprune.relations import Relations
@@ -44,7 +46,7 @@ class InstanceNormalization(Operator):
 class TrailingNormalization(Operator):
     """LayerNormalization and RMSNormalization over all axes from ``axis`` on."""
 
-    types = ("LayerNormalization", "RMSNormalization")
+    types: ClassVar[tuple[str, ...]] = ("LayerNormalization", "RMSNormalization")
 
     def relate(self, node: Node, relations: Relations) -> None:
         x, y, rank = node.inputs[0], node.outputs[0], len(node.in_shape(0))
