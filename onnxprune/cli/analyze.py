@@ -49,7 +49,8 @@ def _show(terminal: Terminal, analysis: Analysis, summary: Summary) -> None:
 
 def _conclusion(analysis: Analysis, summary: Summary) -> str:
     if not analysis.layers:
-        return "The model has no Conv, ConvTranspose, Gemm or MatMul: there is nothing to prune."
+        but = " outside of what is not understood" if analysis.unknown else ""
+        return f"The model has no Conv, ConvTranspose, Gemm or MatMul{but}: there is nothing to prune."
     parts = [f"{percent(summary.prunable)} of MACs are prunable"]
     parts += [f"{percent(pinned.share)} pinned by: {pinned.reason}" for pinned in summary.pinned[:3]]
     if len(summary.pinned) > 3:

@@ -56,7 +56,9 @@ def read_and_analyze(terminal: Terminal, path: Path, given: Sequence[str] | None
 
 def assumptions(analysis: Analysis) -> str:
     """The input shapes that all figures hold for, and which of them were guessed."""
-    shapes = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in analysis.shapes.binding.items())
+    shapes = ", ".join(
+        f"{name} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in analysis.shapes.binding.items()
+    )
     text = f"Input shapes: {shapes or 'none'}."
     if analysis.shapes.assumed:
         text += f" Open dimensions of {', '.join(analysis.shapes.assumed)} were assumed; set them with --input-shape."
