@@ -100,10 +100,10 @@ def _bind(
     if unknown:
         raise ShapeError(f"the model has no input '{unknown[0]}'; its inputs are: {', '.join(inputs) or 'none'}")
     symbols: dict[str, int] = {}
-    for name, shape in given.items():
+    for name, chosen in given.items():
         for dim, declared in enumerate(inputs[name].type.tensor_type.shape.dim):
-            if dim < len(shape) and declared.dim_param:
-                symbols[declared.dim_param] = shape[dim]
+            if dim < len(chosen) and declared.dim_param:
+                symbols[declared.dim_param] = chosen[dim]
     binding: dict[str, Extents] = {}
     open_dims: dict[str, dict[int, str]] = {}
     assumed: list[str] = []
@@ -120,7 +120,7 @@ def _bind(
             raise ShapeError(f"input '{name}' has {len(dims)} dimensions, but the shape given for it has {len(shape)}")
         bound: list[int] = []
         for dim, declared in enumerate(dims):
-            fixed = declared.dim_value if declared.HasField("dim_value") and declared.dim_value > 0 else None
+            fixed = declared.dim_value if declared.dim_value > 0 else None
             if fixed is not None:
                 if shape is not None and shape[dim] != fixed:
                     raise ShapeError(f"input '{name}' has extent {fixed} in dimension {dim}, not {shape[dim]}")
@@ -201,7 +201,7 @@ class _Inference:
         for name, weight in model.weights.items():
             self.extents[name] = weight.shape
             self.types[name] = weight.elem_type
-            if weight.size <= _SMALL and (weight.elem_type in _INTEGERS or weight.size <= _SMALL_FLOATS):
+            if weight.size <= (_SMALL if weight.elem_type in _INTEGERS else _SMALL_FLOATS):
                 self._constants[name] = weight.array
         self.values = Values(model, self.extents)
 
@@ -232,9 +232,12 @@ class _Inference:
                 self.types.setdefault(info.name, tensor_type.elem_type)
             if tensor_type.HasField("shape") and info.name not in self.extents:
                 dims = tensor_type.shape.dim
-                if all(d.HasField("dim_value") for d in dims):
-                    self.extents[info.name] = tuple(d.dim_value for d in dims)
-        self._open = [n for n in self._open if any(o in self._read and o not in self.extents for o in n.output)]
+                extents = tuple([d.dim_value for d in dims])
+                # A dimension that is not known reads as 0.
+                if 0 not in extents or all(d.HasField("dim_value") for d in dims):
+                    self.extents[info.name] = extents
+        missing = self._read - self.extents.keys()
+        self._open = [n for n in self._open if not missing.isdisjoint(n.output)] if missing else []
         return len(self.extents) - known
 
     def _compute_operands(self) -> bool:
@@ -289,7 +292,7 @@ class _Inference:
             elif name in made:
                 continue
             elif name in self.extents:
-                graph.input.append(helper.make_tensor_value_info(name, self.types.get(name, 0), self.extents[name]))
+                _declare(graph.input.add(), name, self.types.get(name, 0), self.extents[name])
             elif name in declared:
                 graph.input.append(declared[name])
         substituted = made & self._constants.keys()
@@ -304,6 +307,17 @@ class _Inference:
                 output.name = info.name
                 output.type.tensor_type.elem_type = info.type.tensor_type.elem_type
         return skeleton
+
+
+def _declare(info: ValueInfoProto, name: str, elem_type: int, extents: Extents) -> None:
+    """Fill in a tensor's type; twice as fast as onnx.helper, and there are as many as the model has weights."""
+    info.name = name
+    tensor_type = info.type.tensor_type
+    tensor_type.elem_type = elem_type
+    tensor_type.shape.SetInParent()
+    dims = tensor_type.shape.dim
+    for extent in extents:
+        dims.add().dim_value = extent
 
 
 _INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8, TensorProto.INT8})
