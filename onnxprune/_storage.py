@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,8 @@ _BITS = {
     if hasattr(TensorProto, name)
 }
 """Bits per element of the types that ONNX packs, several to a byte (those that the installed onnx knows)."""
+_DTYPES = {int(elem_type): helper.tensor_dtype_to_np_dtype(elem_type) for elem_type in helper.get_all_tensor_dtypes()}
+"""The numpy types of all element types that the installed onnx knows."""
 
 
 class Storage(Protocol):
@@ -183,33 +185,34 @@ class Renamed:
         return self.storage.encoded_size(self.header) + TensorProto(name=header.name).ByteSize()
 
 
-def packed_bytes(header: TensorProto) -> int:
+def packed_bytes(elem_type: int, shape: Iterable[int]) -> int:
     """Bytes that the values of a tensor take as raw data (0 for strings and types that are not known)."""
-    size = math.prod(header.dims)
-    if header.data_type in _BITS:
-        return (size * _BITS[header.data_type] + 7) // 8
-    if header.data_type == TensorProto.STRING or header.data_type not in helper.get_all_tensor_dtypes():
+    size = math.prod(shape)
+    if elem_type in _BITS:
+        return (size * _BITS[elem_type] + 7) // 8
+    if elem_type == TensorProto.STRING or elem_type not in _DTYPES:
         return 0
-    return size * helper.tensor_dtype_to_np_dtype(header.data_type).itemsize
+    return size * _DTYPES[elem_type].itemsize
 
 
 def _decode(raw: Buffer, header: TensorProto) -> Array:
     """The array in the raw data of a tensor; a view of them unless several values share a byte."""
-    if header.data_type not in helper.get_all_tensor_dtypes() or any(extent < 0 for extent in header.dims):
+    shape = tuple(header.dims)
+    if header.data_type not in _DTYPES or (shape and min(shape) < 0):
         raise ModelError(
-            f"tensor {header.name!r} has element type {header.data_type} and dimensions {list(header.dims)}, "
+            f"tensor {header.name!r} has element type {header.data_type} and dimensions {list(shape)}, "
             "which this version of onnx does not know; export the model again or update onnx"
         )
-    if len(raw) != packed_bytes(header):
+    needed = packed_bytes(header.data_type, shape)
+    if len(raw) != needed:
         raise ModelError(
-            f"tensor {header.name!r} of dimensions {list(header.dims)} needs {packed_bytes(header)} bytes "
+            f"tensor {header.name!r} of dimensions {list(shape)} needs {needed} bytes "
             f"but has {len(raw)}; the file is damaged, fetch or export it again"
         )
     if header.data_type in _BITS:
         message = TensorProto(raw_data=bytes(raw), dims=header.dims, data_type=header.data_type)
         return np.asarray(numpy_helper.to_array(message))
-    dtype = helper.tensor_dtype_to_np_dtype(header.data_type).newbyteorder("<")
-    return np.frombuffer(raw, dtype=dtype).reshape(tuple(header.dims))
+    return np.frombuffer(raw, dtype=_DTYPES[header.data_type].newbyteorder("<")).reshape(shape)
 
 
 def _typed_values(message: TensorProto) -> Array:

@@ -77,8 +77,7 @@ class Same(NamedTuple):
     node: int
 
 
-@dataclass(frozen=True)
-class Mapped:
+class Mapped(NamedTuple):
     """Position ``at_a[k]`` of axis ``a`` stands for position ``at_b[k]`` of axis ``b``, for every k."""
 
     a: int

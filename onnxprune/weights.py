@@ -72,7 +72,7 @@ class Weight:
     @property
     def nbytes(self) -> int:
         """Bytes of the values as ONNX packs them; 0 for strings, whose lengths are not in the header."""
-        return packed_bytes(self.header)
+        return packed_bytes(self.elem_type, self.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -231,7 +231,7 @@ class ExternalFiles:
             raise ModelError(f"{where}, which is not in the model's folder; put it there and correct the location")
         try:
             offset = int(entries.get("offset", 0))
-            length = int(entries["length"]) if "length" in entries else packed_bytes(header)
+            length = int(entries["length"]) if "length" in entries else packed_bytes(header.data_type, header.dims)
         except ValueError:
             raise ModelError(f"{where} at an offset or length that is no number; export the model again") from None
         file = self._files.setdefault(location, ExternalFile(self._folder / location))
