@@ -29,9 +29,6 @@ COVERS = frozenset(
 
 FOLDER = Path(__file__).parents[2] / "models"
 
-#: A flipped rounding is one step of 255.
-ONE_STEP = 0.02
-
 
 def _scale(g: GraphBuilder, *shape: int) -> str:
     return g.constant(g.rng.uniform(0.01, 0.02, shape), dtype=np.float32)
@@ -54,7 +51,7 @@ def test_weights_behind_dequantization(opset: int) -> None:
     x = g.op("DequantizeLinear", q, _scale(g), g.constant(120, dtype=np.uint8))
     y = g.op("Conv", x, g.op("DequantizeLinear", w, scale, zero, axis=0), kernel_shape=[3, 3])
     g.output(conv(g, y, 6, 2))
-    result = certify(g.model(), tolerance=ONE_STEP, prunable=[(w, 0), (w, 1), (scale, 0), (zero, 0)])
+    result = certify(g.model(), rounding=True, prunable=[(w, 0), (w, 1), (scale, 0), (zero, 0)])
     stored = {i.name: i for i in result.model.to_proto().graph.initializer}
     assert tuple(stored[w].dims) == (3, 4, 3, 3)
     assert stored[w].data_type == TensorProto.INT8
@@ -67,7 +64,7 @@ def test_channels_with_their_own_scales(axis: int) -> None:
     scale, zero = _scale(g, 8), _uint8(g, 8)
     y = g.op("DequantizeLinear", g.op("QuantizeLinear", h, scale, zero, axis=axis), scale, zero, axis=axis)
     g.output(conv(g, y, 8, 2))
-    certify(g.model(), tolerance=ONE_STEP, prunable=[(scale, 0), (zero, 0)])
+    certify(g.model(), rounding=True, prunable=[(scale, 0), (zero, 0)])
 
 
 def test_blocks_of_an_axis_hold_it() -> None:
@@ -118,7 +115,7 @@ def test_q_linear_mat_mul(columns: tuple[int, ...], opset: int) -> None:
     operands = [_scale(g), _uint8(g), w, _scale(g, *columns), _uint8(g, *columns), _scale(g), _uint8(g)]
     y = g.op("DequantizeLinear", g.op("QLinearMatMul", q, *operands), _scale(g), _uint8(g))
     g.output(linear(g, y, 9, 3))
-    certify(g.model(), tolerance=ONE_STEP, prunable=[(w, 0), (w, 1)])
+    certify(g.model(), rounding=True, prunable=[(w, 0), (w, 1)])
 
 
 def _contrib(opset: int = 13) -> GraphBuilder:
@@ -147,7 +144,7 @@ def test_elementwise(op_type: str) -> None:
     if op_type == "QLinearWhere":
         operands.insert(0, g.constant(np.arange(8).reshape(8, 1, 1) % 2, dtype=np.bool_))
     y = g.op(op_type, *operands, scale, zero, domain="com.microsoft", **attributes)
-    certify(_read(g, y, 8), tolerance=ONE_STEP, prunable=[(g.nodes[0].input[1], 0)])
+    certify(_read(g, y, 8), rounding=True, prunable=[(g.nodes[0].input[1], 0)])
 
 
 def test_concatenation() -> None:
@@ -157,7 +154,7 @@ def test_concatenation() -> None:
     for filters in (5, 8):
         parts += [_quantized(g, conv(g, x, 3, filters)), _scale(g), _uint8(g)]
     y = g.op("QLinearConcat", _scale(g), _uint8(g), *parts, domain="com.microsoft", axis=1)
-    certify(_read(g, y, 13), tolerance=ONE_STEP, prunable=[(g.nodes[0].input[1], 0)])
+    certify(_read(g, y, 13), rounding=True, prunable=[(g.nodes[0].input[1], 0)])
 
 
 @pytest.mark.parametrize("transposed", [0, 1])
@@ -169,7 +166,7 @@ def test_q_gemm(transposed: int) -> None:
     scale, zero = _scale(g), _uint8(g)
     y = g.op("QGemm", q, scale, zero, w, _scale(g, 9), _uint8(g, 9), bias, domain="com.microsoft", transB=transposed)
     g.output(linear(g, y, 9, 3), [5, 3])
-    certify(g.model(), tolerance=ONE_STEP, prunable=[(w, 0), (w, 1), (bias, 0)])
+    certify(g.model(), rounding=True, prunable=[(w, 0), (w, 1), (bias, 0)])
 
 
 def test_mat_mul_integer_to_float() -> None:
@@ -203,7 +200,7 @@ def test_channels_last() -> None:
         domain="com.microsoft", channels_last=1, kernel_shape=[3, 3], pads=[1] * 4,
     )  # fmt: skip
     model = _read(g, g.op("Transpose", y, perm=[0, 3, 1, 2]), 9)
-    certify(model, tolerance=ONE_STEP, prunable=[(w, 0), (w, 1)])
+    certify(model, rounding=True, prunable=[(w, 0), (w, 1)])
 
 
 class _Samples:
@@ -233,7 +230,7 @@ def test_models_of_the_quantiser(name: str, form: str, tmp_path: Path) -> None:
             source, target, samples, quant_format=layout, per_channel=form == "qdq per channel"
         )  # fmt: skip
     model = onnx.load(target)
-    result = certify(model, tolerance=0.1)
+    result = certify(model, rounding=form != "dynamic")
     assert not result.analysis.coupling.unknown
     before, after = (onnxprune.analyze(m).totals["flops"] for m in (model, result.model))
     assert after < 0.35 * before
