@@ -35,6 +35,19 @@ _DTYPES = {int(elem_type): helper.tensor_dtype_to_np_dtype(elem_type) for elem_t
 """The numpy types of all element types that the installed onnx knows."""
 
 
+class Described(Protocol):
+    """What has to be known of a tensor to read its values."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def elem_type(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
 class Storage(Protocol):
     """Where the values of a tensor are. ``header`` is the rest of the tensor."""
 
@@ -43,7 +56,7 @@ class Storage(Protocol):
         """Whether every reading makes a copy of raw values, which is cheap but takes memory."""
         ...
 
-    def array(self, header: TensorProto) -> Array: ...
+    def array(self, tensor: Described) -> Array: ...
 
     def chunks(self, header: TensorProto) -> Iterator[Buffer]:
         """The serialised tensor, in pieces."""
@@ -79,8 +92,8 @@ class Raw:
 
     copies: ClassVar[bool] = False
 
-    def array(self, header: TensorProto) -> Array:
-        return _decode(self.raw, header)
+    def array(self, tensor: Described) -> Array:
+        return _decode(self.raw, tensor)
 
     def chunks(self, header: TensorProto) -> Iterator[Buffer]:
         yield header.SerializeToString()
@@ -101,8 +114,8 @@ class External:
 
     copies: ClassVar[bool] = False
 
-    def array(self, header: TensorProto) -> Array:
-        return self._raw.array(header)
+    def array(self, tensor: Described) -> Array:
+        return self._raw.array(tensor)
 
     def chunks(self, header: TensorProto) -> Iterator[Buffer]:
         return self._raw.chunks(header)
@@ -124,9 +137,9 @@ class Serialized:
 
     copies: ClassVar[bool] = False
 
-    def array(self, header: TensorProto) -> Array:
+    def array(self, tensor: Described) -> Array:
         if self.raw is not None:
-            return _decode(self.raw, header)
+            return _decode(self.raw, tensor)
         message = TensorProto()
         message.ParseFromString(bytes(self.encoded))
         return _typed_values(message)
@@ -148,9 +161,9 @@ class InMessage:
     def copies(self) -> bool:
         return self.message.HasField("raw_data")
 
-    def array(self, header: TensorProto) -> Array:
+    def array(self, tensor: Described) -> Array:
         if self.message.HasField("raw_data"):
-            return _decode(self.message.raw_data, header)
+            return _decode(self.message.raw_data, tensor)
         return _typed_values(self.message)
 
     def chunks(self, header: TensorProto) -> Iterator[Buffer]:
@@ -174,8 +187,8 @@ class Renamed:
     def copies(self) -> bool:
         return self.storage.copies
 
-    def array(self, header: TensorProto) -> Array:
-        return self.storage.array(self.header)
+    def array(self, tensor: Described) -> Array:
+        return self.storage.array(tensor)
 
     def chunks(self, header: TensorProto) -> Iterator[Buffer]:
         yield from self.storage.chunks(self.header)
@@ -195,24 +208,24 @@ def packed_bytes(elem_type: int, shape: Iterable[int]) -> int:
     return size * _DTYPES[elem_type].itemsize
 
 
-def _decode(raw: Buffer, header: TensorProto) -> Array:
+def _decode(raw: Buffer, tensor: Described) -> Array:
     """The array in the raw data of a tensor; a view of them unless several values share a byte."""
-    shape = tuple(header.dims)
-    if header.data_type not in _DTYPES or (shape and min(shape) < 0):
+    elem_type, shape = tensor.elem_type, tensor.shape
+    if elem_type not in _DTYPES or (shape and min(shape) < 0):
         raise ModelError(
-            f"tensor {header.name!r} has element type {header.data_type} and dimensions {list(shape)}, "
+            f"tensor {tensor.name!r} has element type {elem_type} and dimensions {list(shape)}, "
             "which this version of onnx does not know; export the model again or update onnx"
         )
-    needed = packed_bytes(header.data_type, shape)
+    needed = packed_bytes(elem_type, shape)
     if len(raw) != needed:
         raise ModelError(
-            f"tensor {header.name!r} of dimensions {list(shape)} needs {needed} bytes "
+            f"tensor {tensor.name!r} of dimensions {list(shape)} needs {needed} bytes "
             f"but has {len(raw)}; the file is damaged, fetch or export it again"
         )
-    if header.data_type in _BITS:
-        message = TensorProto(raw_data=bytes(raw), dims=header.dims, data_type=header.data_type)
+    if elem_type in _BITS:
+        message = TensorProto(raw_data=bytes(raw), dims=shape, data_type=elem_type)
         return np.asarray(numpy_helper.to_array(message))
-    return np.frombuffer(raw, dtype=_DTYPES[header.data_type].newbyteorder("<")).reshape(shape)
+    return np.frombuffer(raw, dtype=_DTYPES[elem_type].newbyteorder("<")).reshape(shape)
 
 
 def _typed_values(message: TensorProto) -> Array:

@@ -38,10 +38,8 @@ _SMALLEST_DROPPED = 1 << 14
 """Bytes; smaller values (operands) are read often, and held at no cost."""
 _LARGEST_DROPPED = 1 << 24
 """Bytes; the C library does not use larger blocks again, so that reading them twice costs twice."""
-_VALUE_NUMBERS = frozenset(
-    _FIELD[name]
-    for name in ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
-)
+_LISTS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+_VALUE_NUMBERS = frozenset(_FIELD[name] for name in ("raw_data", *_LISTS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +47,7 @@ class Weight:
     """One initialiser: its header, and a way to its values. Never mutated; edits make new weights.
 
     Attributes:
-        header: the TensorProto without its values (name, dims, type, doc string, metadata).
+        origin: a TensorProto with its doc string and metadata; the rest of it does not count.
         storage: where the values are.
         name: name of the tensor.
         elem_type: ``onnx.TensorProto`` data type.
@@ -57,12 +55,26 @@ class Weight:
         source: the external data file it came from, or None when it came inside the model.
     """
 
-    header: TensorProto
+    origin: TensorProto
     storage: Storage
     name: str
     elem_type: int
     shape: tuple[int, ...]
     source: Path | None
+
+    @cached_property
+    def header(self) -> TensorProto:
+        """The TensorProto without its values (name, dims, type, doc string, metadata). Do not change it."""
+        # Made when asked for: there are many weights, and few are written.
+        header = _header_of(self.origin)
+        if header.name != self.name:
+            header.name = self.name
+        if tuple(header.dims) != self.shape:
+            header.ClearField("dims")
+            header.dims.extend(self.shape)
+        if header.data_type != self.elem_type:
+            header.data_type = self.elem_type
+        return header
 
     @property
     def size(self) -> int:
@@ -97,8 +109,10 @@ class Weight:
         return self._read()
 
     def _read(self) -> Array:
-        array: Array = self.storage.array(self.header).view()
-        array.flags.writeable = False
+        array: Array = self.storage.array(self)
+        if array.flags.writeable:
+            array = array.view()
+            array.flags.writeable = False
         return array
 
     def with_array(self, array: Array) -> Weight:
@@ -107,23 +121,17 @@ class Weight:
         The array is not copied: do not write to it afterwards.
         """
         elem_type = helper.np_dtype_to_tensor_dtype(array.dtype.newbyteorder("="))
-        header = TensorProto()
-        header.CopyFrom(self.header)
-        header.ClearField("dims")
-        header.dims.extend(array.shape)
-        header.data_type = elem_type
         if elem_type == TensorProto.STRING:
             message = TensorProto(string_data=numpy_helper.from_array(array).string_data)
-            message.MergeFrom(header)
-            return _weight(header, InMessage(message), None)
-        return _weight(header, Raw(little_endian(array, elem_type)), self.source)
+            message.MergeFrom(Weight(self.origin, Raw(b""), self.name, elem_type, array.shape, None).header)
+            return _weight(message, InMessage(message), None)
+        raw = Raw(little_endian(array, elem_type))
+        return Weight(self.origin, raw, self.name, elem_type, array.shape, self.source)
 
     def renamed(self, name: str) -> Weight:
         """The same values under another name."""
-        header = TensorProto()
-        header.CopyFrom(self.header)
-        header.name = name
-        return _weight(header, Renamed(self.storage, self.header), self.source)
+        storage = Renamed(self.storage, self.header)
+        return Weight(self.origin, storage, name, self.elem_type, self.shape, self.source)
 
     def placed(self, location: str, offset: int) -> Weight:
         """The same tensor, to be written as a reference to external data (see ``raw_bytes`` for those)."""
@@ -162,10 +170,9 @@ class Weight:
     @staticmethod
     def from_proto(proto: TensorProto, external: ExternalFiles) -> Weight:
         """Refer to a TensorProto, which must not change while the weight is in use."""
-        header = _header_of(proto)
-        if header.data_location == TensorProto.EXTERNAL:
-            return external.weight(header)
-        return _weight(header, InMessage(proto), None)
+        if proto.data_location == TensorProto.EXTERNAL:
+            return external.weight(_header_of(proto))
+        return _weight(proto, InMessage(proto), None)
 
     @staticmethod
     def from_wire(buffer: memoryview, start: int, end: int, external: ExternalFiles) -> Weight:
@@ -191,6 +198,10 @@ class Weight:
 
 def _header_of(proto: TensorProto) -> TensorProto:
     """Everything of a tensor but its values, which are not even looked at: that would copy them."""
+    if not proto.HasField("raw_data") and not any(len(getattr(proto, name)) for name in _LISTS):
+        header = TensorProto()
+        header.CopyFrom(proto)
+        return header
     header = TensorProto(dims=proto.dims)
     for name in _HEADER_SCALARS:
         if proto.HasField(name):
@@ -202,8 +213,8 @@ def _header_of(proto: TensorProto) -> TensorProto:
     return header
 
 
-def _weight(header: TensorProto, storage: Storage, source: Path | None) -> Weight:
-    return Weight(header, storage, header.name, header.data_type, tuple(header.dims), source)
+def _weight(origin: TensorProto, storage: Storage, source: Path | None) -> Weight:
+    return Weight(origin, storage, origin.name, origin.data_type, tuple(origin.dims), source)
 
 
 class ExternalFiles:
