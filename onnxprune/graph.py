@@ -123,13 +123,14 @@ class Graph:
             captured = captured_names(proto)
             if captured:
                 self.captured[index] = captured
-            for name in dict.fromkeys((*node.inputs, *captured)):
-                if name:
-                    self.consumers.setdefault(name, []).append(index)
+            reads = dict.fromkeys((*node.inputs, *captured))
+            reads.pop("", None)
+            for name in reads:
+                self.consumers.setdefault(name, []).append(index)
             for name in node.outputs:
                 if name:
                     self.producer[name] = index
-            if node.inputs and not captured and all(not i or i in self.constants for i in node.inputs):
+            if node.inputs and not captured and self.constants.issuperset(reads):
                 self.constants.update(o for o in node.outputs if o)
         self.inputs: tuple[str, ...] = tuple(i.name for i in model.graph.input if i.name not in model.weights)
         self.outputs: tuple[str, ...] = tuple(o.name for o in model.graph.output)

@@ -81,13 +81,16 @@ class AxisCoupling:
 
     @cached_property
     def links(self) -> tuple[tuple[IntArray, IntArray], ...]:
-        """The pairs of positions that *mapped* relations join."""
-        offsets, class_of = self.offsets, self.class_of
-        return tuple(
-            (offsets[class_of[e.a]] + e.at_a, offsets[class_of[e.b]] + e.at_b)
-            for e in self.edges
-            if isinstance(e, Mapped)
-        )
+        """The pairs of positions that *mapped* relations join, all in one pair of arrays."""
+        mapped = [edge for edge in self.edges if isinstance(edge, Mapped)]
+        if not mapped:
+            return ()
+        lengths = [len(edge.at_a) for edge in mapped]
+        from_a = self.offsets[[self.class_of[edge.a] for edge in mapped]]
+        from_b = self.offsets[[self.class_of[edge.b] for edge in mapped]]
+        at_a = np.concatenate([edge.at_a for edge in mapped])
+        at_b = np.concatenate([edge.at_b for edge in mapped])
+        return ((at_a + np.repeat(from_a, lengths), at_b + np.repeat(from_b, lengths)),)
 
 
 def couple_axes(

@@ -34,13 +34,11 @@ class AxisTable:
 
     def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
         self._base: dict[str, int] = {}
-        self._tensors: list[str] = []
-        self._owner: list[int] = []
+        self._owner: list[str] = []
         extents: list[int] = []
-        for index, (tensor, shape) in enumerate(shapes.items()):
+        for tensor, shape in shapes.items():
             self._base[tensor] = len(extents)
-            self._tensors.append(tensor)
-            self._owner.extend([index] * len(shape))
+            self._owner.extend([tensor] * len(shape))
             extents.extend(shape)
         self.extents: list[int] = extents
 
@@ -53,11 +51,11 @@ class AxisTable:
 
     def tensor(self, axis: int) -> str:
         """The tensor that axis number ``axis`` belongs to."""
-        return self._tensors[self._owner[axis]]
+        return self._owner[axis]
 
     def axis(self, axis: int) -> Axis:
         """The axis of that number, by name."""
-        tensor = self.tensor(axis)
+        tensor = self._owner[axis]
         return Axis(tensor, axis - self._base[tensor])
 
     def axes_of(self, tensor: str, rank: int) -> range:
@@ -202,10 +200,12 @@ class Relations:
             if dim == but:
                 continue
             ia, ib = base_a + dim, base_b + dim
+            na, nb = extents[ia], extents[ib]
+            if na == nb == 1:
+                continue  # never candidates
             mentioned.add(ia)
             mentioned.add(ib)
-            na, nb = extents[ia], extents[ib]
-            if na == nb != 1:
+            if na == nb:
                 self.same.append(Same(ia, ib, self.node))
             elif na != 1 and nb != 1:
                 raise ValueError(f"axes {a}[{dim}] and {b}[{dim + offset}] have extents {na} and {nb}")

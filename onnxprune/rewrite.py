@@ -26,7 +26,7 @@ def removed_per_class(analysis: Analysis, plan: Plan) -> list[IntArray]:
     Raises PlanError where the plan names what the model does not have, removes pinned positions, leaves coupled
     positions behind, or empties an axis.
     """
-    coupling, axes = analysis.untied, analysis.untied.axes
+    coupling, axes, extents = analysis.untied, analysis.untied.axes, analysis.graph.shapes.extents
     gone = np.zeros(len(coupling.pin_of), dtype=bool)
     listed: dict[int, tuple[int, ...]] = {}
     known: set[tuple[int, int]] = set()
@@ -36,7 +36,7 @@ def removed_per_class(analysis: Analysis, plan: Plan) -> list[IntArray]:
                 f"the plan names tensor '{tensor}', which the normalised model does not have; "
                 "was the plan made for another model?"
             )
-        shape = analysis.graph.shapes.extents[tensor]
+        shape = extents[tensor]
         for dim, positions in dims.items():
             if not 0 <= dim < len(shape):
                 raise PlanError(
@@ -132,20 +132,19 @@ class ShrinkRewriter:
         """Slice the weights, let every touched node fix itself, and return the shrunk model."""
         analysis = self._analysis
         coupling, axes, graph = analysis.coupling, analysis.coupling.axes, analysis.graph
-        touched: set[int] = set()
+        weights = analysis.model.weights
         dims: dict[str, list[int]] = {}
         for members, positions in zip(coupling.members, self._removed, strict=True):
             for axis in members if len(positions) else ():
                 tensor, dim = axes.axis(axis)
-                touched.update(graph.touching(tensor))
-                if tensor in analysis.model.weights:
-                    dims.setdefault(tensor, []).append(dim)
+                dims.setdefault(tensor, []).append(dim)
+        touched = {index for tensor in dims for index in graph.touching(tensor)}
         blocked = {axes.axis(axis).tensor: (axis, *found) for axis, found in analysis.untied.relative.items()}
         for name, (_, owner, _) in blocked.items():
             if len(self._removed[owner]):
                 dims.setdefault(name, [])
         for name, along in dims.items():
-            weight = analysis.model.weights.get(name)
+            weight = weights.get(name)
             if weight is not None:
                 array = self._sliced(name, weight.array, along, blocked.get(name))
                 self._draft.weights[name] = weight.with_array(array)
@@ -287,7 +286,8 @@ class ShrinkRewriter:
         kept_full = np.delete(np.arange(extent, dtype=np.int64), self._removed[owner])
         relative = kept_full.reshape(blocks, -1) % (extent // blocks)
         rows = np.arange(array.shape[0]) if kept_rows is None else kept_rows
-        return array[rows[:, None], relative[rows // (array.shape[0] // blocks)]]
+        sliced: NDArray[Any] = array[rows[:, None], relative[rows // (array.shape[0] // blocks)]]
+        return sliced
 
     def _splice(self) -> None:
         if not self._before and not self._after:
