@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from . import end_to_end, macs, report, speed
 
-_T = TypeVar("_T")
+_STUDIES: dict[str, tuple[Callable[[Path], Iterable[Path]], Callable[[Path, int], Any], Callable[[list[Any]], str]]] = {
+    "speed": (speed.files, speed.measure, speed.table),
+    "end-to-end": (speed.files, end_to_end.measure, end_to_end.table),
+    "macs": (macs.files, lambda path, _: macs.measure(path), macs.table),
+}
+"""The files of every study, how one is measured (so often), and how the results are shown."""
 
 
 def main() -> None:
@@ -24,6 +29,7 @@ def main() -> None:
         help="folder with torchscript/NAME.onnx and dynamo/NAME.onnx as tests/zoo/export_zoo.py writes them; "
         "ONNXPRUNE_ZOO_EXPORTS by default",
     )
+    parser.add_argument("--only", nargs="+", metavar="MODEL", help="names of the models to take; all by default")
     parser.add_argument("--repeat", type=int, default=7, help="runs that medians are taken of")
     parser.add_argument("--print-only", action="store_true", help="leave the page as it is")
     options = parser.parse_args()
@@ -33,30 +39,17 @@ def main() -> None:
     if unknown:
         parser.error(f"no study is called {', '.join(sorted(unknown))}")
     for name in options.studies or _STUDIES:
-        table = _STUDIES[name](options.exports, options.repeat)
+        files, measure, table_of = _STUDIES[name]
+        results = []
+        for path in files(options.exports):
+            if not options.only or path.stem in options.only:
+                results.append(measure(path, options.repeat))
+                print(results[-1], flush=True)
+        table = table_of(results)
         print(f"\n{table}\n", flush=True)
         if not options.print_only:
             report.update(name, table)
 
-
-def _speed(exports: Path, repeat: int) -> str:
-    return speed.table([_told(speed.measure(path, repeat)) for path in speed.files(exports)])
-
-
-def _end_to_end(exports: Path, repeat: int) -> str:
-    return end_to_end.table([_told(end_to_end.measure(path, repeat)) for path in speed.files(exports)])
-
-
-def _macs(exports: Path, repeat: int) -> str:
-    return macs.table([_told(macs.measure(path)) for path in macs.files(exports)])
-
-
-def _told(result: _T) -> _T:
-    print(result, flush=True)
-    return result
-
-
-_STUDIES: dict[str, Callable[[Path, int], str]] = {"speed": _speed, "end-to-end": _end_to_end, "macs": _macs}
 
 if __name__ == "__main__":
     main()
