@@ -54,9 +54,11 @@ class GraphBuilder:
         if shape is not None:
             self.outputs.append(helper.make_tensor_value_info(name, elem_type, list(shape)))
             return
-        bare = helper.make_graph(self.nodes, "test", self.inputs, [onnx.ValueInfoProto(name=name)], self.initializers)
-        inferred = onnx.shape_inference.infer_shapes(self._model_of(bare), data_prop=True).graph.output[0]
-        assert inferred.type.tensor_type.HasField("shape"), f"the shape of output '{name}' cannot be inferred"
+        inferred = onnx.shape_inference.infer_shapes(self._reporting(name), data_prop=True).graph.output[0]
+        if not inferred.type.tensor_type.HasField("shape"):
+            # Shape inference knows not every operator, and not every computed extent; running the graph does.
+            shape = run(self._reporting(name), self._zeros())[0].shape
+            inferred = helper.make_tensor_value_info(name, elem_type, shape)
         self.outputs.append(inferred)
 
     def constant(self, value: Any, base: str = "const", dtype: Any = None) -> str:
@@ -96,6 +98,18 @@ class GraphBuilder:
         if not self.domains:
             onnx.checker.check_model(proto)
         return proto
+
+    def _reporting(self, name: str) -> ModelProto:
+        """The graph so far, with this tensor as its only output."""
+        output = onnx.ValueInfoProto(name=name)
+        return self._model_of(helper.make_graph(self.nodes, "test", self.inputs, [output], self.initializers))
+
+    def _zeros(self) -> dict[str, Array]:
+        types = {info.name: info.type.tensor_type for info in self.inputs}
+        return {
+            name: np.zeros([d.dim_value for d in t.shape.dim], dtype=helper.tensor_dtype_to_np_dtype(t.elem_type))
+            for name, t in types.items()
+        }
 
     def _model_of(self, graph: onnx.GraphProto) -> ModelProto:
         opsets = [helper.make_opsetid("", self.opset)]

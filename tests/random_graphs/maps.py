@@ -261,9 +261,7 @@ def squeeze_excite(s: State) -> None:
         return
     n, c = x.shape[:2]
     width = s.choose.integer(1, 4)
-    pooled = (
-        s.g.op("GlobalAveragePool", x.name) if s.flag() else s.g.reduce("ReduceMean", x.name, 2, 3, keepdims=1)
-    )
+    pooled = s.g.op("GlobalAveragePool", x.name) if s.flag() else s.g.reduce("ReduceMean", x.name, 2, 3, keepdims=1)
     if s.flag():
         squeezed = conv_of(s, Tensor(pooled, (n, c, 1, 1)), width)
         gate = conv_of(s, Tensor(s.g.op("Relu", squeezed.name), squeezed.shape), c).name
@@ -322,7 +320,7 @@ def space_to_depth(s: State) -> None:
 
 def pad(s: State) -> None:
     """Channels of a constant, or a border of zeros, or mirrored pixels."""
-    x = s.take(4, lambda t: t.shape[1] <= 8 and 3 <= min(t.shape[2:]) and max(t.shape[2:]) <= 6)
+    x = s.take(4, lambda t: t.shape[1] <= 8 and min(t.shape[2:]) >= 3 and max(t.shape[2:]) <= 6)
     if x is None:
         return
     n, c, h, w = x.shape

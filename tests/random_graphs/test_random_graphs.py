@@ -10,7 +10,7 @@ import os
 from hypothesis import HealthCheck, given, settings
 
 from tests.helpers import prune_random
-from tests.random_graphs.strategy import RandomGraph, Seeded, build, random_graphs
+from tests.random_graphs.strategy import RandomGraph, build, random_graphs
 
 _EXAMPLES = os.environ.get("ONNXPRUNE_RANDOM_GRAPHS")
 
@@ -33,7 +33,7 @@ def test_random_graphs_have_something_to_prune() -> None:
     """The test above is worth something: most networks lose channels, and some lose them from several groups."""
     pruned = []
     for seed in range(40):
-        graph = build(Seeded(seed))
+        graph = build(seed, 10)
         pruned.append(prune_random(graph.model, seed, 0.5, graph.input_shapes))
     assert sum(bool(p.plan) for p in pruned) >= 20
     assert max(len(p.analysis.coupling.groups) for p in pruned) >= 4
