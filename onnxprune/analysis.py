@@ -97,7 +97,7 @@ class Analysis:
     def totals(self) -> dict[str, float]:
         """Parameters, FLOPs (multiply-accumulates), memory and peak of live activations (bytes)."""
         full = self.costs.full
-        totals = {metric: self.costs.total(metric, full) for metric in METRICS}
+        totals: dict[str, float] = {metric: self.costs.total(metric, full) for metric in METRICS}
         return {**totals, "peak_activations": self.costs.peak_activations(full)}
 
     @cached_property

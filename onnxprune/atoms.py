@@ -88,7 +88,8 @@ def _components(size: int, links: Sequence[tuple[IntArray, IntArray]]) -> IntArr
     rows = np.concatenate([a for a, _ in links]) if links else np.zeros(0, dtype=np.int64)
     columns = np.concatenate([b for _, b in links]) if links else np.zeros(0, dtype=np.int64)
     matrix = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(size, size))
-    return connected_components(matrix, directed=False)[1].astype(np.int64)
+    labels: IntArray = connected_components(matrix, directed=False)[1].astype(np.int64)
+    return labels
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _whole_blocks(base: AxisCoupling) -> list[tuple[IntArray, IntArray]]:
     by_node: dict[int, list[Balanced]] = {}
     for balance in base.balances:
         by_node.setdefault(balance.node, []).append(balance)
-    links = []
+    links: list[tuple[IntArray, IntArray]] = []
     for balances in by_node.values():
         if not any(b.relative is not None for b in balances):
             links.extend(_aligned(b, base) for b in balances)  # only convolutions can do with fewer groups

@@ -274,7 +274,7 @@ class GraphMasker:
             operator = self._analysis.registry.find(graph.nodes[index])
             if operator is not None:
                 operator.mask(graph.nodes[index], self)
-        nodes = []
+        nodes: list[onnx.NodeProto] = []
         for index, node in enumerate(self._draft.graph.node):
             copy = onnx.NodeProto()
             copy.CopyFrom(node)

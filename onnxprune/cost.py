@@ -99,8 +99,8 @@ class CostModel:
     def per_layer(self, metric: Metric, kept: IntArray) -> FloatArray:
         """The metric of every layer, in the order of ``layers``."""
         terms = self.terms(metric)
-        sums: FloatArray = np.bincount(terms.owner, weights=terms.values(kept), minlength=len(self.layers) + 1)
-        return sums[: len(self.layers)]
+        sums = np.bincount(terms.owner, weights=terms.values(kept), minlength=len(self.layers) + 1)
+        return sums[: len(self.layers)].astype(np.float64, copy=False)
 
     def total(self, metric: Metric, kept: IntArray) -> float:
         """The metric of the whole model."""

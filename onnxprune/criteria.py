@@ -47,7 +47,7 @@ class NormCriterion:
             return np.zeros(count)
         labels = np.concatenate([labels for _, _, labels in found])
         norms = np.concatenate([self._norms(weight, dim) for weight, dim, _ in found])
-        return np.bincount(labels, weights=norms, minlength=count)
+        return np.bincount(labels, weights=norms, minlength=count).astype(np.float64, copy=False)
 
     def _norms(self, weight: Weight, dim: int) -> FloatArray:
         array = weight.array
