@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import end_to_end, macs, report, speed
 
-_STUDIES: dict[str, tuple[Callable[[Path], Iterable[Path]], Callable[[Path, int], Any], Callable[[list[Any]], str]]] = {
+_STUDIES: dict[str, tuple[Callable[[Path], list[Path]], Callable[[Path, int], Any], Callable[[list[Any]], str]]] = {
     "speed": (speed.files, speed.measure, speed.table),
     "end-to-end": (speed.files, end_to_end.measure, end_to_end.table),
     "macs": (macs.files, lambda path, _: macs.measure(path), macs.table),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -48,10 +47,10 @@ def _once(tool: str, path: Path) -> Run | str:
         return str(error)
 
 
-def files(exports: Path) -> Iterator[Path]:
+def files(exports: Path) -> list[Path]:
     """TorchScript exports of torchvision models."""
     folder = exports / "torchscript"
-    return (path for path in sorted(folder.glob("*.onnx")) if not path.name.startswith(("timm_", "backbone_")))
+    return [path for path in sorted(folder.glob("*.onnx")) if not path.name.startswith(("timm_", "backbone_"))]
 
 
 def table(rows: list[Left]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,13 +51,10 @@ def measure(path: Path, repeat: int) -> Speed:
     return Speed(model, exporter, runs["onnxprune"], runs["onnxprune file"], runs["onnxsim"], runs.get("Torch-Pruning"))
 
 
-def files(exports: Path) -> Iterator[Path]:
+def files(exports: Path) -> list[Path]:
     """The files to time that are there."""
-    for exporter in EXPORTERS:
-        for model in WANTED:
-            path = exports / exporter / f"{model}.onnx"
-            if path.exists():
-                yield path
+    wanted = [exports / exporter / f"{model}.onnx" for exporter in EXPORTERS for model in WANTED]
+    return [path for path in wanted if path.exists()]
 
 
 def table(speeds: list[Speed]) -> str:
