@@ -7,6 +7,7 @@ and :func:`compress`, which does it all. Names are imported on first use, so tha
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from onnxprune.plans import Plan
 
 __version__ = "0.1.0"
+
+_HERE = Path(__file__).parent
+if not (_HERE / "passes").is_dir() and (_HERE.parent / "passes" / "shrink.py").is_file():
+    # Imported from the folder of a checkout instead of an installation: there, passes/ lies beside this package.
+    __path__.append(str(_HERE.parent))
 
 _HOME = {
     "analysis": ("Analysis", "analyze", "normalize"),

@@ -48,11 +48,14 @@ def removed_per_class(analysis: Analysis, plan: Plan) -> list[IntArray]:
             # The axes of a class share one tuple in plans that were made here: looking at it once is enough.
             if owner is not None and (owner, id(positions)) in known:
                 continue
-            if positions and not (min(positions) >= 0 and max(positions) < shape[dim]):
+            outside = [p for p in (*positions[:1], *positions[-1:]) if not 0 <= p < shape[dim]]
+            if outside:
                 raise PlanError(
-                    f"the plan removes position {max(positions)} of {tensor}[{dim}], which has {shape[dim]} positions; "
-                    "was the plan made for another model?"
+                    f"the plan removes position {outside[0]} of {tensor}[{dim}], which has {shape[dim]} positions, "
+                    "counted from 0; was the plan made for another model?"
                 )
+            if list(positions) != sorted(set(positions)):
+                raise PlanError(f"the positions of {tensor}[{dim}] are out of order; list each once, ascending")
             if owner is not None:
                 gone[coupling.class_labels(owner)[list(positions)]] = True
                 known.add((owner, id(positions)))

@@ -37,17 +37,19 @@ _ELEMENT_TYPES = {
 
 
 class Session:
-    """One model loaded in onnxruntime.
+    """One model loaded in onnxruntime; unless ``literal``, with its graph optimisations.
 
     Raises VerificationError where onnxruntime refuses the model.
     """
 
-    def __init__(self, model: Model, what: str, *, threads: int = 0) -> None:
+    def __init__(self, model: Model, what: str, *, threads: int = 0, literal: bool = False) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
+        if literal:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._what = what
         try:
             if model.file_size > _LARGEST_MESSAGE or any(w.source is not None for w in model.weights.values()):

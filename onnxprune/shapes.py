@@ -212,7 +212,7 @@ class _Inference:
             self._round()
             if not self._open or not (self._compute_operands() or len(self.extents) > before):
                 break
-        if self._open and (self._recorded() or self._ask_runtime()):
+        if self._open and (self._like_operand() or self._recorded() or self._ask_runtime()):
             self.run()
 
     def _round(self) -> None:
@@ -252,6 +252,17 @@ class _Inference:
                         fresh[name] = value
         self._constants.update(fresh)
         return bool(fresh)
+
+    def _like_operand(self) -> bool:
+        """Standard operators that onnx does not infer in all their forms; their results look like their operand."""
+        known = [n for n in self._open if n.op_type in _LIKE_OPERAND and n.input[0] in self.extents]
+        return (
+            self._learn(
+                helper.make_tensor_value_info(n.output[0], self.types[n.input[0]], self.extents[n.input[0]])
+                for n in known
+            )
+            > 0
+        )
 
     def _recorded(self) -> bool:
         """Use shapes that the file records for outputs of operators that onnx does not know."""
@@ -320,4 +331,5 @@ def _declare(info: ValueInfoProto, name: str, elem_type: int, extents: Extents) 
         dims.add().dim_value = extent
 
 
+_LIKE_OPERAND = frozenset({"MeanVarianceNormalization"})
 _INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8, TensorProto.INT8})

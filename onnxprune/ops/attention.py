@@ -69,13 +69,15 @@ def attention_cost(node: Node, heads: Heads) -> Contraction:
     """The products of queries with keys, and of their weights with values."""
     q, k, v, y = *node.inputs[:3], node.outputs[0]
     width, time = (2, 1) if heads.merged else (3, 2)
-    values = node.shape(v)[width] * heads.query // heads.key if heads.merged else node.shape(v)[width]
-    inner = ((q, 2),) if heads.merged else ((q, 1), (q, 3))
+    rows = ((q, 0), (q, time), (k, time))
+    # Every query head meets the width of one key head, and of one value head.
+    keys = ((q, 2),) if heads.merged else ((q, 1), (q, 3))
+    values = ((v, 2),) if heads.merged else ((q, 1), (v, 3))
     return Contraction(
         kind="activations",
-        # Two products of nearly equal cost: their sum is held at its first proportion.
-        factor=1 + values / node.shape(q)[width],
-        axes=((q, 0), (q, time), (k, time), *inner),
+        factor=1,
+        axes=(*rows, *keys),
+        also=((heads.query / heads.key if heads.merged else 1, (*rows, *values)),),
         weights=(),
         output=y,
         out_dim=width,

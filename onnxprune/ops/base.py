@@ -22,10 +22,9 @@ from onnxprune.relations import IntArray, Relations
 class Contraction:
     """The multiply-accumulates of one node, as a product: ``factor`` times the extents of ``axes``.
 
-    ``factor`` counts what no removal changes (kernel elements, output positions); ``axes`` are (tensor, dim)
-    pairs whose extents may shrink. ``divisor`` divides the product (the groups of a grouped convolution).
-    ``weights`` are the node's parameter tensors, ``output`` its output tensor, ``out_dim`` the channel dimension
-    of the output.
+    ``factor`` counts what no removal changes (kernel elements, say); ``axes`` are (tensor, dim) pairs whose extents
+    may shrink. ``also`` adds further products of this form. ``weights`` are the node's parameter tensors, ``output``
+    its output tensor and ``out_dim`` the channel dimension of the output.
     """
 
     kind: str
@@ -34,6 +33,7 @@ class Contraction:
     weights: tuple[str, ...]
     output: str
     out_dim: int
+    also: tuple[tuple[float, tuple[tuple[str, int], ...]], ...] = ()
 
 
 class Rewriter(Protocol):

@@ -24,6 +24,9 @@ class Unary(Operator):
         for output in node.outputs[1:]:
             if output in relations.axes:
                 same_axes(relations, node, node.inputs[0], output)
+            elif output in node.graph.outputs:
+                for dim in range(len(node.in_shape(0))):
+                    relations.pin(node.inputs[0], dim, f"reaches graph output '{output}'")
 
 
 class CastLike(Operator):

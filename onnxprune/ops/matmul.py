@@ -39,7 +39,7 @@ class Gemm(Operator):
             axes=((y, 0), (y, 1), (b, self._dims(node)[2])),
             weights=tuple(i for i in node.inputs if i and i in node.graph.constants),
             output=y,
-            out_dim=1,
+            out_dim=0 if node.is_constant(0) and not node.is_constant(1) else 1,
         )
 
     def mask(self, node: Node, masker: Masker) -> None:
@@ -73,13 +73,15 @@ class MatMul(Operator):
         a, y = node.inputs[0], node.outputs[0]
         rank = len(node.out_shape())
         weights = tuple(i for i in node.inputs if i in node.graph.constants)
+        # With the weight in front, its rows are the filters.
+        from_rows = node.is_constant(0) and not node.is_constant(1) and len(node.in_shape(1)) > 1
         return Contraction(
             kind="dense" if weights else "activations",
             factor=1,
             axes=(*((y, dim) for dim in range(rank)), (a, len(node.in_shape(0)) - 1)),
             weights=weights,
             output=y,
-            out_dim=max(rank - 1, 0),
+            out_dim=max(rank - (2 if from_rows else 1), 0),
         )
 
     def mask(self, node: Node, masker: Masker) -> None:

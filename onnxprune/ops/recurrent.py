@@ -58,13 +58,14 @@ class Recurrent(Operator):
 
     def cost(self, node: Node) -> Contraction:
         x, w, r = node.inputs[0], node.inputs[_W], node.inputs[_R]
-        inputs, hidden = node.in_shape(_W)[2], node.in_shape(_R)[2]
+        rows = ((x, 0), (x, 1), (w, 0), (w, 1))
         place = next(i for i, output in enumerate(node.outputs) if output)
         return Contraction(
             kind="recurrent",
-            # Each of the g·H rows meets I inputs and H hidden units; their sum is held at its first proportion.
-            factor=1 + inputs / hidden,
-            axes=((x, 0), (x, 1), (w, 0), (w, 1), (r, 2)),
+            # Each of the g·H rows meets I inputs and H hidden units.
+            factor=1,
+            axes=(*rows, (w, 2)),
+            also=((1, (*rows, (r, 2))),),
             weights=tuple(node.inputs[i] for i in (_W, _R, _B, _P) if node.has_input(i)),
             output=node.outputs[place],
             out_dim=3 if place == 0 else 2,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnxprune.graph import Node
 from onnxprune.ops.base import Operator, Rewriter, normalized_axis, positions
 from onnxprune.relations import Relations
@@ -40,7 +42,7 @@ def row_major_blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[tu
 class Regrouping(Operator):
     """The same elements in the same order under another shape."""
 
-    types = ("Flatten", "Squeeze", "Unsqueeze")
+    types = ("Flatten", "Unsqueeze")
 
     def relate(self, node: Node, relations: Relations) -> None:
         x, y = node.inputs[0], node.outputs[0]
@@ -49,6 +51,24 @@ class Regrouping(Operator):
                 relations.equal(x, ins[0], y, outs[0])
             else:
                 relations.regroup(x, ins, y, outs)
+
+
+class Squeeze(Regrouping):
+    """Dimensions of extent 1 go; without axes all of them, which must not take one that only shrank to 1."""
+
+    types = ("Squeeze",)
+
+    def shrink(self, node: Node, rewriter: Rewriter) -> None:
+        x, shape = node.inputs[0], node.in_shape(0)
+        if node.attr("axes") is not None or node.has_input(1):
+            return
+        if not any(extent != 1 and rewriter.extent(x, dim) == 1 for dim, extent in enumerate(shape)):
+            return
+        axes = [dim for dim, extent in enumerate(shape) if extent == 1]
+        if node.version < 13:
+            rewriter.set_attribute(node, "axes", axes)
+        else:
+            rewriter.set_operand(node, 1, np.array(axes, dtype=np.int64))
 
 
 class Reshape(Regrouping):
@@ -215,6 +235,7 @@ class Filled(Operator):
 
 OPERATORS: tuple[Operator, ...] = (
     Regrouping(),
+    Squeeze(),
     Reshape(),
     Transpose(),
     Expand(),

@@ -58,6 +58,7 @@ def test_a_vector_no_longer_shared_is_folded_away(build) -> None:
     assert normalize(load(normal.proto)).proto == normal.proto
 
 
+@pytest.mark.benchmark
 def test_clean_graphs_take_no_time() -> None:
     nodes, weights = [], []
     for index in range(500):
