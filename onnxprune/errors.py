@@ -37,3 +37,7 @@ class VerificationError(OnnxPruneError):
 
 class UsageError(OnnxPruneError):
     """An argument outside what the function takes."""
+
+
+class ConversionError(OnnxPruneError):
+    """A model that cannot become a PyTorch module, or a module that does not fit the model."""

@@ -1,0 +1,21 @@
+"""ONNX models as trainable PyTorch modules, and the trained weights back in the same ONNX graph.
+
+:func:`to_module` makes the module, :func:`write_back` brings its values home. Needs PyTorch (extra ``torch``); the
+rest of onnxprune does not import this package.
+"""
+
+from __future__ import annotations
+
+try:
+    import torch as _torch  # noqa: F401 - only to say what is missing
+except ImportError as error:
+    raise ImportError("onnxprune.torch needs PyTorch; install it with: pip install 'onnxprune[torch]'") from error
+
+from onnxprune.torch.base import Converter, Registry
+from onnxprune.torch.builder import Builder
+from onnxprune.torch.converters import default_registry
+from onnxprune.torch.layouts import Held
+from onnxprune.torch.module import OnnxModule, to_module
+from onnxprune.torch.writing import write_back
+
+__all__ = ["Builder", "Converter", "Held", "OnnxModule", "Registry", "default_registry", "to_module", "write_back"]

@@ -1,0 +1,66 @@
+"""Gemm, MatMul and Einsum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import fx, nn
+
+from onnxprune.graph import Node
+from onnxprune.torch.base import Converter
+from onnxprune.torch.builder import Builder
+from onnxprune.torch.functions import linear as functions
+from onnxprune.torch.layouts import AsIs, Layout, Reshaped, Transposed
+
+
+def _gemm(node: Node, build: Builder) -> fx.Node:
+    """``nn.Linear`` where it is a product with a weight and a bias, else a call."""
+    alpha, beta = node.attr("alpha", 1.0), node.attr("beta", 1.0)
+    trans_a, trans_b = bool(node.attr("transA", 0)), bool(node.attr("transB", 0))
+    layout: Layout = AsIs() if trans_b else Transposed()
+    if alpha == 1.0 and not trans_a and build.fits(node, 1, layout):
+        shape = node.in_shape(1) if trans_b else node.in_shape(1)[::-1]
+        bias = _bias_layout(node, build, shape[0])
+        if not build.has(node, 2) or (beta == 1.0 and bias is not None):
+            weights = {"weight": (node.inputs[1], layout)}
+            if bias is not None:
+                weights["bias"] = (node.inputs[2], bias)
+            linear = nn.Linear(shape[1], shape[0], bias is not None, device="meta")
+            return build.module(node, linear, build.tensor(node, 0), weights=weights)
+    operands = build.tensor(node, 0), build.tensor(node, 1), build.optional(node, 2)
+    return build.call(functions.gemm, *operands, alpha, beta, trans_a, trans_b)
+
+
+def _bias_layout(node: Node, build: Builder, features: int) -> Layout | None:
+    """How a module can hold the third operand as a bias; None if it cannot, or there is none."""
+    bias = build.constant(node, 2)
+    if bias is None or bias.size != features or (bias.ndim == 2 and bias.shape[0] != 1) or bias.ndim > 2:
+        return None
+    layout: Layout = AsIs() if bias.ndim == 1 else Reshaped(bias.shape, (features,))
+    return layout if build.fits(node, 2, layout) else None
+
+
+def _matmul(node: Node, build: Builder) -> fx.Node:
+    if build.rank(node, 1) == 2 and build.fits(node, 1, Transposed()):
+        into, out = node.in_shape(1)
+        linear = nn.Linear(into, out, bias=False, device="meta")
+        weights: dict[str, tuple[str, Layout]] = {"weight": (node.inputs[1], Transposed())}
+        return build.module(node, linear, build.tensor(node, 0), weights=weights)
+    return build.call(torch.matmul, *build.tensors(node))
+
+
+def _einsum(node: Node, build: Builder) -> fx.Node:
+    return build.call(einsum, node.attr("equation"), build.tensors(node))
+
+
+def einsum(equation: str, operands: Sequence[torch.Tensor]) -> torch.Tensor:
+    """``torch.einsum`` of an equation with spaces."""
+    return torch.einsum(equation.replace(" ", ""), *operands)
+
+
+CONVERTERS = (
+    Converter("Einsum", _einsum),
+    Converter("Gemm", _gemm),
+    Converter("MatMul", _matmul),
+)

@@ -1,0 +1,99 @@
+"""From an ONNX model to a PyTorch module."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import cast
+
+from torch import fx
+
+from onnxprune.analysis import ModelLike, normalize
+from onnxprune.errors import ConversionError
+from onnxprune.graph import Graph, Node
+from onnxprune.shapes import infer_shapes
+from onnxprune.torch.base import Converter, Registry
+from onnxprune.torch.builder import Builder
+from onnxprune.torch.converters import default_registry
+from onnxprune.torch.layouts import Held
+
+
+class OnnxModule(fx.GraphModule):
+    """A ``torch.fx.GraphModule`` that knows where it holds each initialiser of the ONNX model it came from."""
+
+    @property
+    def onnx_names(self) -> dict[str, Held]:
+        """Initialiser -> the ``state_dict`` keys that hold its values, and how they lie there."""
+        return cast("dict[str, Held]", self.meta["onnx_names"])
+
+    @property
+    def onnx_inputs(self) -> tuple[str, ...]:
+        """The graph's inputs, in the order of the arguments."""
+        return cast("tuple[str, ...]", self.meta["onnx_inputs"])
+
+    @property
+    def onnx_outputs(self) -> tuple[str, ...]:
+        """The graph's outputs, in the order of the results."""
+        return cast("tuple[str, ...]", self.meta["onnx_outputs"])
+
+
+def to_module(model: ModelLike, *, registry: Registry | None = None) -> OnnxModule:
+    """An ONNX model as a PyTorch module that computes the same, and can be trained.
+
+    The module takes the graph's inputs in order and returns its output, or a tuple of them. It comes in ``eval`` mode.
+    Floating-point weights are parameters, statistics of BatchNormalization and all other constants are buffers
+    (numbers without dimensions and masks of huge values included). ``onnx_names`` says where each weight is.
+
+    Args:
+        model: a Model, ModelProto or path; it is normalised first and not changed.
+        registry: the known converters, if not the default ones.
+
+    Raises:
+        ConversionError: operators without a converter; the message names all of them.
+        ModelError: the model cannot be read.
+        ShapeError: the shapes contradict the model.
+    """
+    normal = normalize(model)
+    graph = Graph(normal, infer_shapes(normal))
+    converters = _converters(graph, registry or default_registry())
+    builder = Builder(graph)
+    for node, converter in zip(graph.nodes, converters, strict=True):
+        _convert(node, converter, builder)
+    results = [builder.value(name) for name in graph.outputs]
+    builder.fx.output(results[0] if len(results) == 1 else tuple(results))
+    module = OnnxModule(builder.root, builder.fx, class_name="OnnxModule")
+    module.meta.update(onnx_names=builder.names, onnx_inputs=graph.inputs, onnx_outputs=graph.outputs)
+    module.eval()
+    return module
+
+
+def _converters(graph: Graph, registry: Registry) -> list[Converter]:
+    """The converter of every node; ConversionError that lists all nodes without one."""
+    found: list[Converter] = []
+    unknown: Counter[str] = Counter()
+    refused: list[str] = []
+    for node in graph.nodes:
+        converter = registry.find(node)
+        if converter is None:
+            unknown[f"{node.domain + '.' if node.domain else ''}{node.op_type} (opset {node.version})"] += 1
+            continue
+        reason = converter.refuse(node) if converter.refuse is not None else None
+        if reason is not None:
+            refused.append(f"{node}: {reason}")
+        found.append(converter)
+    if not unknown and not refused:
+        return found
+    kinds = [f"{kind} at {count} nodes" if count > 1 else kind for kind, count in sorted(unknown.items())]
+    problems = ([f"no converter for {', '.join(kinds)}"] if kinds else []) + refused
+    raise ConversionError(
+        f"the model cannot become a PyTorch module: {'; '.join(problems)}. Pass a registry that knows them: "
+        "onnxprune.torch.default_registry().extended(...)"
+    )
+
+
+def _convert(node: Node, converter: Converter, builder: Builder) -> None:
+    if converter.host is not None and builder.is_shape_arithmetic(node):
+        value = converter.host(node, builder)
+        if value is not None:
+            builder.set_outputs(node, value, host=True)
+            return
+    builder.set_outputs(node, converter.convert(node, builder))

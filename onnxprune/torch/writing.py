@@ -1,0 +1,109 @@
+"""Trained values into the ONNX graph that the module was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from onnx import NodeProto
+from torch import nn
+
+from onnxprune.analysis import ModelLike, as_model, normalize
+from onnxprune.errors import ConversionError
+from onnxprune.model import Model
+from onnxprune.torch.layouts import Held
+from onnxprune.torch.tensors import to_array
+from onnxprune.weights import Array, Weight
+
+
+def write_back(module: nn.Module, model: ModelLike) -> Model:
+    """The model with the parameters and BatchNormalization statistics of the module.
+
+    Only values differ: nodes, names, metadata, inputs and outputs stay, and a value that training did not change stays
+    as it is to the bit. Where a changed weight of the given model has no initialiser of its own (it is computed from
+    constants, or one initialiser serves layers that are now different), the result is the normalised model.
+
+    Args:
+        module: what ``to_module`` made, trained or not, on any device, in any floating-point type.
+        model: what it was made of, or another model with the same weights.
+
+    Raises:
+        ConversionError: the module was not made by ``to_module``, or of another model.
+        ModelError: the model cannot be read.
+    """
+    names = _names(module)
+    given = as_model(model)
+    normal = normalize(given)
+    changed = _changed(names, module.state_dict(), normal)
+    if not changed:
+        return given
+    base = given if _holds(given, normal, changed) else normal
+    draft = base.edit()
+    draft.weights.update({name: base.weights[name].with_array(array) for name, array in changed.items()})
+    return draft.finish()
+
+
+def _names(module: nn.Module) -> Mapping[str, Held]:
+    names = getattr(module, "onnx_names", None)
+    if not isinstance(names, Mapping):
+        raise ConversionError(
+            "the module does not say which initialisers it holds; pass what to_module returned, without a wrapper "
+            "(model.module for DistributedDataParallel, model._orig_mod for torch.compile)"
+        )
+    return names
+
+
+def _changed(names: Mapping[str, Held], state: Mapping[str, torch.Tensor], model: Model) -> dict[str, Array]:
+    """The weights whose values in the module are not those of the model."""
+    changed: dict[str, Array] = {}
+    for name, held in names.items():
+        weight = model.weights.get(name)
+        if weight is None:
+            raise ConversionError(f"the model has no weight '{name}'; pass the model that the module was made of")
+        missing = [key for key in held.keys if key not in state]
+        if missing:
+            raise ConversionError(f"the module has lost '{missing[0]}', which holds weight '{name}'; keep its names")
+        array = _typed(held.layout.to_onnx([to_array(state[key]) for key in held.keys]), weight)
+        if array.shape != weight.shape:
+            raise ConversionError(
+                f"weight '{name}' has shape {weight.shape} in the model and {array.shape} in the module; "
+                "pass the model that the module was made of"
+            )
+        if array.tobytes() != np.ascontiguousarray(weight.array).tobytes():
+            changed[name] = array
+    return changed
+
+
+def _typed(array: Array, weight: Weight) -> Array:
+    return np.ascontiguousarray(array).reshape(array.shape).astype(weight.dtype, copy=False)
+
+
+def _holds(given: Model, normal: Model, names: Mapping[str, Array]) -> bool:
+    """Whether these weights are initialisers of the given model too, with the same users."""
+    if given is normal:
+        return True
+    theirs, ours = _users(given), _users(normal)
+    return all(
+        name in given.weights
+        and given.weights[name].shape == normal.weights[name].shape
+        and theirs.get(name) == ours.get(name)
+        for name in names
+    )
+
+
+def _users(model: Model) -> dict[str, set[str]]:
+    """For each tensor, the outputs of the nodes that read it; Identity is looked through."""
+    source: dict[str, str] = {}
+    users: dict[str, set[str]] = {}
+    for node in model.graph.node:
+        if node.op_type == "Identity" and node.input[0] in (source.keys() | model.weights.keys()):
+            source[node.output[0]] = source.get(node.input[0], node.input[0])
+            continue
+        for name in node.input:
+            users.setdefault(source.get(name, name), set()).add(_identity(node))
+    return users
+
+
+def _identity(node: NodeProto) -> str:
+    return next((name for name in node.output if name), node.name)
