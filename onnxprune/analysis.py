@@ -216,13 +216,21 @@ def analyze(
     if split not in {s.value for s in Split}:
         raise UsageError(f"split '{split}' is not known; choose one of {', '.join(s.value for s in Split)}")
     normal = normalize(model)
-    if input_shapes is None and registry is None and split == Split.FINEST.value:
-        return normal.derived(_analyze_default)
-    return _analyze(normal, input_shapes, Split(split), registry or default_registry())
+    if registry is not None:
+        return _analyze(normal, input_shapes, Split(split), registry)
+    shapes = tuple((name, tuple(shape)) for name, shape in (input_shapes or {}).items())
+    return normal.derived(_Analysis(shapes, Split(split)))
 
 
-def _analyze_default(model: Model) -> Analysis:
-    return _analyze(model, None, Split.FINEST, default_registry())
+@dataclass(frozen=True)
+class _Analysis:
+    """The analysis with these options: a key that the model can remember the result by."""
+
+    input_shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    split: Split
+
+    def __call__(self, model: Model) -> Analysis:
+        return _analyze(model, dict(self.input_shapes), self.split, default_registry())
 
 
 def _analyze(model: Model, input_shapes: InputShapes | None, split: Split, registry: Registry) -> Analysis:

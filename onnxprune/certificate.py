@@ -104,7 +104,7 @@ def verify(
         model: the original, as it was given to :func:`onnxprune.plan`.
         pruned: the result to certify.
         plan: what was removed.
-        input_shapes: shapes for inputs with symbolic dimensions.
+        input_shapes: shapes for inputs with symbolic dimensions; those of the plan if there are none.
         registry: the known operators, if not the default ones.
         tolerance: largest allowed relative difference; 1e-4, or 1e-3 where approximate groups were pruned.
         samples: how many random inputs to compare.
@@ -119,7 +119,7 @@ def verify(
             normalised model does not equal the original.
     """
     original, result = as_model(model), as_model(pruned)
-    analysis = analyze(original, input_shapes, split=plan.split, registry=registry)
+    analysis = analyze(original, input_shapes or plan.input_shapes, split=plan.split, registry=registry)
     per_class = removed_per_class(analysis, plan)
     _check_like(original, result)
     approximate = _touches_approximate(analysis, per_class)

@@ -132,8 +132,8 @@ def cost_model(coupling: Coupling, registry: Registry) -> CostModel:
         layers.append(layer)
         for name in layer.weights:
             owner_of_weight.setdefault(name, layer.index)
-        for factor, axes in ((contraction.factor, contraction.axes), *contraction.also):
-            flops.add(factor, [coupling.axes.id(tensor, dim) for tensor, dim in axes], layer.index)
+        for factor, extents in ((contraction.factor, contraction.axes), *contraction.also):
+            flops.add(factor, [coupling.axes.id(tensor, dim) for tensor, dim in extents], layer.index)
         rank = len(graph.shapes.extents[contraction.output])
         item = _item_size(types.get(contraction.output, TensorProto.FLOAT))
         memory.add(item, coupling.axes.axes_of(contraction.output, rank), layer.index)

@@ -115,6 +115,8 @@ def plan(
     given = {"reduce": reduce, "channels": channels, **{f"max_{m}": v for m, v in absolute.items()}}
     settings.update({name: value for name, value in given.items() if value is not None})
     settings.update(grouped=grouped, split=model.split.value)
+    if model.shapes.given:
+        settings["input_shapes"] = {name: list(shape) for name, shape in model.shapes.given.items()}
     if channels is not None:
         del settings["allocation"]
     return Plan(

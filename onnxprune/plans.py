@@ -37,6 +37,11 @@ class Plan:
         """How Reshapes were treated by the analysis that the plan was made with; it decides what is coupled."""
         return str(self.settings.get("split", "finest"))
 
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The input shapes that were given when the plan was made."""
+        return {str(name): tuple(shape) for name, shape in self.settings.get("input_shapes", {}).items()}
+
     def __bool__(self) -> bool:
         return bool(self.removed)
 

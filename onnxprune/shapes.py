@@ -36,7 +36,7 @@ class Shapes:
     ``extents`` maps tensor to shape, ``elem_types`` tensor to ONNX element type, ``dynamic`` holds the axes whose
     extent follows the input, ``binding`` the shape used for every graph input and ``assumed`` the inputs of which
     some dimension was neither fixed by the model nor given by the caller. ``other_binding`` is a second choice for
-    the symbolic dimensions that infers as well, or None.
+    the symbolic dimensions that infers as well, or None; ``given`` the shapes that the caller gave.
     """
 
     binding: Mapping[str, Extents]
@@ -45,6 +45,7 @@ class Shapes:
     dynamic: frozenset[tuple[str, int]] = frozenset()
     assumed: tuple[str, ...] = ()
     other_binding: Mapping[str, Extents] | None = None
+    given: Mapping[str, Extents] = field(default_factory=dict)
     values: Values | None = field(default=None, repr=False, compare=False)
     other_values: Values | None = field(default=None, repr=False, compare=False)
 
@@ -88,7 +89,7 @@ def infer_shapes(model: Model, input_shapes: Mapping[str, Sequence[int]] | None 
             for dim, extent in enumerate(shape)
             if tensor not in other or len(other[tensor]) != len(shape) or other[tensor][dim] != extent
         )
-    return Shapes(binding, extents, types, dynamic, assumed, other_binding, values, other_values)
+    return Shapes(binding, extents, types, dynamic, assumed, other_binding, given, values, other_values)
 
 
 def _bind(

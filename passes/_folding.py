@@ -62,7 +62,7 @@ def _run(model: Model, names: Wiring, nodes: Iterable[int]) -> dict[str, Array]:
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feeds = {name: np.require(model.weights[name].array, requirements="CA") for name in fed}
+    feeds = {name: np.require(model.weights[name].array, requirements=["C", "A"]) for name in fed}
     results = zip(outputs, session.run(outputs, feeds), strict=True)
     return {name: value for name, value in results if isinstance(value, np.ndarray)}
 

@@ -23,7 +23,7 @@ _NEVER = frozenset(
         "Identity",
     }
 )
-_FLOAT_BITS = {
+_FLOAT_BITS: dict[int, int] = {
     TensorProto.FLOAT16: 16,
     TensorProto.BFLOAT16: 16,
     TensorProto.FLOAT: 32,

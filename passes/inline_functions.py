@@ -6,8 +6,8 @@ from onnx import FunctionProto, ModelProto, defs, inliner, shape_inference
 
 from onnxprune.errors import PassError
 from onnxprune.model import Draft, Model
-from onnxprune.passes._wiring import STANDARD_DOMAINS
 from onnxprune.passes.base import Pass, PassResult
+from onnxprune.protos import STANDARD_DOMAINS
 
 
 class InlineFunctions(Pass):

@@ -22,8 +22,9 @@ class Shrink(Pass):
 
     def run(self, model: Model) -> PassResult:
         """Shrink the (normalised) model. Raises PlanError where the plan does not fit."""
-        analysis = analyze(model, split=self._plan.split, registry=self._registry)
-        per_class = removed_per_class(analysis, self._plan)
+        plan = self._plan
+        analysis = analyze(model, plan.input_shapes, split=plan.split, registry=self._registry)
+        per_class = removed_per_class(analysis, plan)
         if not any(len(positions) for positions in per_class):
             return PassResult(analysis.model, modified=False)
         return PassResult(ShrinkRewriter(analysis, per_class).run(), modified=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from onnxprune.graph import Node
@@ -42,7 +44,7 @@ def row_major_blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[tu
 class Regrouping(Operator):
     """The same elements in the same order under another shape."""
 
-    types = ("Flatten", "Unsqueeze")
+    types: ClassVar[tuple[str, ...]] = ("Flatten", "Unsqueeze")
 
     def relate(self, node: Node, relations: Relations) -> None:
         x, y = node.inputs[0], node.outputs[0]
