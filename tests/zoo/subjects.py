@@ -28,7 +28,6 @@ _EXPORTED = (
 _PACKAGED = (
     *(name for name in sources.NAMES if name.startswith("light_")),
     "rapidocr_det",
-    "rapidocr_rec",
     "rapidocr_cls",
     "mtcnn_pnet",
     "mtcnn_rnet",
@@ -71,7 +70,7 @@ ALL = (
 """Every model, the packaged ones first."""
 
 DYNAMIC = (
-    *(_packaged(name) for name in ("rapidocr_det", "rapidocr_rec", "rapidocr_cls", "mtcnn_pnet", "mtcnn_onet")),
+    *(_packaged(name) for name in ("rapidocr_det", "rapidocr_cls", "mtcnn_pnet", "mtcnn_onet")),
     *(
         exported(name, exporter, dynamic=True)
         for name in ("mobilenet_v2", "shufflenet_v2_x1_0", "googlenet", "efficientnet_b0")
