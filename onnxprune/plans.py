@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,11 @@ class Plan:
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """The input shapes that were given when the plan was made."""
         return {str(name): tuple(shape) for name, shape in self.settings.get("input_shapes", {}).items()}
+
+    def for_inputs(self, shapes: Mapping[str, tuple[int, ...]]) -> Plan:
+        """This plan, to be applied under other input shapes."""
+        given = {name: list(shape) for name, shape in shapes.items()}
+        return replace(self, settings={**self.settings, "input_shapes": given})
 
     def __bool__(self) -> bool:
         return bool(self.removed)

@@ -48,16 +48,17 @@ def removed_per_class(analysis: Analysis, plan: Plan) -> list[IntArray]:
             # The axes of a class share one tuple in plans that were made here: looking at it once is enough.
             if owner is not None and (owner, id(positions)) in known:
                 continue
-            outside = [p for p in (*positions[:1], *positions[-1:]) if not 0 <= p < shape[dim]]
-            if outside:
+            at = np.fromiter(positions, dtype=np.int64, count=len(positions))
+            outside = at[(at < 0) | (at >= shape[dim])]
+            if len(outside):
                 raise PlanError(
                     f"the plan removes position {outside[0]} of {tensor}[{dim}], which has {shape[dim]} positions, "
                     "counted from 0; was the plan made for another model?"
                 )
-            if list(positions) != sorted(set(positions)):
+            if (np.diff(at) <= 0).any():
                 raise PlanError(f"the positions of {tensor}[{dim}] are out of order; list each once, ascending")
             if owner is not None:
-                gone[coupling.class_labels(owner)[list(positions)]] = True
+                gone[coupling.class_labels(owner)[at]] = True
                 known.add((owner, id(positions)))
             elif axis not in coupling.relative and positions:
                 raise PlanError(f"{tensor}[{dim}] cannot lose positions: no layer produces it; take it out of the plan")

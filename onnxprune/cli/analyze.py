@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument
+from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption
 from onnxprune.cli.reading import MACS, assumptions, read_and_analyze, unknown
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.units import long, percent
@@ -14,10 +14,15 @@ if TYPE_CHECKING:
     from onnxprune.summary import Summary
 
 
-def analyze(model: ModelArgument, input_shape: InputShapeOption = None, as_json: JsonOption = False) -> None:
+def analyze(
+    model: ModelArgument,
+    input_shape: InputShapeOption = None,
+    split: SplitOption = "finest",
+    as_json: JsonOption = False,
+) -> None:
     """Show what every layer costs, how many of its filters may go, and what pins the others."""
     terminal = Terminal(as_json)
-    analysis = read_and_analyze(terminal, model, input_shape).analysis
+    analysis = read_and_analyze(terminal, model, input_shape, split).analysis
     from onnxprune.summary import summarize
 
     summary = summarize(analysis)

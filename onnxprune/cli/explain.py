@@ -13,7 +13,7 @@ from rich.text import Text
 
 from onnxprune.cli.files import check_distinct, check_output, save_text
 from onnxprune.cli.names import Name, compact, resolve
-from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument
+from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption
 from onnxprune.cli.reading import read_and_analyze
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
@@ -39,6 +39,7 @@ def explain(
         typer.Option(metavar="FILE", help="Write the coupling graph as GraphML.", show_default=False),
     ] = None,
     input_shape: InputShapeOption = None,
+    split: SplitOption = "finest",
     as_json: JsonOption = False,
 ) -> None:
     """Show what a layer's filters are coupled with, through which nodes, and what pins them.
@@ -53,7 +54,7 @@ def explain(
             check_output(path, (model,))
     if dot is not None and graphml is not None:
         check_distinct(dot, graphml)
-    analysis = read_and_analyze(terminal, model, input_shape).analysis
+    analysis = read_and_analyze(terminal, model, input_shape, split).analysis
     from onnxprune.explain import explain as find_out
 
     if layer is not None:

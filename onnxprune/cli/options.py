@@ -27,6 +27,13 @@ InputShapeOption = Annotated[
         show_default=False,
     ),
 ]
+SplitOption = Annotated[
+    str,
+    typer.Option(
+        help="Which part of an axis that a Reshape splits carries a removal: finest (the width of attention heads, "
+        "usually) or outer (whole heads, whole groups)."
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Allow the output to replace an input.")]
 NoVerifyOption = Annotated[
     bool, typer.Option("--no-verify", help="Write without checker, onnxruntime and certificate.")

@@ -17,6 +17,7 @@ from onnxprune.cli.options import (
     ModelArgument,
     NoVerifyOption,
     OutputOption,
+    SplitOption,
     input_shapes,
     named_floors,
 )
@@ -112,6 +113,15 @@ def prune(
     exact_only: Annotated[
         bool, typer.Option("--exact-only", help="Leave approximate groups alone.", rich_help_panel=_LIMITS)
     ] = False,
+    grouped: Annotated[
+        str,
+        typer.Option(
+            help="How grouped convolutions shrink: aligned (the same channels of every group), balanced (every group "
+            "its own, equally many) or whole (whole groups).",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = "aligned",
+    split: SplitOption = "finest",
     input_shape: InputShapeOption = None,
     plan_out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan as JSON, too.", show_default=False)
@@ -130,7 +140,7 @@ def prune(
     if plan_out is not None:
         check_output(plan_out, (model,))
         check_distinct(plan_out, output)
-    reading = read_and_analyze(terminal, model, input_shape)
+    reading = read_and_analyze(terminal, model, input_shape, split)
     analysis = reading.analysis
     if not analysis.groups:
         from onnxprune.summary import why_nothing
@@ -157,6 +167,7 @@ def prune(
             include=[resolve(name, layers) for name in include or ()],
             exclude=[resolve(name, layers) for name in exclude or ()],
             exact_only=exact_only,
+            grouped=grouped,
         )
     finish(terminal, Job(reading, output, plan_out, force, verify=not no_verify), chosen)
 
@@ -176,7 +187,9 @@ def apply(
     from onnxprune.plans import Plan
 
     chosen = Plan.load(plan)
-    reading = read_and_analyze(terminal, model, input_shape)
+    reading = read_and_analyze(terminal, model, input_shape, chosen.split, chosen.input_shapes)
+    if reading.shapes:
+        chosen = chosen.for_inputs(reading.shapes)
     finish(terminal, Job(reading, output, None, force, verify=not no_verify), chosen)
 
 

@@ -38,8 +38,14 @@ class Reading:
     shapes: Mapping[str, tuple[int, ...]] | None
 
 
-def read_and_analyze(terminal: Terminal, path: Path, given: Sequence[str] | None) -> Reading:
-    """Load and analyse a model for the values of ``--input-shape``.
+def read_and_analyze(
+    terminal: Terminal,
+    path: Path,
+    given: Sequence[str] | None,
+    split: str = "finest",
+    otherwise: Mapping[str, tuple[int, ...]] | None = None,
+) -> Reading:
+    """Load and analyse a model for the values of ``--input-shape`` (or the shapes in ``otherwise``) and ``--split``.
 
     Raises:
         ModelError: the model cannot be read or is not valid.
@@ -47,11 +53,11 @@ def read_and_analyze(terminal: Terminal, path: Path, given: Sequence[str] | None
         UsageError: a shape is malformed.
     """
     model = read(terminal, path)
-    shapes = input_shapes(given, model)
+    shapes = input_shapes(given, model) or otherwise or None
     with terminal.step("Analysing"):
         from onnxprune.analysis import analyze
 
-        return Reading(model, analyze(model, shapes), shapes)
+        return Reading(model, analyze(model, shapes, split=split), shapes)
 
 
 def assumptions(analysis: Analysis) -> str:
