@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -19,6 +20,7 @@ from onnxprune.errors import BudgetError, UsageError
 from onnxprune.ops import Registry
 from onnxprune.plans import Plan
 from onnxprune.relations import IntArray
+from onnxprune.summary import why_nothing
 
 MODES: Mapping[str, Metric] = {
     "params": "params",
@@ -75,7 +77,8 @@ def plan(
         exclude: names or globs of layers that keep all filters.
         exact_only: leave approximate groups alone.
         grouped: how grouped convolutions shrink: ``aligned`` (the same relative channels of every group),
-            ``balanced`` (every group chooses its own, equally many) or ``whole`` (whole groups).
+            ``balanced`` (every group chooses its own, equally many), ``whole`` (whole groups), or ``best`` (balanced
+            or whole, whichever keeps more importance).
         split: which part of an axis that a Reshape splits carries a removal; see :func:`onnxprune.analyze`. Like
             ``input_shapes`` and ``registry`` it is not looked at if ``model`` is an Analysis.
         input_shapes: shapes for inputs with symbolic dimensions.
@@ -87,7 +90,6 @@ def plan(
     """
     if not isinstance(model, Analysis):
         model = analyze(model, input_shapes, split=split, registry=registry)
-    model = model.under(_grouping(grouped))
     metric = _metric(mode)
     absolute = {"params": max_params, "flops": max_flops, "memory": max_memory}
     limits = _limits(model, metric, reduce, absolute, channels)
@@ -95,17 +97,23 @@ def plan(
     allocate = find_allocation(allocation)
     if round_to < 1:
         raise UsageError(f"round_to must be at least 1, not {round_to}")
-    problem = _problem(model, metric, limits, floor, dict(floors or {}), round_to, include, exclude, exact_only)
-    rng = np.random.default_rng(seed)
-    removed = same_share(problem, channels) if channels is not None else allocate(problem, rng)
-    kept = problem.kept(removed)
-    if not problem.met(kept):
-        raise BudgetError(_unmet(model, problem))
-    scores = chooser.scores(model.coupling, rng)
-    atoms = np.concatenate(
-        [_lowest(group, int(units), scores) for group, units in zip(problem.groups, removed, strict=True)]
-        or [np.zeros(0, dtype=np.int64)]
-    )
+    if not model.coupling.groups:
+        raise BudgetError(why_nothing(model))
+
+    def choose(grouping: Grouping) -> _Choice:
+        analysis = model.under(grouping)
+        problem = _problem(analysis, metric, limits, floor, dict(floors or {}), round_to, include, exclude, exact_only)
+        rng = np.random.default_rng(seed)
+        removed = same_share(problem, channels) if channels is not None else allocate(problem, rng)
+        kept = problem.kept(removed)
+        if not problem.met(kept):
+            raise BudgetError(_unmet(analysis, problem))
+        scores = chooser.scores(analysis.coupling, rng)
+        lowest = [_lowest(group, int(units), scores) for group, units in zip(problem.groups, removed, strict=True)]
+        atoms = np.concatenate(lowest) if lowest else np.zeros(0, dtype=np.int64)
+        return _Choice(analysis, atoms, kept, float(scores[atoms].sum()))
+
+    chosen = _least_loss(choose, _groupings(grouped))
     settings: dict[str, Any] = {
         "mode": metric,
         "allocation": allocation,
@@ -114,18 +122,18 @@ def plan(
     }
     given = {"reduce": reduce, "channels": channels, **{f"max_{m}": v for m, v in absolute.items()}}
     settings.update({name: value for name, value in given.items() if value is not None})
-    settings.update(grouped=grouped, split=model.split.value)
+    settings.update(grouped=chosen.analysis.coupling.grouping.value, split=model.split.value)
     if model.shapes.given:
         settings["input_shapes"] = {name: list(shape) for name, shape in model.shapes.given.items()}
     if channels is not None:
         del settings["allocation"]
     return Plan(
-        removed=removed_by_axis(model, atoms),
+        removed=removed_by_axis(chosen.analysis, chosen.atoms),
         settings=settings,
         before=model.totals,
         after={
-            **{m: model.costs.total(m, kept) for m in METRICS},
-            "peak_activations": model.costs.peak_activations(kept),
+            **{m: chosen.analysis.costs.total(m, chosen.kept) for m in METRICS},
+            "peak_activations": chosen.analysis.costs.peak_activations(chosen.kept),
         },
     )
 
@@ -153,11 +161,41 @@ def removed_by_axis(analysis: Analysis, atoms: IntArray) -> dict[str, dict[int, 
     return removed
 
 
-def _grouping(name: str) -> Grouping:
-    choices = [g.value for g in Grouping if g is not Grouping.FREE]
+@dataclass(frozen=True)
+class _Choice:
+    """What goes under one treatment of grouped convolutions, what is kept, and the importance that is lost."""
+
+    analysis: Analysis
+    atoms: IntArray
+    kept: IntArray
+    lost: float
+
+
+_BEST = "best"
+
+
+def _groupings(name: str) -> tuple[Grouping, ...]:
+    choices: dict[str, tuple[Grouping, ...]] = {
+        g.value: (g,) for g in (Grouping.ALIGNED, Grouping.BALANCED, Grouping.WHOLE)
+    }
+    choices[_BEST] = (Grouping.BALANCED, Grouping.WHOLE)
     if name not in choices:
         raise UsageError(f"grouped '{name}' is not known; choose one of {', '.join(choices)}")
-    return Grouping(name)
+    return choices[name]
+
+
+def _least_loss(choose: Callable[[Grouping], _Choice], groupings: Sequence[Grouping]) -> _Choice:
+    """The choice that loses the least importance among those that meet the budgets; the first error if none does."""
+    found: list[_Choice] = []
+    first: BudgetError | None = None
+    for grouping in groupings:
+        try:
+            found.append(choose(grouping))
+        except BudgetError as error:
+            first = first or error
+    if not found and first is not None:
+        raise first
+    return min(found, key=lambda choice: choice.lost)
 
 
 def _metric(mode: str) -> Metric:

@@ -117,7 +117,7 @@ def prune(
         str,
         typer.Option(
             help="How grouped convolutions shrink: aligned (the same channels of every group), balanced (every group "
-            "its own, equally many) or whole (whole groups).",
+            "its own, equally many), whole (whole groups) or best (balanced or whole).",
             rich_help_panel=_CHOICE,
         ),
     ] = "aligned",
