@@ -184,7 +184,7 @@ class Builder:
         """Give an initialiser's values to parameters of a module whose path is claimed (see ``claim``)."""
         for attribute, part in zip(attributes, layout.to_torch(self._array(name)), strict=True):
             setattr(module, attribute, nn.Parameter(to_tensor(part)))
-        self.names.setdefault(name, Held(tuple(f"{path}.{attribute}" for attribute in attributes), layout))
+        self.names[name] = Held(tuple(f"{path}.{attribute}" for attribute in attributes), layout)
 
     def claim(self, name: str, module: nn.Module) -> str:
         """Put a module at a path near to ``name``; returns the path, to be used with ``fx.call_module``."""

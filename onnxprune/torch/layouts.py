@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from onnxprune.weights import Array
 
 
@@ -67,3 +69,33 @@ class Held:
 
     keys: tuple[str, ...]
     layout: Layout
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Weights of a recurrent layer: ONNX stacks directions and has the gates in another order.
+
+    Attributes:
+        order: for each gate of PyTorch, its number in ONNX.
+        directions: one, or two for bidirectional layers.
+        halves: 2 for biases, of which ONNX holds two in one row (input's, then hidden state's), else 1.
+    """
+
+    order: tuple[int, ...]
+    directions: int
+    halves: int = 1
+
+    def to_torch(self, array: Array) -> tuple[Array, ...]:
+        count = len(self.order)
+        parts: list[Array] = []
+        for row in array:
+            for half in np.split(row, self.halves):
+                gates = np.split(half, count)
+                parts.append(np.concatenate([gates[number] for number in self.order]))
+        return tuple(parts)
+
+    def to_onnx(self, arrays: Sequence[Array]) -> Array:
+        back = np.argsort(self.order)
+        halves = [np.concatenate([np.split(part, len(self.order))[n] for n in back]) for part in arrays]
+        rows = [np.concatenate(halves[i : i + self.halves]) for i in range(0, len(halves), self.halves)]
+        return np.stack(rows)

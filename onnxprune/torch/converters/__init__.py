@@ -7,29 +7,39 @@ from functools import cache
 from onnxprune.torch.base import Registry
 from onnxprune.torch.converters import (
     activations,
+    attention,
     casting,
     convolution,
     elementwise,
+    generators,
     indexing,
     joining,
     linear,
     normalization,
     pooling,
+    recurrent,
     reduction,
+    resizing,
+    sampling,
     shaping,
 )
 
 _FAMILIES = (
     activations,
+    attention,
     casting,
     convolution,
     elementwise,
+    generators,
     indexing,
     joining,
     linear,
     normalization,
     pooling,
+    recurrent,
     reduction,
+    resizing,
+    sampling,
     shaping,
 )
 

@@ -9,17 +9,24 @@ import torch
 from torch import fx
 
 from onnxprune.graph import Node
-from onnxprune.torch.base import Convert, Converter
+from onnxprune.torch.base import Converter
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.functions import elementwise as functions
 from onnxprune.torch.functions import host
 
 
-def calling(function: Callable[..., Any]) -> Convert:
+def calling(function: Callable[..., Any]) -> Callable[[Node, Builder], fx.Node]:
     """Call a function with all operands as tensors."""
 
     def convert(node: Node, build: Builder) -> fx.Node:
-        return build.call(function, *build.tensors(node))
+        operands = build.tensors(node)
+        if all(build.dtype(name) not in functions.WIDE_UNSIGNED for name in node.inputs):
+            return build.call(function, *operands)
+        # PyTorch stores these types but hardly computes with them.
+        wide = [build.call(functions.cast, operand, torch.int64) for operand in operands]
+        result = build.call(function, *wide)
+        dtype = build.dtype(node.outputs[0])
+        return result if dtype is None else build.call(functions.cast, result, dtype)
 
     return convert
 
@@ -29,7 +36,7 @@ def _on_numbers(node: Node, build: Builder) -> fx.Node:
 
 
 def _modulo(node: Node, build: Builder) -> fx.Node:
-    return build.call(torch.fmod if node.attr("fmod", 0) else torch.remainder, *build.tensors(node))
+    return calling(torch.fmod if node.attr("fmod", 0) else torch.remainder)(node, build)
 
 
 def _power(node: Node, build: Builder) -> fx.Node:

@@ -87,6 +87,8 @@ def _depth_to_space(node: Node, build: Builder) -> fx.Node:
 
 
 def _space_to_depth(node: Node, build: Builder) -> fx.Node:
+    if node.attr("mode", "DCR") == "CRD":
+        return build.module(node, nn.PixelUnshuffle(node.attr("blocksize")), build.tensor(node, 0))
     return build.call(functions.space_to_depth, build.tensor(node, 0), node.attr("blocksize"))
 
 

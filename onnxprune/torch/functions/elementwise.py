@@ -10,6 +10,9 @@ import torch
 
 Tensor = torch.Tensor
 
+WIDE_UNSIGNED = frozenset({torch.uint16, torch.uint32, torch.uint64})
+"""Types that PyTorch stores but hardly computes with."""
+
 
 def divide(a: Tensor, b: Tensor) -> Tensor:
     """Division; of integers towards zero."""
@@ -39,29 +42,19 @@ def mean_of(*operands: Tensor) -> Tensor:
 
 def maximum_of(*operands: Tensor) -> Tensor:
     """The largest of all operands, broadcast."""
-    return functools.reduce(torch.maximum, _unsigned_as_int64(operands)).to(operands[0].dtype)
+    return functools.reduce(torch.maximum, operands)
 
 
 def minimum_of(*operands: Tensor) -> Tensor:
     """The smallest of all operands, broadcast."""
-    return functools.reduce(torch.minimum, _unsigned_as_int64(operands)).to(operands[0].dtype)
-
-
-_WIDE_UNSIGNED = frozenset({torch.uint16, torch.uint32, torch.uint64})
-
-
-def _unsigned_as_int64(operands: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    # PyTorch stores these types but hardly computes with them.
-    if operands[0].dtype in _WIDE_UNSIGNED:
-        return tuple(operand.to(torch.int64) for operand in operands)
-    return operands
+    return functools.reduce(torch.minimum, operands)
 
 
 def clip(x: Tensor, low: Any, high: Any) -> Tensor:
     """Values within the bounds, of which either may be None."""
     if low is None and high is None:
         return x
-    if x.dtype in _WIDE_UNSIGNED:
+    if x.dtype in WIDE_UNSIGNED:
         return clip(x.to(torch.int64), low, high).to(x.dtype)
     if isinstance(low, Tensor) != isinstance(high, Tensor):
         # clamp wants both bounds in the same form.
@@ -136,7 +129,7 @@ def hardmax(x: Tensor, axis: int, from_axis: bool) -> Tensor:
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Another type; floats lose their fraction, and what is not zero is true."""
-    if dtype in _WIDE_UNSIGNED or dtype == torch.uint8:
+    if dtype in WIDE_UNSIGNED or dtype == torch.uint8:
         return (x.to(torch.int64) if x.is_floating_point() else x).to(dtype)
     return x.to(dtype)
 

@@ -40,19 +40,22 @@ def _product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
 
 
 def _largest(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
-    if x.numel() == 0:
-        return _of_nothing(x, axes, keep, float("-inf"))
-    return x.amax(axes, keepdim=keep)
+    return x.amax(axes, keepdim=keep) if x.numel() else _of_nothing(x, axes, keep, largest=True)
 
 
 def _smallest(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
-    if x.numel() == 0:
-        return _of_nothing(x, axes, keep, float("inf"))
-    return x.amin(axes, keepdim=keep)
+    return x.amin(axes, keepdim=keep) if x.numel() else _of_nothing(x, axes, keep, largest=False)
 
 
-def _of_nothing(x: Tensor, axes: tuple[int, ...], keep: bool, neutral: float) -> Tensor:
-    return x.sum(axes, keepdim=keep) + neutral
+def _of_nothing(x: Tensor, axes: tuple[int, ...], keep: bool, largest: bool) -> Tensor:
+    """The extreme of no values: what no value can be beyond."""
+    shape = x.sum(axes, keepdim=keep).shape
+    if x.dtype == torch.bool:
+        return x.new_full(shape, not largest)
+    if x.is_floating_point():
+        return x.new_full(shape, float("-inf") if largest else float("inf"))
+    limits = torch.iinfo(x.dtype)
+    return x.new_full(shape, limits.min if largest else limits.max)
 
 
 def _l1(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
