@@ -142,13 +142,18 @@ class TorchPruning:
             ignored_layers=[module for module, width in widths if CLASSES & width],
         )
         pruner.step()
+        if hasattr(subject, "hidden_dim"):  # torchvision's ViT forwards by it
+            subject.hidden_dim = subject.conv_proj.out_channels
         return subject
 
     def macs(self, pruned: Any) -> float:
         import torch
+        from torch.nn.attention import SDPBackend, sdpa_kernel
         from torch.utils.flop_counter import FlopCounterMode
 
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        # The counter does not know the fused kernels of attention.
+        torch.backends.mha.set_fastpath_enabled(False)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             pruned(self.example)
         return float(counter.get_total_flops() / 2)
 
