@@ -172,6 +172,8 @@ def test_run_and_list_passes(tmp_path: Path) -> None:
     assert "shrink" not in names, "a pass that needs a plan is not for 'run'"
     path = saved(tmp_path, model(conv("x", "a", 8, 3), node("Identity", ["a"], "b"), conv("b", "y", 4, 8)))
     output = tmp_path / "out.onnx"
+    # These are for training, and undo each other.
+    names = [name for name in names if name not in ("reinitialize", "restore_batchnorm")]
     words = ["run", path, "-o", output, "--passes", ",".join(names), "--check", "equality"]
     found = done_json(*words)
     assert found["modified"]
