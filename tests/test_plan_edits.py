@@ -91,6 +91,20 @@ def _beyond_the_end(removed: Removed) -> None:
     removed[_named(removed, "first")][0] = (0, 8)
 
 
+def _before_the_start(removed: Removed) -> None:
+    removed[_named(removed, "first")][0] = (-1, 0)
+
+
+def _descending(removed: Removed) -> None:
+    first = removed[_named(removed, "first")]
+    first[0] = first[0][::-1]
+
+
+def _repeated(removed: Removed) -> None:
+    first = removed[_named(removed, "first")]
+    first[0] = (first[0][0], *first[0])
+
+
 def _kernel_positions(removed: Removed) -> None:
     removed["x"] = {2: (0,)}
 
@@ -107,6 +121,9 @@ def _kernel_positions(removed: Removed) -> None:
         (_unknown_dim, ("[4]", "4 dimensions")),
         (_negative_dim, ("[-1]", "dimensions")),
         (_beyond_the_end, ("position 8", "8 positions", "another model")),
+        (_before_the_start, ("position -1", "8 positions")),
+        (_descending, ("first_", "ascending")),
+        (_repeated, ("first_", "once")),
         (_kernel_positions, ("x[2]", "no layer produces")),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",

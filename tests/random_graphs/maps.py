@@ -21,6 +21,15 @@ def conv_of(
     return Tensor(y, (n, filters, (h - 1) // stride + 1, (w - 1) // stride + 1))
 
 
+def map_of_multiple(s: State, multiple: int, most_pixels: int = 6) -> Tensor | None:
+    """A map whose channels are a multiple of a number; a convolution makes one where there is none."""
+    x = s.take(4, lambda t: t.shape[1] % multiple == 0 and max(t.shape[2:]) <= most_pixels)
+    if x is None or not s.choose.integer(0, 2):
+        other = s.take(4, lambda t: max(t.shape[2:]) <= most_pixels)
+        return None if other is None else conv_of(s, other, multiple * s.choose.integer(1, 3))
+    return x
+
+
 def conv(s: State) -> None:
     """Dense convolution, perhaps with BatchNormalization and an activation."""
     x = s.take(4)
@@ -28,7 +37,7 @@ def conv(s: State) -> None:
         return
     kernel = s.choose.pick([1, 3])
     stride = s.choose.pick([1, 1, 2]) if min(x.shape[2:]) > 3 else 1
-    y = conv_of(s, x, s.choose.integer(1, 8), kernel, stride=stride, bias=s.flag())
+    y = conv_of(s, x, s.choose.pick([1, 2, 3, 4, 5, 6, 8, 12]), kernel, stride=stride, bias=s.flag())
     s.add(activated(s, normalized(s, y.name, y.shape[1])), *y.shape)
 
 
@@ -63,7 +72,7 @@ def activated(s: State, x: str) -> str:
 
 def grouped_conv(s: State) -> None:
     """Grouped convolution."""
-    x = s.take(4, lambda t: t.shape[1] >= 4 and bool(divisors(t.shape[1])[:-1]))
+    x = map_of_multiple(s, s.choose.pick([4, 6]))
     if x is None:
         return
     group = s.choose.pick(divisors(x.shape[1])[:-1])
@@ -244,7 +253,7 @@ def reshape_to(s: State, x: str, target: list[int | None], like: str) -> str:
 
 def shuffle(s: State) -> None:
     """Channel shuffle as ShuffleNet does it."""
-    x = s.take(4, lambda t: len(divisors(t.shape[1])) > 1)
+    x = map_of_multiple(s, s.choose.pick([4, 6]))
     if x is None:
         return
     _, c, h, w = x.shape
@@ -288,7 +297,7 @@ def pool(s: State) -> None:
 
 def depth_to_space(s: State) -> None:
     """Four channels become four pixels: the operator in both modes, or Reshape and Transpose."""
-    x = s.take(4, lambda t: t.shape[1] % 4 == 0 and max(t.shape[2:]) <= 4)
+    x = map_of_multiple(s, 4)
     if x is None:
         return
     n, c, h, w = x.shape
@@ -306,7 +315,7 @@ def depth_to_space(s: State) -> None:
 
 def space_to_depth(s: State) -> None:
     """Pixels become channels: the operator, or four strided slices (YOLO's Focus)."""
-    x = s.take(4, lambda t: t.shape[2] % 2 == 0 and t.shape[3] % 2 == 0 and t.shape[1] <= 4)
+    x = s.take(4, lambda t: t.shape[2] % 2 == 0 and t.shape[3] % 2 == 0 and t.shape[1] <= 6)
     if x is None:
         return
     n, c, h, w = x.shape
@@ -328,6 +337,9 @@ def pad(s: State) -> None:
     if kind == "channels":
         low, high = s.choose.integer(0, 2), s.choose.integer(0, 2)
         y = s.g.pad(x.name, [0, low, 0, 0, 0, high, 0, 0], value=s.choose.pick([0.0, 0.5]))
+        if s.flag():
+            # A shortcut of PyramidNet: what is added has channels of its own where the padding stands.
+            y = s.g.op("Add", y, conv_of(s, x, c + low + high).name)
         s.add(y, n, c + low + high, h, w)
     else:
         y = s.g.pad(x.name, [0, 0, 1, 1, 0, 0, 1, 1], mode="constant" if kind == "border" else "reflect")
@@ -439,15 +451,19 @@ def resize(s: State) -> None:
 
 
 def repeat(s: State) -> None:
-    """Tile over channels, or Expand of one pixel over a map."""
+    """Tile over channels, Expand of one pixel over a map, or of one channel over all."""
     x = s.take(4, lambda t: t.shape[1] <= 4)
     if x is None:
         return
     n, c, h, w = x.shape
-    if (h, w) == (1, 1) and s.g.opset >= 8:
-        s.add(s.g.op("Expand", x.name, s.g.ints(1, c if s.flag() else 1, 3, 2)), n, c, 3, 2)
-    elif c == 1 and s.g.opset >= 8:
-        s.add(s.g.op("Expand", x.name, s.g.ints(1, 4, 1, 1)), n, 4, h, w)
+    kind = s.choose.pick(["tile", "pixel", "single"]) if s.g.opset >= 8 else "tile"
+    if kind == "pixel":
+        pooled = s.g.op("GlobalAveragePool", x.name)
+        s.add(s.g.op("Expand", pooled, s.g.ints(1, c if s.flag() else 1, 3, 2)), n, c, 3, 2)
+    elif kind == "single":
+        # The wide result shrinks with the map that it is added to.
+        wide = s.g.op("Expand", s.g.reduce("ReduceSum", x.name, 1), s.g.ints(1, c, 1, 1))
+        s.add(s.g.op("Add", wide, x.name), *x.shape)
     else:
         s.add(s.g.op("Tile", x.name, s.g.ints(1, 2, 1, 1)), n, 2 * c, h, w)
 
@@ -482,7 +498,10 @@ def pooled_vector(s: State) -> None:
     if s.flag():
         s.add(s.g.reduce(s.choose.pick(["ReduceMean", "ReduceMax"]), x.name, 2, 3, keepdims=0), n, c)
     else:
-        s.add(s.g.squeeze(s.g.op("GlobalAveragePool", x.name), 2, 3), n, c)
+        pooled = s.g.op("GlobalAveragePool", x.name)
+        # Without axes, a batch of one would go as well.
+        everything = c > 1 and not s.dynamic and s.flag()
+        s.add(s.g.op("Squeeze", pooled) if everything else s.g.squeeze(pooled, 2, 3), n, c)
 
 
 def tokens(s: State) -> None:

@@ -61,8 +61,10 @@ class State:
         return tensor
 
     def take(self, rank: int, fits: Callable[[Tensor], bool] = lambda tensor: True) -> Tensor | None:
-        """A tensor of that rank which fits, or None; newer ones are more likely."""
+        """A tensor of that rank which fits, or None; newer ones are more likely, the graph's input less."""
         found = [t for t in self.pool if len(t.shape) == rank and fits(t)]
+        if len(found) > 1 and found[0].name == "x" and self.choose.integer(0, 3):
+            del found[0]
         if not found:
             return None
         return found[-1] if self.flag() else self.choose.pick(found)
