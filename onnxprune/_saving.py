@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import stat
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from onnx import GraphProto, ModelProto, TensorProto
 
+from onnxprune._files import check_regular, move, temporary
 from onnxprune._wire import Buffer, field_prefix, fields
 from onnxprune.errors import ModelError
 from onnxprune.weights import Weight
@@ -55,18 +54,18 @@ def save(
             offsets: dict[str, int] = {}
             replacements = []
             if outside:
-                temporary = _temporary(data_path, cleanup)
-                offsets = _write_data(temporary, outside)
-                replacements.append((temporary, data_path))
+                written = temporary(data_path, cleanup)
+                offsets = _write_data(written, outside)
+                replacements.append((written, data_path))
             placed = [
                 weight.placed(data_path.name, offsets[weight.name]) if weight.name in offsets else weight
                 for weight in weights
             ]
-            temporary = _temporary(path, cleanup)
-            _write(temporary, _encode(skeleton, placed))
-            replacements.append((temporary, path))
-            for temporary, target in replacements:
-                os.replace(temporary, target)
+            written = temporary(path, cleanup)
+            _write(written, _encode(skeleton, placed))
+            replacements.append((written, path))
+            for written, target in replacements:
+                move(written, target)
     except OSError as error:
         raise ModelError(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
 
@@ -136,25 +135,14 @@ def _write_data(path: Path, weights: Iterable[Weight]) -> dict[str, int]:
     return offsets
 
 
-def _temporary(target: Path, cleanup: contextlib.ExitStack) -> Path:
-    """A new file beside the target, removed when the block ends (unless it was moved away)."""
-    path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    cleanup.callback(path.unlink, missing_ok=True)
-    # os.open and not tempfile, whose files only their owner may read: the user's umask decides.
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-    return path
-
-
 def _check_target(path: Path, protected: Iterable[Path]) -> None:
     """Refuse to replace what is no file (a folder, a device) or what holds the model being saved."""
     try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return
+        check_regular(path)
     except OSError as error:
         raise ModelError(f"cannot write {path}: {error.strerror}") from error
-    if not stat.S_ISREG(mode):
-        raise ModelError(f"cannot write {path}: it is not a regular file; give the name of a file")
+    if not path.exists():
+        return
     for source in protected:
         if source.exists() and os.path.samefile(source, path):
             raise ModelError(

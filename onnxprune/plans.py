@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from onnxprune._files import write_text
 from onnxprune.errors import PlanError
 
 _FORMAT = "onnxprune-plan"
@@ -92,14 +93,10 @@ class Plan:
             for tensor, axes in removed.items()
         ]
         text = head + ',\n  "removed": {\n' + ",\n".join(rows) + "\n  }\n}\n"
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.partial")
         try:
-            partial.write_text(text)
-            os.replace(partial, target)
+            write_text(text, Path(path))
         except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise PlanError(f"cannot write plan {target}: {error.strerror}") from error
+            raise PlanError(f"cannot write plan {os.fspath(path)}: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:

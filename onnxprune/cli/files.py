@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxprune._files import check_regular, write_text
 from onnxprune.cli.errors import OutputError
 from onnxprune.errors import ModelError, PlanError, UsageError
 
@@ -18,7 +19,7 @@ def check_output(path: Path, inputs: tuple[Path, ...], *, force: bool = False) -
     """See whether ``path`` can be written.
 
     Raises:
-        UsageError: it is one of the inputs (unless ``force``), a folder, or in no writable folder.
+        UsageError: it is one of the inputs (unless ``force``), a folder, a device, or in no writable folder.
     """
     folder = path.parent
     if not folder.exists():
@@ -27,6 +28,10 @@ def check_output(path: Path, inputs: tuple[Path, ...], *, force: bool = False) -
         raise UsageError(f"cannot write {path}: {folder} is not a folder")
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder; give the name of a file")
+    try:
+        check_regular(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
         raise UsageError(f"cannot write {path}: the folder {folder} is read-only; choose another")
     if not force and any(path.resolve() == source.resolve() or _same_file(path, source) for source in inputs):
@@ -61,11 +66,7 @@ def save_plan(plan: Plan, path: Path) -> None:
 
 def save_text(text: str, path: Path) -> None:
     """Write a text file. Raises OutputError if that fails."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_text(text, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)

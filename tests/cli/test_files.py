@@ -59,6 +59,33 @@ def test_output_that_is_a_folder(tmp_path: Path) -> None:
     assert "it is a folder" in refused(2, "normalize", RESIDUAL, "-o", tmp_path)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
+def test_devices_and_pipes_are_not_replaced(tmp_path: Path) -> None:
+    # Moving a file there would put a file in the device's place: for the superuser, /dev/null of the whole machine.
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        for words in (["-o", path], ["-o", tmp_path / "out.onnx", "--plan-out", path]):
+            assert "not a regular file" in refused(2, "prune", RESIDUAL, "--reduce", "0.3", *words)
+        assert "not a regular file" in refused(2, "explain", RESIDUAL, "--dot", path)
+        with pytest.raises(onnxprune.PlanError, match="not a regular file"):
+            onnxprune.Plan({}).save(path)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
+def test_symbolic_links_stay(tmp_path: Path) -> None:
+    names = ("out.onnx", "plan.json")
+    for name in names:
+        (tmp_path / name).symlink_to(tmp_path / f"real_{name}")
+    done("prune", RESIDUAL, "--reduce", "0.3", "-o", tmp_path / names[0], "--plan-out", tmp_path / names[1])
+    assert all((tmp_path / name).is_symlink() and (tmp_path / f"real_{name}").is_file() for name in names)
+    assert len(os.listdir(tmp_path)) == 4
+
+
 def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The superuser may write anywhere, so that the permission bits alone prove nothing in a container.
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
