@@ -26,6 +26,8 @@ FloatArray = NDArray[np.float64]
 
 #: One step is this share of a group's units. Finer steps change the result little and cost time.
 _STEPS_PER_GROUP = 64
+#: A budget that is met with less than this share of the original to spare needs no correction.
+_NEGLIGIBLE = 0.005
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Problem:
     def effect(self) -> csr_matrix:
         """Positions that one unit of a group (column) takes from a class (row)."""
         rows = np.concatenate([g.classes for g in self.groups]) if self.groups else np.zeros(0, dtype=np.int64)
-        data = [g.multiplicity * g.cell_count for g in self.groups]
+        data = [g.multiplicity for g in self.groups]
         columns = np.repeat(np.arange(len(self.groups)), [len(g.classes) for g in self.groups])
         values = np.concatenate(data) if data else np.zeros(0, dtype=np.int64)
         return csr_matrix((values, (rows, columns)), shape=(len(self.costs.full), len(self.groups)))
@@ -185,6 +187,38 @@ def uniform(problem: Problem, rng: np.random.Generator) -> IntArray:
 def _applied(problem: Problem, group: IntArray, level: IntArray, chosen: IntArray) -> IntArray:
     removed = np.zeros(len(problem.groups), dtype=np.int64)
     np.maximum.at(removed, group[chosen], level[chosen])
+    return removed
+
+
+def give_back(problem: Problem, removed: IntArray) -> IntArray:
+    """Return units that the budgets do not need, where the last steps went far beyond them.
+
+    A unit of a group that spans many layers can be worth several percent of the model. What it takes too much, finer
+    groups get back, those with the costliest units first.
+    """
+    removed = removed.copy()
+    totals = {metric: problem.costs.total(metric, problem.costs.full) for metric, _ in problem.limits}
+
+    def slack(kept: IntArray) -> float:
+        return min((limit - problem.costs.total(metric, kept)) / totals[metric] for metric, limit in problem.limits)
+
+    if slack(problem.kept(removed)) <= _NEGLIGIBLE:
+        return removed
+    full = slack(problem.kept(np.zeros_like(removed)))
+    worth = np.array(
+        [slack(problem.kept(np.eye(1, len(removed), g, dtype=np.int64)[0])) - full for g in range(len(removed))]
+    )
+    for group in np.argsort(-worth, kind="stable").tolist():
+        if slack(problem.kept(removed)) <= _NEGLIGIBLE:
+            break
+        levels = problem.levels[group]
+        low, high = 0, int(np.searchsorted(levels, removed[group]))
+        while low < high:
+            middle = (low + high) // 2
+            trial = removed.copy()
+            trial[group] = levels[middle]
+            low, high = (low, middle) if problem.met(problem.kept(trial)) else (middle + 1, high)
+        removed[group] = levels[low]
     return removed
 
 

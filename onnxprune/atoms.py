@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from onnxprune.balance import Blocks, Bundle, Cell, blocks_of, bundle, cells_of
 from onnxprune.propagation import AxisCoupling
 from onnxprune.relations import Balanced, IntArray, Pin, Relations
 
@@ -30,30 +33,39 @@ class Grouping(Enum):
 
 @dataclass(frozen=True)
 class Group:
-    """Atoms that live on the same classes in the same way: removing any of them costs and saves the same.
+    """Atoms of which any unit may go, and each unit costs and saves the same.
 
-    ``atoms`` are component labels; ``cells`` says for each to which cell it belongs: one atom of every cell goes
-    together (grouped convolutions; otherwise there is one cell). ``classes`` and ``multiplicity`` say how many
-    positions of which class one such unit takes. ``approximate`` holds the reason if removal changes kept
-    channels, else None.
+    ``atoms`` are component labels, ``cells`` says to which cell each belongs, and a unit consists of ``take[c]``
+    atoms of every cell c: a single atom as a rule, several where grouped convolutions have to keep their groups
+    equally large. ``classes`` and ``multiplicity`` say how many positions of which class one unit takes.
+    ``approximate`` holds the reason if removal changes kept channels, else None.
     """
 
     index: int
     atoms: IntArray
     cells: IntArray
+    take: IntArray
     classes: IntArray
     multiplicity: IntArray
     approximate: str | None
 
     @cached_property
-    def cell_count(self) -> int:
+    def width(self) -> int:
         """How many atoms go together."""
-        return int(self.cells.max()) + 1
+        return int(self.take.sum())
 
     @cached_property
     def units(self) -> int:
-        """How many units of one atom per cell the group holds."""
-        return int(np.bincount(self.cells).min())
+        """How many units the group holds."""
+        return int((np.bincount(self.cells) // self.take).min())
+
+    def lowest(self, units: int, scores: NDArray[np.float64]) -> IntArray:
+        """The atoms of that many units with the lowest scores (one per component label) of every cell."""
+        chosen = [np.zeros(0, dtype=np.int64)]
+        for cell, take in enumerate(self.take.tolist()):
+            members = self.atoms[self.cells == cell]
+            chosen.append(members[np.argsort(scores[members], kind="stable")[: units * take]])
+        return np.concatenate(chosen)
 
 
 @dataclass(frozen=True)
@@ -68,18 +80,15 @@ class Atoms:
 def find_atoms(base: AxisCoupling, grouping: Grouping) -> Atoms:
     """The second level: components of positions, under one treatment of grouped convolutions."""
     size = int(base.offsets[-1])
-    keyed: list[_Keys] = []
-    if grouping is Grouping.ALIGNED:
-        labels = _components(size, [*base.links, *(_aligned(b, base) for b in base.balances)])
-    elif grouping is Grouping.WHOLE:
-        labels = _components(size, [*base.links, *_whole_blocks(base)])
-    elif grouping is Grouping.FREE:
-        labels = _components(size, base.links)
+    if grouping is Grouping.FREE or grouping is Grouping.WHOLE:
+        whole = _whole_blocks(base) if grouping is Grouping.WHOLE else []
+        labels = _components(size, [*base.links, *whole])
+        axes: list[Blocks] = []
     else:
-        labels, keyed = _balanced_components(base, size)
+        loose = _loose(base, size) if grouping is Grouping.ALIGNED else set(range(len(base.balances)))
+        labels, axes = _balanced_components(base, size, loose)
     pin_of = _pinned_components(base.pins, base.class_of, base.offsets, labels)
-    groups = _groups(base, labels, pin_of, keyed)
-    return Atoms(labels, pin_of, tuple(groups))
+    return Atoms(labels, pin_of, tuple(_groups(base, labels, pin_of, axes)))
 
 
 def _components(size: int, links: Sequence[tuple[IntArray, IntArray]]) -> IntArray:
@@ -90,14 +99,6 @@ def _components(size: int, links: Sequence[tuple[IntArray, IntArray]]) -> IntArr
     matrix = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(size, size))
     labels: IntArray = connected_components(matrix, directed=False)[1].astype(np.int64)
     return labels
-
-
-@dataclass(frozen=True)
-class _Keys:
-    """The block of every component on one balanced axis: -1 where it is not on it, or equally in all blocks."""
-
-    blocks: int
-    of_label: IntArray
 
 
 def _block_positions(balance: Balanced, base: AxisCoupling) -> tuple[IntArray, IntArray]:
@@ -134,49 +135,57 @@ def _whole_blocks(base: AxisCoupling) -> list[tuple[IntArray, IntArray]]:
     return links
 
 
-def _balanced_components(base: AxisCoupling, size: int) -> tuple[IntArray, list[_Keys]]:
-    """Components where groups choose their own positions, as far as units of one atom per cell keep the counts.
+def _loose(base: AxisCoupling, size: int) -> set[int]:
+    """The balanced axes that are better not aligned, with all that share components with them.
 
-    A cell is the set of atoms of one group that lie in the same block of every balanced axis. One atom of each cell
-    takes equally many positions from every block if the cells spread evenly over the blocks; an axis for which
-    they do not is tied position by position, and the search begins again.
+    Where the blocks of two convolutions overlap (a Concat between them), ties of both leave only few atoms; then
+    their groups choose for themselves.
     """
-    tied: set[int] = set()
+    if not base.balances:
+        return set()
+    aligned = _components(size, [*base.links, *(_aligned(b, base) for b in base.balances)])
+    poor = {
+        index
+        for index, balance in enumerate(base.balances)
+        if 2 * len(np.unique(aligned[_block_positions(balance, base)[0]]))
+        < len(_block_positions(balance, base)[0]) // balance.blocks
+    }
+    if not poor:
+        return poor
+    untied = _components(size, base.links)
+    on = [set(untied[_block_positions(balance, base)[0]].tolist()) for balance in base.balances]
+    grown = True
+    while grown:
+        reached = set().union(*(on[index] for index in poor))
+        more = {index for index in range(len(on)) if index not in poor and reached & on[index]}
+        # Both sides of one convolution have the same groups, but they are balanced one by one.
+        grown = bool(more)
+        poor |= more
+    return poor
+
+
+def _balanced_components(base: AxisCoupling, size: int, loose: set[int]) -> tuple[IntArray, list[Blocks]]:
+    """Components where the groups on ``loose`` axes choose their own positions; all others are aligned.
+
+    An axis on which some component lies in several blocks, but not equally, is aligned after all.
+    """
     while True:
-        labels = _components(size, [*base.links, *(_aligned(base.balances[i], base) for i in sorted(tied))])
-        pin_of = _pinned_components(base.pins, base.class_of, base.offsets, labels)
-        keys: dict[int, _Keys] = {}
-        broken: set[int] = set()
-        for index, balance in enumerate(base.balances):
-            if index not in tied:
-                found = _keys(balance, base, labels, len(pin_of))
-                if found is None:
-                    broken.add(index)
-                else:
-                    keys[index] = found
-        if not broken:
-            for group in _groups(base, labels, pin_of, list(keys.values())):
-                first_of_cell = group.atoms[np.unique(group.cells, return_index=True)[1]]
-                for index, key in keys.items():
-                    blocks = key.of_label[first_of_cell]
-                    counts = np.bincount(blocks[blocks >= 0], minlength=key.blocks)
-                    if (counts != counts[0]).any():
-                        broken.add(index)
-        if not broken:
-            return labels, list(keys.values())
-        tied |= broken
-
-
-def _keys(balance: Balanced, base: AxisCoupling, labels: IntArray, count: int) -> _Keys | None:
-    """The block of every component, or None if some component lies unevenly in several blocks."""
-    at, block = _block_positions(balance, base)
-    table = np.zeros((count, balance.blocks), dtype=np.int64)
-    np.add.at(table, (labels[at], block), 1)
-    used = (table > 0).sum(axis=1)
-    even = (table == table[:, :1]).all(axis=1)
-    if ((used > 1) & ~even).any():
-        return None
-    return _Keys(balance.blocks, np.where((used == 1) & ~even, table.argmax(axis=1), -1))
+        tied = [_aligned(b, base) for index, b in enumerate(base.balances) if index not in loose]
+        labels = _components(size, [*base.links, *tied])
+        count = int(labels.max()) + 1 if len(labels) else 0
+        axes: list[Blocks] = []
+        uneven: set[int] = set()
+        for index in sorted(loose):
+            balance = base.balances[index]
+            owner = base.class_of[balance.axis]
+            found = blocks_of(owner, balance.blocks, labels[base.offsets[owner] : base.offsets[owner + 1]], count)
+            if found is None:
+                uneven.add(index)
+            else:
+                axes.append(found)
+        if not uneven:
+            return labels, axes
+        loose = loose - uneven
 
 
 def _pinned_components(
@@ -191,7 +200,7 @@ def _pinned_components(
     return pin_of
 
 
-def _groups(base: AxisCoupling, labels: IntArray, pin_of: IntArray, keys: list[_Keys]) -> list[Group]:
+def _groups(base: AxisCoupling, labels: IntArray, pin_of: IntArray, axes: list[Blocks]) -> list[Group]:
     if not len(labels):
         return []
     offsets, class_of = base.offsets, base.class_of
@@ -212,24 +221,28 @@ def _groups(base: AxisCoupling, labels: IntArray, pin_of: IntArray, keys: list[_
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     by_group = np.split(atoms[np.argsort(inverse, kind="stable")], np.cumsum(np.bincount(inverse))[:-1])
     approximate = _approximate_classes(base.relations, class_of)
-    groups = []
-    for index, signature in enumerate(np.argsort(first).tolist()):
+    cells: list[tuple[Cell, ...]] = []
+    for signature in np.argsort(first).tolist():
         found = by_group[signature]
         row = slice(table.indptr[found[0]], table.indptr[found[0] + 1])
-        classes = table.indices[row].astype(np.int64)
-        reason = next((approximate[c] for c in classes.tolist() if c in approximate), None)
-        cells = _cells(found, keys)
-        groups.append(Group(index, found, cells, classes, table.data[row].astype(np.int64), reason))
-    return groups
+        per_class = dict(zip(table.indices[row].tolist(), table.data[row].tolist(), strict=True))
+        cells.append(cells_of(found, per_class, axes))
+    return [_group(index, found, approximate) for index, found in enumerate(bundle(cells, axes))]
 
 
-def _cells(atoms: IntArray, keys: list[_Keys]) -> IntArray:
-    """The cell of every atom: atoms in the same block of every balanced axis share one."""
-    columns = [key.of_label[atoms] for key in keys]
-    columns = [column for column in columns if (column >= 0).any()]
-    if not columns:
-        return np.zeros(len(atoms), dtype=np.int64)
-    return np.unique(np.stack(columns), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+def _group(index: int, bundle: Bundle, approximate: Mapping[int, str]) -> Group:
+    per_class: Counter[int] = Counter()
+    for cell, take in zip(bundle.cells, bundle.take.tolist(), strict=True):
+        per_class.update({owner: take * positions for owner, positions in cell.per_class.items()})
+    return Group(
+        index,
+        atoms=np.concatenate([cell.atoms for cell in bundle.cells]),
+        cells=np.repeat(np.arange(len(bundle.cells)), [len(cell.atoms) for cell in bundle.cells]),
+        take=bundle.take,
+        classes=np.array(list(per_class), dtype=np.int64),
+        multiplicity=np.array(list(per_class.values()), dtype=np.int64),
+        approximate=next((approximate[owner] for owner in per_class if owner in approximate), None),
+    )
 
 
 def _approximate_classes(relations: Relations, class_of: Mapping[int, int]) -> dict[int, str]:

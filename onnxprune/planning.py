@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.allocation import Problem, same_share
+from onnxprune.allocation import Problem, give_back, same_share
 from onnxprune.allocation import allocation as find_allocation
 from onnxprune.analysis import Analysis, InputShapes, ModelLike, analyze
 from onnxprune.atoms import Group, Grouping
@@ -108,8 +108,11 @@ def plan(
         kept = problem.kept(removed)
         if not problem.met(kept):
             raise BudgetError(_unmet(analysis, problem))
+        if channels is None:
+            removed = give_back(problem, removed)
+            kept = problem.kept(removed)
         scores = chooser.scores(analysis.coupling, rng)
-        lowest = [_lowest(group, int(units), scores) for group, units in zip(problem.groups, removed, strict=True)]
+        lowest = [group.lowest(int(units), scores) for group, units in zip(problem.groups, removed, strict=True)]
         atoms = np.concatenate(lowest) if lowest else np.zeros(0, dtype=np.int64)
         return _Choice(analysis, atoms, kept, float(scores[atoms].sum()))
 
@@ -289,7 +292,7 @@ def _least_units(analysis: Analysis, floor: float, floors: Mapping[str, float], 
 
 
 def _units(group: Group, floor: float) -> int:
-    wanted = group.units * floor if floor < 1 else math.ceil(floor / group.cell_count)
+    wanted = group.units * floor if floor < 1 else math.ceil(floor / group.width)
     return min(int(wanted), group.units)
 
 
@@ -299,7 +302,7 @@ def _never_empty(analysis: Analysis) -> set[int]:
     if not groups:
         return set()
     owners = np.concatenate([group.classes for group in groups])
-    positions = np.concatenate([group.multiplicity * group.cell_count * group.units for group in groups])
+    positions = np.concatenate([group.multiplicity * group.units for group in groups])
     index = np.repeat(np.arange(len(groups)), [len(group.classes) for group in groups])
     held = np.bincount(owners, weights=positions, minlength=len(coupling.members))
     # By class, then by size; the first of equally large groups comes last.
@@ -312,21 +315,9 @@ def _levels(group: Group, least: int, round_to: int) -> IntArray:
     """The numbers of units that may go, so that at least ``least`` stay and counts are multiples of ``round_to``."""
     kept = np.arange(group.units, least - 1, -1, dtype=np.int64)
     if round_to > 1:
-        kept = kept[(kept == group.units) | (kept * group.cell_count % round_to == 0)]
+        kept = kept[(kept == group.units) | (kept * group.width % round_to == 0)]
         kept = kept[(kept > 0) | (least == 0)]
     return group.units - kept
-
-
-def _lowest(group: Group, units: int, scores: np.ndarray[Any, np.dtype[np.float64]]) -> IntArray:
-    """The atoms with the lowest scores, equally many from every cell."""
-    if units == 0:
-        return np.zeros(0, dtype=np.int64)
-    chosen = []
-    for cell in range(group.cell_count):
-        members = group.atoms[group.cells == cell]
-        order = np.argsort(scores[members], kind="stable")
-        chosen.append(members[order[:units]])
-    return np.concatenate(chosen)
 
 
 def _unmet(analysis: Analysis, problem: Problem) -> str:

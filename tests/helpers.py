@@ -14,9 +14,11 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune.analysis import Analysis
+from onnxprune.atoms import Grouping
 from onnxprune.certificate import Certificate
 from onnxprune.planning import removed_by_axis
 from onnxprune.plans import Plan
+from onnxprune.propagation import Split
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -213,29 +215,29 @@ def prune_random(
     seed: int = 0,
     share: float | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    grouping: Grouping = Grouping.ALIGNED,
+    split: Split = Split.FINEST,
 ) -> Pruned:
-    """Prune random atoms of a model and check everything that can be checked; see :func:`assert_certified`."""
-    analysis = onnxprune.analyze(model, input_shapes)
-    atoms = random_atoms(analysis, np.random.default_rng(seed), share)
-    return assert_certified(model, atoms, input_shapes)
+    """Remove random atoms from a model and check everything that can be checked; see :func:`assert_certified`."""
+    analysis = onnxprune.analyze(model, input_shapes, split=split.value).under(grouping)
+    return assert_certified(model, analysis, random_atoms(analysis, np.random.default_rng(seed), share))
 
 
-def assert_certified(
-    model: ModelProto, atoms: NDArray[np.int64], input_shapes: Mapping[str, Sequence[int]] | None = None
-) -> Pruned:
+def assert_certified(model: ModelProto, analysis: Analysis, atoms: NDArray[np.int64]) -> Pruned:
     """Remove atoms from a model and demand: valid, runs, certified, nothing empty, everything removed is gone.
 
     Where only exact groups lose atoms, every tensor of the pruned model is compared, at the kept positions, with a
     masked original that is built here and owes nothing to the certificate.
     """
-    analysis = onnxprune.analyze(model, input_shapes)
-    plan = Plan(removed_by_axis(analysis, atoms))
+    settings = {"split": analysis.split.value, "input_shapes": dict(analysis.shapes.given)}
+    plan = Plan(removed_by_axis(analysis, atoms), settings)
     pruned = onnxprune.apply(model, plan)
     proto = pruned.to_proto()
     onnx.checker.check_model(proto)
-    certificate = onnxprune.verify(model, pruned, plan, input_shapes=input_shapes)
+    certificate = onnxprune.verify(model, pruned, plan)
     assert certificate.passed, f"certificate failed: {certificate.outputs}"
     _assert_tensors(analysis, plan, proto, exact=not certificate.approximate)
+    _assert_weights(analysis, plan, proto)
     return Pruned(analysis, plan, pruned, certificate)
 
 
@@ -259,12 +261,14 @@ def _assert_tensors(analysis: Analysis, plan: Plan, pruned: ModelProto, exact: b
         if exact:
             difference = _relative(wanted, found)
             assert difference <= 1e-4, f"'{name}' differs from the masked original by {difference:.2e}"
-    sizes = {w.name: tuple(w.dims) for w in pruned.graph.initializer}
-    before = {w.name: tuple(w.dims) for w in original.graph.initializer}
-    for name, axes in plan.removed.items():
-        if name in sizes:
-            shape = tuple(n - len(axes.get(d, ())) for d, n in enumerate(before[name]))
-            assert sizes[name] == shape, f"weight '{name}' has shape {sizes[name]}, expected {shape}"
+
+
+def _assert_weights(analysis: Analysis, plan: Plan, pruned: ModelProto) -> None:
+    """What the plan names is gone from weights, and no axis is empty, as far as shape inference can tell."""
+    for weight in pruned.graph.initializer:
+        for dim, positions in plan.removed.get(weight.name, {}).items():
+            left = analysis.shapes.extents[weight.name][dim] - len(positions)
+            assert weight.dims[dim] == left, f"{weight.name}[{dim}] has extent {weight.dims[dim]}, expected {left}"
     for info in onnx.shape_inference.infer_shapes(pruned, data_prop=True).graph.value_info:
         extents = [dim.dim_value for dim in info.type.tensor_type.shape.dim if dim.HasField("dim_value")]
         assert 0 not in extents, f"'{info.name}' has an empty axis"
