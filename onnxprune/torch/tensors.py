@@ -41,6 +41,9 @@ def to_tensor(array: Array) -> torch.Tensor:
         return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
     if array.dtype.name in ("float8_e4m3fn", "float8_e5m2"):
         return torch.from_numpy(array.astype(np.float32)).to(getattr(torch, array.dtype.name))
+    if array.dtype.name in ("int4", "uint4"):
+        # PyTorch has no type so small; the values fit in the next one.
+        return torch.from_numpy(array.astype(array.dtype.name.replace("4", "8")))
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 

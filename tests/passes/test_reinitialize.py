@@ -52,4 +52,4 @@ def test_reference_model_changes_all_layers() -> None:
     for name, weight in model.weights.items():
         if len(weight.shape) > 1:
             assert not np.array_equal(weight.array, fresh.weights[name].array), name
-    assert [node for node in fresh.graph.node] == [node for node in model.graph.node]
+    assert list(fresh.graph.node) == list(model.graph.node)

@@ -19,7 +19,7 @@ def _attention(node: Node, build: Builder) -> tuple[fx.Node, ...]:
         "softcap": node.attr("softcap", 0.0),
         "scores": node.attr("qk_matmul_output_mode", 0),
     }
-    operands = [build.optional(node, index) for index in range(7)]
+    operands = [build.optional(node, index) for index in range(6)]
     every = build.call(functions.attention, *operands, settings)
     return tuple(build.item(every, index) for index in range(4))
 

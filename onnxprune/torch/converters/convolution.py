@@ -71,7 +71,8 @@ def _kernel(node: Node) -> tuple[int, ...]:
     return tuple(node.attr("kernel_shape") or node.in_shape(1)[2:])
 
 
-def _conv(node: Node, build: Builder) -> fx.Node:
+def convolution(node: Node, build: Builder) -> fx.Node:
+    """A convolution: a module where weight and bias are weights, else a call."""
     found = fixed_same(window(node, _kernel(node)))
     group = node.attr("group", 1)
     x = build.tensor(node, 0)
@@ -142,6 +143,6 @@ def _refuse(node: Node) -> str | None:
 
 
 CONVERTERS = (
-    Converter("Conv", _conv, refuse=_refuse),
+    Converter("Conv", convolution, refuse=_refuse),
     Converter("ConvTranspose", _transpose, refuse=_refuse),
 )

@@ -14,7 +14,7 @@ from onnxprune.torch.functions import linear as functions
 from onnxprune.torch.layouts import AsIs, Layout, Reshaped, Transposed
 
 
-def _gemm(node: Node, build: Builder) -> fx.Node:
+def gemm(node: Node, build: Builder) -> fx.Node:
     """``nn.Linear`` where it is a product with a weight and a bias, else a call."""
     alpha, beta = node.attr("alpha", 1.0), node.attr("beta", 1.0)
     trans_a, trans_b = bool(node.attr("transA", 0)), bool(node.attr("transB", 0))
@@ -61,6 +61,6 @@ def einsum(equation: str, operands: Sequence[torch.Tensor]) -> torch.Tensor:
 
 CONVERTERS = (
     Converter("Einsum", _einsum),
-    Converter("Gemm", _gemm),
+    Converter("Gemm", gemm),
     Converter("MatMul", _matmul),
 )

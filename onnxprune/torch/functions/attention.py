@@ -17,7 +17,6 @@ def attention(
     mask: Tensor | None,
     past_key: Tensor | None,
     past_value: Tensor | None,
-    lengths: Tensor | None,
     settings: dict[str, Any],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The result, keys and values with what was before them, and the scores.
@@ -39,7 +38,7 @@ def attention(
     cap = settings["softcap"]
     # Before the mask, whose minus infinity would become finite.
     capped = torch.tanh(raw / cap) * cap if cap else raw
-    bias = _bias(raw, mask, before, lengths, settings["causal"])
+    bias = _bias(raw, mask, before, settings["causal"])
     biased = capped + bias
     # Who may look at nothing gets zeros, not the undefined softmax of nothing.
     blind = torch.isneginf(bias).all(-1, keepdim=True)
@@ -58,7 +57,7 @@ def _heads(x: Tensor, count: int) -> Tensor:
     return x.reshape(x.shape[0], x.shape[1], count, -1).transpose(1, 2)
 
 
-def _bias(scores: Tensor, mask: Tensor | None, before: int, lengths: Tensor | None, causal: bool) -> Tensor:
+def _bias(scores: Tensor, mask: Tensor | None, before: int, causal: bool) -> Tensor:
     """What is added to the scores: minus infinity where a position must not be looked at."""
     queries, keys = scores.shape[-2:]
     bias = scores.new_zeros(queries, keys)
@@ -66,10 +65,6 @@ def _bias(scores: Tensor, mask: Tensor | None, before: int, lengths: Tensor | No
         row = torch.arange(queries, device=scores.device).unsqueeze(1)
         column = torch.arange(keys, device=scores.device)
         bias = bias.masked_fill(column > row + before, float("-inf"))
-    if lengths is not None:
-        column = torch.arange(keys, device=scores.device)
-        beyond = column >= lengths.reshape(-1, 1, 1, 1)
-        bias = bias.expand(lengths.shape[0], 1, queries, keys).masked_fill(beyond, float("-inf"))
     if mask is None:
         return bias
     if mask.shape[-1] < keys:
