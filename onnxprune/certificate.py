@@ -127,20 +127,39 @@ def verify(
         tolerance = APPROXIMATE_TOLERANCE if approximate else TOLERANCE
     squashed = _squashed(analysis, result)
     inner = tuple(dict.fromkeys(squashed.values()))
+    blind, shown = _exposed(masked(analysis, per_class), inner), _exposed(result, inner)
+
+    def compare(*, literal: bool) -> Certificate:
+        reference = _reference(blind, original, literal=literal)
+        runs, expected = _reference_runs(analysis, reference, samples, seed)
+        if literal:
+            Session(result, "the pruned model").run(runs[0])  # it has to load and run as users run it, too
+        session = Session(shown, "the pruned model", literal=literal)
+        got = [session.run(inputs) for inputs in runs]
+        if original is not analysis.model:
+            _check_normalisation(original, analysis.model, runs[:1], literal=literal)
+        worst = [
+            _difference(name, [e[name] for e in expected], [g[name] for g in got], bound=float(name in squashed))
+            for name in (*(o.name for o in result.graph.output), *inner)
+        ]
+        return Certificate(tuple(worst), tolerance, len(runs), approximate)
+
     literal = _rounds(result)
-    reference = Session(_exposed(masked(analysis, per_class), inner), "the masked original", literal=literal)
-    runs, expected = _reference_runs(analysis, reference, samples, seed)
-    if literal:
-        Session(result, "the pruned model").run(runs[0])  # it has to load and run as users run it, too
-    session = Session(_exposed(result, inner), "the pruned model", literal=literal)
-    got = [session.run(inputs) for inputs in runs]
-    if original is not analysis.model:
-        _check_normalisation(original, analysis.model, runs[:1], literal=literal)
-    worst = [
-        _difference(name, [e[name] for e in expected], [g[name] for g in got], bound=float(name in squashed))
-        for name in (*(o.name for o in result.graph.output), *inner)
-    ]
-    return Certificate(tuple(worst), tolerance, len(runs), approximate)
+    certificate = compare(literal=literal)
+    if not certificate.passed and not literal:
+        # Where a model amplifies rounding, onnxruntime's optimisations alone can differ by more than the tolerance
+        # between two widths; as written, the operations are the same.
+        certificate = compare(literal=True)
+    return certificate
+
+
+def _reference(reference: Model, original: Model, *, literal: bool) -> Session:
+    """The masked original in onnxruntime. Where it does not load, tell whether the original does."""
+    try:
+        return Session(reference, "the masked original", literal=literal)
+    except VerificationError:
+        Session(original, "the original model", literal=literal)
+        raise
 
 
 def _reference_runs(
