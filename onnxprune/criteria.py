@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling import Coupling
 from onnxprune.errors import UsageError
+from onnxprune.values import Values
 from onnxprune.weights import Weight
 
 FloatArray = NDArray[np.float64]
@@ -46,14 +50,13 @@ class NormCriterion:
         if not found:
             return np.zeros(count)
         labels = np.concatenate([labels for _, _, labels in found])
-        norms = np.concatenate([self._norms(weight, dim) for weight, dim, _ in found])
+        norms = np.concatenate([self._norms(read(), dim) for read, dim, _ in found])
         return np.bincount(labels, weights=norms, minlength=count).astype(np.float64, copy=False)
 
-    def _norms(self, weight: Weight, dim: int) -> FloatArray:
-        array = weight.array
+    def _norms(self, array: NDArray[Any], dim: int) -> FloatArray:
         if array.dtype not in (np.float32, np.float64):
             array = array.astype(np.float32)
-        view = array.reshape(math.prod(weight.shape[:dim]), weight.shape[dim], -1)
+        view = array.reshape(math.prod(array.shape[:dim]), array.shape[dim], -1)
         norms: FloatArray = (
             np.abs(view).sum(axis=(0, 2), dtype=np.float64)
             if self._order == 1
@@ -62,26 +65,29 @@ class NormCriterion:
         return norms
 
 
-def producer_weights(coupling: Coupling) -> list[tuple[Weight, int, NDArray[np.int64]]]:
-    """Every weight that produces channels, its producer dimension, and the components along it."""
+def producer_weights(coupling: Coupling) -> list[tuple[Callable[[], NDArray[Any]], int, NDArray[np.int64]]]:
+    """For every producer axis a way to its weight's values, its dimension, and the components along it.
+
+    Values are read one weight at a time. A weight that comes through other nodes (Cast, DequantizeLinear, ...) has
+    the values that the layer sees, so that scales and zero points count.
+    """
     graph, axes = coupling.graph, coupling.axes
-    found: dict[tuple[str, int], NDArray[np.int64]] = {}
+    computed = Values(graph.model, graph.shapes.extents, most_elements=sys.maxsize)
+    found: dict[int, tuple[Callable[[], NDArray[Any]], int, NDArray[np.int64]]] = {}
     for producer in coupling.relations.producers:
         owner = coupling.class_of.get(producer.axis)
         tensor, dim = axes.axis(producer.axis)
-        name = graph.weight_behind(tensor) if tensor in graph.constants else None
-        if owner is None or name is None:
+        if owner is None or tensor not in graph.constants:
             continue
-        if name == tensor:
-            found[name, dim] = coupling.class_labels(owner)
-            continue
-        # The weight comes through Cast, Transpose or the like: its axis is the one with the same components.
-        wanted = coupling.class_labels(owner)
-        for own in range(len(graph.model.weights[name].shape)):
-            behind = coupling.class_of.get(axes.id(name, own))
-            if behind is not None and np.isin(coupling.class_labels(behind), wanted).all():
-                found[name, own] = coupling.class_labels(behind)
-    return [(graph.model.weights[name], dim, labels) for (name, dim), labels in found.items()]
+        weight = graph.model.weights.get(tensor)
+        value = None if weight is not None else computed.value(tensor)
+        if weight is not None or value is not None:
+            found[producer.axis] = (partial(_read, weight, value), dim, coupling.class_labels(owner))
+    return list(found.values())
+
+
+def _read(weight: Weight | None, value: NDArray[Any] | None) -> NDArray[Any]:
+    return weight.array if weight is not None else np.asarray(value)
 
 
 def criterion(name: str) -> Criterion:

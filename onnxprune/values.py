@@ -22,8 +22,11 @@ _RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 class Values:
     """Evaluates such tensors on demand, node by node, and remembers them."""
 
-    def __init__(self, model: Model, extents: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self, model: Model, extents: Mapping[str, tuple[int, ...]], most_elements: int = _MAX_ELEMENTS
+    ) -> None:
         self._model = model
+        self._most = most_elements
         self._extents = extents
         self._opsets = {o.domain: o.version for o in model.skeleton.opset_import}
         self._producers: dict[str, onnx.NodeProto] | None = None
@@ -58,7 +61,7 @@ class Values:
         """Decide the value of ``name``, or return the tensors that have to be decided first."""
         weight = self._model.weights.get(name)
         if weight is not None:
-            self._known[name] = weight.array if int(np.prod(weight.shape)) <= _MAX_ELEMENTS else None
+            self._known[name] = weight.array if int(np.prod(weight.shape)) <= self._most else None
             return []
         node = self._producer(name)
         if node is None or node.op_type in _RANDOM or any(bodies(node)):
@@ -74,7 +77,7 @@ class Values:
             return []
         extent = self._extents.get(name)
         inputs = [i for i in node.input if i]
-        if (extent is not None and int(np.prod(extent)) > _MAX_ELEMENTS) or (not inputs and node.op_type != "Constant"):
+        if (extent is not None and int(np.prod(extent)) > self._most) or (not inputs and node.op_type != "Constant"):
             self._known[name] = None
             return []
         for operand in inputs:
@@ -97,7 +100,7 @@ class Values:
                 self._known[name] = np.asarray(self._known[inputs[0]]).reshape(extent)
             return []
         for output, result in zip(node.output, results, strict=False):
-            if isinstance(result, np.ndarray | np.generic) and np.size(result) <= _MAX_ELEMENTS:
+            if isinstance(result, np.ndarray | np.generic) and np.size(result) <= self._most:
                 self._known[output] = np.asarray(result)
         return []
 
