@@ -21,6 +21,7 @@ from onnxprune.ops import Registry, default_registry
 from onnxprune.propagation import Split
 from onnxprune.relations import Pin
 from onnxprune.shapes import Shapes, infer_shapes
+from onnxprune.validation import validate
 
 InputShapes: TypeAlias = Mapping[str, Sequence[int]]
 ModelLike: TypeAlias = "Model | onnx.ModelProto | str | os.PathLike[str]"
@@ -210,12 +211,14 @@ def analyze(
         registry: the known operators, if not the default ones.
 
     Raises:
-        ModelError: the model cannot be read.
+        ModelError: the model cannot be read, or onnx.checker finds fault with it.
         ShapeError: the shapes contradict the model.
     """
     if split not in {s.value for s in Split}:
         raise UsageError(f"split '{split}' is not known; choose one of {', '.join(s.value for s in Split)}")
-    normal = normalize(model)
+    source = as_model(model)
+    source.derived(validate)
+    normal = normalize(source)
     if registry is not None:
         return _analyze(normal, input_shapes, Split(split), registry)
     shapes = tuple((name, tuple(shape)) for name, shape in (input_shapes or {}).items())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
+
+import onnx
 
 from onnxprune.analysis import Analysis, InputShapes, ModelLike, analyze, as_model, normalize
 from onnxprune.certificate import Certificate, verify
@@ -22,6 +25,15 @@ class Compression:
     plan: Plan
     analysis: Analysis
     certificate: Certificate | None
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        """The pruned model as one ModelProto. Do not change it."""
+        return self.model.proto
+
+    def save(self, path: str | os.PathLike[str], *, overwrite_input: bool = False) -> None:
+        """Write the pruned model; see :meth:`Model.save`."""
+        self.model.save(path, overwrite_input=overwrite_input)
 
 
 def apply(model: ModelLike, plan: Plan, *, registry: Registry | None = None) -> Model:

@@ -14,6 +14,7 @@ from onnxprune.errors import PlanError
 
 _FORMAT = "onnxprune-plan"
 _VERSION = 1
+_LARGEST = 2**63 - 1
 
 Removed = Mapping[str, Mapping[int, tuple[int, ...]]]
 
@@ -81,7 +82,9 @@ class Plan:
             raise PlanError(
                 f"the plan's 'removed' must map tensor names to axes to lists of positions ({error})"
             ) from error
-        return cls(removed, data.get("settings", {}), data.get("before", {}), data.get("after", {}))
+        settings, before, after = (_mapping(data, key) for key in ("settings", "before", "after"))
+        _check_shapes(settings.get("input_shapes", {}))
+        return cls(removed, settings, before, after)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan as JSON, one axis per line."""
@@ -113,4 +116,21 @@ class Plan:
 def _positions(tensor: str, dim: str, at: Any) -> tuple[int, ...]:
     if not isinstance(at, list) or any(isinstance(p, bool) or not isinstance(p, int) for p in at):
         raise ValueError(f"positions of {tensor}[{dim}] are not a list of integers")
+    outside = [p for p in at if not -_LARGEST <= p <= _LARGEST]
+    if outside:
+        raise ValueError(f"{tensor}[{dim}] cannot have a position {outside[0]}")
     return tuple(sorted(set(at)))
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = data.get(key, {})
+    if not isinstance(found, Mapping):
+        raise PlanError(f"the plan's '{key}' must map names to values; take it out, or restore what it was")
+    return found
+
+
+def _check_shapes(shapes: Any) -> None:
+    """See that recorded input shapes are what ``analyze`` takes. Raises PlanError."""
+    lists = list(shapes.values()) if isinstance(shapes, Mapping) else [None]
+    if not all(isinstance(shape, list) and all(type(extent) is int for extent in shape) for shape in lists):
+        raise PlanError('the plan\'s "input_shapes" must map input names to shapes, like {"x": [1, 3, 224, 224]}')

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, checker, helper
 
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
+from onnxprune.protos import captured_names
 
 _FOREIGN = "onnxprune.unknown"
 
@@ -34,7 +37,22 @@ def validate(model: Model) -> None:
     try:
         checker.check_model(skeleton)
     except checker.ValidationError as error:
+        missing = _missing(model.graph, model.weights)
+        if missing is not None:
+            raise ModelError(f"{_name(model)} is incomplete: {missing}; export it again with its weights") from error
         raise ModelError(f"onnx.checker rejects {_name(model)}: {_reason(error)}; export the model again") from error
+
+
+def _missing(graph: GraphProto, weights: Iterable[str]) -> str | None:
+    """The first tensor that is read and nowhere to be found, in words."""
+    made = {name for node in graph.node for name in node.output}
+    known = {"", *made, *weights, *(i.name for i in graph.input), *(s.values.name for s in graph.sparse_initializer)}
+    for node in graph.node:
+        for name in (*node.input, *captured_names(node)):
+            if name not in known:
+                reader = f"{node.op_type} '{node.name or node.output[0]}'"
+                return f"{reader} reads '{name}', which is no input, no weight, and made by no node"
+    return None
 
 
 def _name(model: Model) -> str:

@@ -25,7 +25,7 @@ def read(terminal: Terminal, path: Path) -> Model:
         from onnxprune.validation import validate
 
         model = load(path)
-        validate(model)
+        model.derived(validate)
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -74,9 +75,29 @@ def test_missing_operand_fails_the_checker(tmp_path: Path, output: Path) -> None
     assert_refused(2, broken, output, "onnx.checker rejects", "Conv_y", "input size 1", "export the model again")
 
 
-def test_dangling_tensor_fails_the_checker(tmp_path: Path, output: Path) -> None:
+def test_dangling_tensor(tmp_path: Path, output: Path) -> None:
     broken = saved(tmp_path, model(node("Relu", ["z"], "y")))
-    assert_refused(2, broken, output, "onnx.checker rejects", "'z'")
+    assert_refused(2, broken, output, "is incomplete: Relu 'Relu_y' reads 'z'", "export it again with its weights")
+
+
+def test_nodes_out_of_order_fail_the_checker(tmp_path: Path, output: Path) -> None:
+    broken = saved(tmp_path, model(node("Relu", ["z"], "y"), node("Neg", ["x"], "z")))
+    assert_refused(2, broken, output, "onnx.checker rejects", "topologically sorted", "'z'")
+
+
+def test_invalid_models_are_refused_by_the_library_too() -> None:
+    for broken in (model(node("Conv", ["x"], "y")), model(conv("x", "a", 8, 3), node("Add", ["a", "z"], "y"))):
+        for work in (onnxprune.analyze, lambda proto: onnxprune.compress(proto, reduce=0.3)):
+            with pytest.raises(onnxprune.ModelError, match="export"):
+                work(broken)
+
+
+def test_model_that_onnxruntime_does_not_load(tmp_path: Path, output: Path) -> None:
+    twins = two_convs()
+    for twin in twins.graph.node:
+        twin.name = "twin"
+    message = "onnxruntime does not load the original model"
+    assert_refused(1, saved(tmp_path, twins), output, message, "same node name", "nothing was written")
 
 
 def test_no_layers(tmp_path: Path, output: Path) -> None:
@@ -172,6 +193,11 @@ def test_unreachable_budget(tmp_path: Path, output: Path) -> None:
     assert not output.exists()
 
 
+def plan_text(**entries: object) -> str:
+    """A plan of nothing with entries that somebody edited."""
+    return json.dumps({**onnxprune.Plan({}).to_dict(), **entries})
+
+
 def test_plan_of_another_model(tmp_path: Path, output: Path) -> None:
     plan = tmp_path / "plan.json"
     onnxprune.plan(VGG, reduce=0.5).save(plan)
@@ -183,7 +209,18 @@ def test_plan_of_another_model(tmp_path: Path, output: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("[1, 2]", "not an onnxprune plan"), ("{", "not valid JSON"), (None, "No such file")],
+    [
+        ("[1, 2]", "not an onnxprune plan"),
+        ("{", "not valid JSON"),
+        (None, "No such file"),
+        (plan_text(settings=[]), "'settings' must map names to values"),
+        (plan_text(after=None), "'after' must map names to values"),
+        (plan_text(settings={"input_shapes": "1x28"}), '"input_shapes" must map input names to shapes'),
+        (plan_text(settings={"input_shapes": {"image": 3}}), '"input_shapes" must map input names to shapes'),
+        (plan_text(settings={"input_shapes": {"image": ["n"]}}), '"input_shapes" must map input names to shapes'),
+        (plan_text(removed=[]), "'removed' must map tensor names"),
+        (plan_text(removed={"head.weight": {"1": [10**30]}}), "cannot have a position 1000"),
+    ],
 )
 def test_not_a_plan(tmp_path: Path, output: Path, content: str | None, words: str) -> None:
     plan = tmp_path / "plan.json"
@@ -205,7 +242,7 @@ def test_inconsistent_plan(tmp_path: Path, output: Path) -> None:
 
 
 def test_a_fault_of_ours_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stumble(*_: object) -> None:
+    def stumble(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr("onnxprune.analysis.analyze", stumble)
