@@ -288,11 +288,6 @@ def _slice_without_axes(g: GraphBuilder) -> None:
     read_map(g, y, 3)
 
 
-def _slice_with_steps_of_two_axes(g: GraphBuilder) -> None:
-    y = g.op("Slice", feature_map(g), g.ints(0, 5), g.ints(_LAST, 0), g.ints(2, 1), g.ints(2, -2))
-    read_map(g, y, 3)
-
-
 def _slice_at_run_time(g: GraphBuilder) -> None:
     x = feature_map(g)
     start = g.op("Cast", g.op("Floor", g.op("Sigmoid", g.reduce("ReduceMean", x, 0, 1, 2, 3, keepdims=0))), to=7)
@@ -462,7 +457,6 @@ CASES: tuple[Case, ...] = (
     tied("Slice and the rest", "Slice", _slice_and_rest),
     tied("Slice of several axes", "Slice", _slice_several_axes),
     tied("Slice without axes", "Slice", _slice_without_axes),
-    tied("Slice with steps of two axes", "Slice", _slice_with_steps_of_two_axes, since=10),
     fixed("Slice at run time", "Slice", "not known", _slice_at_run_time, since=10),
     tied("Focus", "Slice", _focus, since=10),
     tied("Gather of a permutation", "Gather", _gather(3, 1, 0, 5, 4, 2)),

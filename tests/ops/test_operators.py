@@ -10,6 +10,7 @@ import pytest
 
 import onnxprune
 from onnxprune.analysis import Analysis
+from onnxprune.atoms import Grouping
 from onnxprune.ops import default_registry
 from tests.helpers import GraphBuilder, prune_random
 from tests.ops import aggregating, contraction, elementwise, rearranging
@@ -45,8 +46,10 @@ def test_operator_keeps_its_promise(case: Case, opset: int) -> None:
     case.build(g)
     model = g.model()
     _assert_expected(case, onnxprune.analyze(model))
-    for seed, share in ((0, 1.0), (1, 0.5), (2, None)):
-        prune_random(model, seed, share)
+    for seed, (share, grouping) in enumerate(
+        ((1.0, Grouping.ALIGNED), (0.5, Grouping.BALANCED), (0.5, Grouping.WHOLE), (None, Grouping.ALIGNED))
+    ):
+        prune_random(model, seed, share, grouping=grouping)
 
 
 def _assert_expected(case: Case, analysis: Analysis) -> None:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from onnx import ModelProto
 
-from tests.helpers import GraphBuilder
+from onnxprune.atoms import Grouping
+from onnxprune.propagation import Split
+from tests.helpers import GraphBuilder, Pruned, prune_random
 from tests.random_graphs.maps import MAP_BLOCKS, conv_of
 from tests.random_graphs.sequences import SEQUENCE_BLOCKS, VECTOR_BLOCKS, head
 from tests.random_graphs.special import SPECIAL_BLOCKS
@@ -26,6 +28,13 @@ class RandomGraph:
     model: ModelProto
     input_shapes: dict[str, tuple[int, ...]]
     seed: int
+
+
+def prune(graph: RandomGraph, share: float | None = None) -> Pruned:
+    """Remove random atoms from a network, under one of the treatments of grouped convolutions and of split axes."""
+    grouping = (Grouping.ALIGNED, Grouping.BALANCED, Grouping.WHOLE)[graph.seed % 3]
+    split = (Split.FINEST, Split.OUTER)[graph.seed // 3 % 2]
+    return prune_random(graph.model, graph.seed, share, graph.input_shapes, grouping, split)
 
 
 def build(seed: int, blocks: int) -> RandomGraph:

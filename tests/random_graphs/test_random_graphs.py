@@ -9,8 +9,7 @@ import os
 
 from hypothesis import HealthCheck, given, settings
 
-from tests.helpers import prune_random
-from tests.random_graphs.strategy import RandomGraph, build, random_graphs
+from tests.random_graphs.strategy import RandomGraph, build, prune, random_graphs
 
 _EXAMPLES = os.environ.get("ONNXPRUNE_RANDOM_GRAPHS")
 
@@ -26,14 +25,11 @@ _EXAMPLES = os.environ.get("ONNXPRUNE_RANDOM_GRAPHS")
 @given(graph=random_graphs())
 def test_random_graph_loses_random_atoms(graph: RandomGraph) -> None:
     """Everything that pruning promises, on networks that nobody designed."""
-    prune_random(graph.model, graph.seed, input_shapes=graph.input_shapes)
+    prune(graph)
 
 
 def test_random_graphs_have_something_to_prune() -> None:
     """The test above is worth something: most networks lose channels, and some lose them from several groups."""
-    pruned = []
-    for seed in range(40):
-        graph = build(seed, 10)
-        pruned.append(prune_random(graph.model, seed, 0.5, graph.input_shapes))
+    pruned = [prune(build(seed, 10), 0.5) for seed in range(40)]
     assert sum(bool(p.plan) for p in pruned) >= 20
     assert max(len(p.analysis.coupling.groups) for p in pruned) >= 4
