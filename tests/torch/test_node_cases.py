@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 import torch
 
 from onnxprune.errors import OnnxPruneError
-from onnxprune.torch import default_registry, to_module
+from onnxprune.torch import default_registry, to_module, write_back
 
 from .node_cases import DISPUTED, NEWEST_OPSET, WRONG_IN_ONNXRUNTIME, Case, cases
 
@@ -51,6 +51,27 @@ def test_operators_written_as_graphs() -> None:
     for case in cases()[None]:
         for inputs, outputs in case.data:
             check(run(case.model, inputs), outputs, case, "expected values")
+
+
+def with_weights(case: Case) -> tuple[onnx.ModelProto, list[np.ndarray]]:
+    """The model with all operands but the first as initialisers, and the first input."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(case.model)
+    inputs, graph = case.data[0][0], proto.graph
+    for value, array in zip(list(graph.input)[1:], inputs[1:], strict=False):
+        graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
+    del graph.input[1:]
+    return proto, inputs[:1]
+
+
+@pytest.mark.parametrize("op_type", OPERATORS)
+def test_operands_as_weights_and_round_trip(op_type: str) -> None:
+    for case in cases().get(op_type, ()):
+        if case.name in DISPUTED or len(case.data[0][0]) < 2:
+            continue
+        proto, inputs = with_weights(case)
+        check(run(proto, inputs), case.data[0][1], case, "operands as weights")
+        assert write_back(to_module(proto), proto).to_proto() == proto
 
 
 def revisions(op_type: str) -> list[int]:
