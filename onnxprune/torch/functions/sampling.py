@@ -51,10 +51,8 @@ def roi_align(x: Tensor, rois: Tensor, batch: Tensor, settings: dict[str, Any]) 
         image = x[batch[number].to(torch.int64)]
         rows = _sample_places(y1[number], extent_y[number], settings["height"], settings["ratio"])
         columns = _sample_places(x1[number], extent_x[number], settings["width"], settings["ratio"])
-        values = _roi_values(image, rows.reshape(-1), columns.reshape(-1), settings["average"])
-        shape = (image.shape[0], *rows.shape, *columns.shape)
+        values = _roi_values(image, rows.reshape(-1), columns.reshape(-1))
         cells = values.reshape(image.shape[0], rows.shape[0], rows.shape[1], columns.shape[0], columns.shape[1], -1)
-        assert len(shape) == 5
         if settings["average"]:
             results.append(cells.sum(-1).mean((2, 4)))
         else:
@@ -71,7 +69,7 @@ def _sample_places(start: Tensor, extent: Tensor, cells: int, ratio: int) -> Ten
     return start + cell * each + (sample + 0.5) * each / count
 
 
-def _roi_values(image: Tensor, rows: Tensor, columns: Tensor, average: bool) -> Tensor:
+def _roi_values(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Weighted neighbours of all pairs of places: (C, rows, columns, 4)."""
     height, width = image.shape[-2:]
     row, column = rows.unsqueeze(1).expand(-1, len(columns)), columns.unsqueeze(0).expand(len(rows), -1)
