@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from onnxprune.analysis import Analysis
+from onnxprune.consistency import removed_per_class
 from onnxprune.cost import METRICS
 from onnxprune.plans import Plan
 from onnxprune.relations import IntArray
-from onnxprune.rewrite import removed_per_class
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from onnxprune.analysis import analyze
+from onnxprune.consistency import removed_per_class
 from onnxprune.model import Model
 from onnxprune.ops import Registry
 from onnxprune.passes.base import Pass, PassResult
 from onnxprune.plans import Plan
-from onnxprune.rewrite import ShrinkRewriter, removed_per_class
+from onnxprune.rewrite import ShrinkRewriter
 
 
 class Shrink(Pass):

@@ -65,7 +65,7 @@ class Rewriter(Protocol):
 
 
 class Masker(Protocol):
-    """What an operator may do to the original so that removed positions have no effect; see ``certificate``."""
+    """What an operator may do to the original so that removed positions have no effect; see ``masking``."""
 
     def removed(self, tensor: str, dim: int) -> IntArray | None:
         """The positions that go from an axis, or None if none does."""

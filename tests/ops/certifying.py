@@ -9,11 +9,11 @@ import onnx
 
 import onnxprune
 from onnxprune.analysis import Analysis
-from onnxprune.certificate import masked
+from onnxprune.consistency import removed_per_class
+from onnxprune.masking import masked
 from onnxprune.planning import removed_by_axis
 from onnxprune.plans import Plan
 from onnxprune.relations import Axis
-from onnxprune.rewrite import removed_per_class
 from onnxprune.runtime import random_inputs
 from tests.helpers import GraphBuilder, Pruned, random_atoms, run
 
