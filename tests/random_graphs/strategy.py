@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from onnx import ModelProto
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 from onnxprune.atoms import Grouping
 from onnxprune.propagation import Split
-from tests.helpers import GraphBuilder, Pruned, prune_random
+from tests.helpers import GraphBuilder, Pruned, prune_random, run
 from tests.random_graphs.maps import MAP_BLOCKS, conv_of
 from tests.random_graphs.sequences import SEQUENCE_BLOCKS, VECTOR_BLOCKS, head
 from tests.random_graphs.special import SPECIAL_BLOCKS
@@ -51,7 +53,29 @@ def build(seed: int, blocks: int) -> RandomGraph:
     for leaf in state.leaves():
         made = head(state, leaf)
         g.output(made.name, ["N" if state.dynamic else BATCH, *made.shape[1:]])
-    return RandomGraph(g.model(), {"x": shape}, seed)
+    model = g.model()
+    if state.dynamic and choose.integer(0, 2):
+        model = _of_any_size(model, shape)
+    return RandomGraph(model, {"x": shape}, seed)
+
+
+def _of_any_size(model: ModelProto, shape: tuple[int, ...]) -> ModelProto:
+    """The network with symbolic height and width, if it takes images of another size; else as it is."""
+    free = ModelProto()
+    free.CopyFrom(model)
+    symbols = {2: "H", 3: "W"}
+    for dim, symbol in symbols.items():
+        free.graph.input[0].type.tensor_type.shape.dim[dim].dim_param = symbol
+    for output in free.graph.output:
+        for dim, declared in enumerate(output.type.tensor_type.shape.dim):
+            if dim:
+                declared.dim_param = f"{output.name}_{dim}"
+    larger = np.zeros((shape[0] + 1, shape[1], shape[2] + 4, shape[3] + 8), dtype=np.float32)
+    try:
+        run(free, {"x": larger})
+    except (Fail, InvalidArgument, RuntimeException):
+        return model
+    return free
 
 
 def _grow(state: State) -> None:
