@@ -26,6 +26,7 @@ def weights_that_differ(normal: onnx.ModelProto, removed: Removed, pruned: onnx.
     Integers that nothing is removed from are extents of shapes and the like; they may change, and new ones come.
     """
     before = {tensor.name: tensor for tensor in normal.graph.initializer}
+    readers = {node.input[1]: node for node in normal.graph.node if node.op_type == "Conv"}
     differing = []
     for tensor in pruned.graph.initializer:
         found, axes = numpy_helper.to_array(tensor), removed.get(tensor.name, {})
@@ -34,12 +35,31 @@ def weights_that_differ(normal: onnx.ModelProto, removed: Removed, pruned: onnx.
         if tensor.name not in before:
             differing.append(tensor.name)
             continue
-        expected = numpy_helper.to_array(before[tensor.name])
+        expected = _grouped_inputs_removed(
+            numpy_helper.to_array(before[tensor.name]), readers.get(tensor.name), removed
+        )
         for axis, positions in axes.items():
             expected = np.delete(expected, list(positions), axis)
         if found.dtype != expected.dtype or not np.array_equal(found, expected, equal_nan=found.dtype.kind == "f"):
             differing.append(tensor.name)
     return differing
+
+
+def _grouped_inputs_removed(weight: Array, node: onnx.NodeProto | None, removed: Removed) -> Array:
+    """The weight of a grouped Conv whose groups lose different inputs (which the plan lists with the Conv's input)."""
+    blocks = _blocks(weight, node, removed)
+    return np.concatenate([np.delete(rows, lost, 1) for rows, lost in blocks]) if blocks else weight
+
+
+def _blocks(weight: Array, node: onnx.NodeProto | None, removed: Removed) -> list[tuple[Array, list[int]]]:
+    """The filters of every group of a Conv, and the inputs that they lose; none where the weight's own axis tells."""
+    if node is None or 1 in removed.get(node.input[1], {}):
+        return []
+    group = next((item.i for item in node.attribute if item.name == "group"), 1)
+    width, gone = weight.shape[1], np.array(removed.get(node.input[0], {}).get(1, ()), dtype=np.int64)
+    if group == 1 or width == 1 or not len(gone):
+        return []
+    return [(rows, list(gone[gone // width == at] % width)) for at, rows in enumerate(np.split(weight, group))]
 
 
 def masked(normal: onnx.ModelProto, removed: Removed) -> onnx.ModelProto:
@@ -53,6 +73,11 @@ def masked(normal: onnx.ModelProto, removed: Removed) -> onnx.ModelProto:
         if positions:
             values = numpy_helper.to_array(weights[name]).copy()
             values[(slice(None),) * axis + (list(positions),)] = 0
+            weights[name].CopyFrom(numpy_helper.from_array(values, name))
+        elif node.op_type == "Conv":
+            values = numpy_helper.to_array(weights[name]).copy()
+            for rows, lost in _blocks(values, node, removed):
+                rows[:, lost] = 0
             weights[name].CopyFrom(numpy_helper.from_array(values, name))
     return model
 

@@ -24,11 +24,9 @@ LEVELS = (0.3, 0.5, 0.7)
 TOLERANCE = 1e-4
 MOST_BEYOND = 0.02
 """How much more than asked for may go."""
-COARSE = {"mtcnn_pnet": 0.05, "mtcnn_rnet": 0.025, "light_shufflenet": 0.18}
-"""The same for networks whose steps are large: so narrow that one channel is as much, or with grouped convolutions
-whose groups (of 28 and of 34 channels) tie half of the residual stream together."""
-UNREACHABLE = {("light_shufflenet", "ma", 0.7)}
-"""What those steps do not allow, at the usual floors."""
+COARSE = {"light_shufflenet": 0.045}
+"""The same for networks whose steps are large: grouped convolutions whose groups (of 28 and of 34 channels) overlap
+tie many channels of the residual stream together."""
 
 LARGEST_LEFT = {
     "resnet50": 0.26,
@@ -120,8 +118,7 @@ def test_half_of_a_small_model_goes(subject: Subject, model: onnx.ModelProto) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("subject", parameters(ALL))
 def test_every_mode_at_every_level(subject: Subject, model: onnx.ModelProto) -> None:
-    every = [(mode, level) for mode in MODES for level in LEVELS]
-    settings = [(mode, level) for mode, level in every if (subject.name, mode, level) not in UNREACHABLE]
+    settings = [(mode, level) for mode in MODES for level in LEVELS]
     normal = onnxprune.normalize(model).to_proto()
     before = costs(normal, subject.shapes())
     for (_, level), (_, plan, pruned) in zip(settings, _prune(model, subject, settings), strict=True):
@@ -129,14 +126,6 @@ def test_every_mode_at_every_level(subject: Subject, model: onnx.ModelProto) -> 
         _check_budget(subject, before, plan, result, level)
         if level == 0.5:
             _check_files(subject, normal, plan, result)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "mode", "level"), sorted(UNREACHABLE))
-def test_what_cannot_be_reached_is_said(name: str, mode: str, level: float) -> None:
-    (subject,) = (subject for subject in ALL if subject.name == name)
-    with pytest.raises(onnxprune.BudgetError, match="the smallest reachable value is"):
-        onnxprune.plan(subject.load(), mode=mode, reduce=level, input_shapes=subject.shapes())
 
 
 @pytest.mark.parametrize("subject", parameters(s for s in ALL if s.network in LARGEST_LEFT))
