@@ -48,8 +48,8 @@ def plan(
     floor: float = DEFAULT_FLOOR,
     floors: Mapping[str, float] | None = None,
     round_to: int = 1,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     exact_only: bool = False,
     grouped: str = "aligned",
     split: str = "finest",
@@ -73,8 +73,8 @@ def plan(
         floor: what every layer keeps at least: a fraction below 1, or a number of channels.
         floors: the same for layers by name or glob, which goes before ``floor``.
         round_to: keep channel counts multiples of this where channels are removed.
-        include: names or globs of the only layers that may lose filters.
-        exclude: names or globs of layers that keep all filters.
+        include: names or globs of the only layers that may lose filters, besides those coupled with them.
+        exclude: names or globs of layers that keep all filters, and so do those coupled with them.
         exact_only: leave approximate groups alone.
         grouped: how grouped convolutions shrink: ``aligned`` (the same relative channels of every group),
             ``balanced`` (every group chooses its own, equally many), ``whole`` (whole groups), or ``best`` (balanced
@@ -97,6 +97,10 @@ def plan(
     allocate = find_allocation(allocation)
     if round_to < 1:
         raise UsageError(f"round_to must be at least 1, not {round_to}")
+    if seed < 0:
+        raise UsageError(f"seed must not be negative: {seed}")
+    # A single name is meant as one, not as its letters.
+    include, exclude = ((names,) if isinstance(names, str) else names for names in (include, exclude))
     if not model.coupling.groups:
         raise BudgetError(why_nothing(model))
 
@@ -224,7 +228,7 @@ def _limits(
     for name in METRICS:
         limit = absolute[name]
         if limit is not None:
-            if limit <= 0:
+            if not limit > 0:
                 raise UsageError(f"max_{name} must be positive, not {limit}")
             limits.append((name, float(limit)))
     if channels is not None and limits:
@@ -251,8 +255,8 @@ def _problem(
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UsageError(f"no layer is called '{pattern}'; 'onnxprune analyze' lists the layers")
     for value in (floor, *floors.values()):
-        if value < 0:
-            raise UsageError(f"a floor cannot be negative: {value}")
+        if not 0 <= value < math.inf:
+            raise UsageError(f"a floor is a fraction below 1 or a number of channels, not {value}")
     allowed = {group.index for group in coupling.groups if not (exact_only and group.approximate)}
     if include:
         allowed &= _groups_matching(analysis, layers, names, include)
@@ -281,14 +285,13 @@ def _groups_matching(
 
 
 def _least_units(analysis: Analysis, floor: float, floors: Mapping[str, float], names: Sequence[str]) -> dict[int, int]:
-    """The units that the floors make every group keep; a group obeys the strictest of its layers."""
-    least = {group.index: _units(group, floor) for group in analysis.coupling.groups}
-    for layer, name in zip(analysis.costs.layers, names, strict=True):
-        for pattern, value in floors.items():
-            if fnmatchcase(name, pattern):
-                for group in analysis.groups_of(layer):
-                    least[group.index] = max(least[group.index], _units(group, value))
-    return least
+    """The units that every group keeps: the strictest floor of its layers, whose own go before the common one."""
+    least: dict[int, int] = {}
+    for layer, name in zip(analysis.costs.layers, names, strict=True) if floors else ():
+        own = [value for pattern, value in floors.items() if fnmatchcase(name, pattern)] or [floor]
+        for group in analysis.groups_of(layer):
+            least[group.index] = max(least.get(group.index, 0), *(_units(group, value) for value in own))
+    return {group.index: least.get(group.index, _units(group, floor)) for group in analysis.coupling.groups}
 
 
 def _units(group: Group, floor: float) -> int:

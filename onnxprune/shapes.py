@@ -25,6 +25,8 @@ _SMALL_FLOATS = 16
 _DEFAULT_SPATIAL = 224
 _DEFAULT_LENGTH = 64
 _MAX_ROUNDS = 50
+_STRETCH = 256
+"""Nodes that are inferred together."""
 
 Extents = tuple[int, ...]
 
@@ -117,6 +119,8 @@ def _bind(
             continue
         dims = tensor_type.shape.dim
         shape = given.get(name)
+        if shape is not None and min(shape, default=1) < 1:
+            raise ShapeError(f"the shape given for input '{name}' has an extent below 1: {list(shape)}")
         if shape is not None and len(shape) != len(dims):
             raise ShapeError(f"input '{name}' has {len(dims)} dimensions, but the shape given for it has {len(shape)}")
         bound: list[int] = []
@@ -178,16 +182,17 @@ def _infer(model: Model, binding: Mapping[str, Extents]) -> tuple[dict[str, Exte
 
 
 class _Inference:
-    """Shape inference in rounds.
+    """Shape inference in stretches of nodes, and rounds.
 
     onnx infers what it can; where a shape depends on a computed tensor that it does not follow (a Reshape target,
     say), the value of that tensor is computed and handed to the next round, which looks at the open nodes only.
+    There can be such a tensor in every layer: a round looks at one stretch of nodes, not at all that follows.
     What stays open then belongs to operators outside the standard: their recorded shapes and onnxruntime help.
     """
 
     def __init__(self, model: Model, binding: Mapping[str, Extents]) -> None:
         self._model = model
-        self._open: list[NodeProto] = list(model.graph.node)
+        self._declared = {i.name: i for i in model.graph.input}
         # Outputs that nobody reads (Dropout's mask) may stay unknown.
         self._read = {i for n in model.graph.node for i in (*n.input, *captured_names(n)) if i}
         self._read.update(o.name for o in model.graph.output)
@@ -208,18 +213,32 @@ class _Inference:
 
     def run(self) -> None:
         """Infer until nothing new is found."""
+        nodes = list(self._model.graph.node)
+        left: list[NodeProto] = []
+        for start in range(0, len(nodes), _STRETCH):
+            left.extend(self._infer(nodes[start : start + _STRETCH]))
+        # Once more all together: what is known of a shape only in part is not handed from stretch to stretch.
+        while left:
+            left = self._infer(left)
+            if not left or not self._ask_runtime(left):
+                break
+
+    def _infer(self, nodes: list[NodeProto]) -> list[NodeProto]:
+        """Infer these nodes until nothing new is found; returns those that stay open."""
         for _ in range(_MAX_ROUNDS):
             before = len(self.extents)
-            self._round()
-            if not self._open or not (self._compute_operands() or len(self.extents) > before):
+            self._round(nodes)
+            nodes = [n for n in nodes if any(o in self._read and o not in self.extents for o in n.output)]
+            if not nodes:
                 break
-        if self._open and (self._like_operand() or self._recorded() or self._ask_runtime()):
-            self.run()
+            found = self._compute_operands(nodes) or len(self.extents) > before
+            if not (found or self._like_operand(nodes) or self._recorded(nodes)):
+                break
+        return nodes
 
-    def _round(self) -> None:
-        skeleton = self._skeleton()
+    def _round(self, nodes: Sequence[NodeProto]) -> None:
         try:
-            inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+            inferred = onnx.shape_inference.infer_shapes(self._skeleton(nodes), data_prop=True)
         except Exception as error:
             raise ShapeError(f"shape inference failed: {str(error).strip().splitlines()[0]}") from error
         self._learn((*inferred.graph.value_info, *inferred.graph.output))
@@ -237,15 +256,13 @@ class _Inference:
                 # A dimension that is not known reads as 0.
                 if 0 not in extents or all(d.HasField("dim_value") for d in dims):
                     self.extents[info.name] = extents
-        missing = self._read - self.extents.keys()
-        self._open = [n for n in self._open if not missing.isdisjoint(n.output)] if missing else []
         return len(self.extents) - known
 
-    def _compute_operands(self) -> bool:
+    def _compute_operands(self, nodes: Sequence[NodeProto]) -> bool:
         """Compute values that may unblock an open node; whether there were any."""
         self.values.reconsider()
         fresh: dict[str, NDArray[np.generic]] = {}
-        for node in self._open:
+        for node in nodes:
             for name in node.input:
                 if name in self.extents and name not in self._constants and name not in self._model.weights:
                     value = self.values.value(name)
@@ -254,9 +271,9 @@ class _Inference:
         self._constants.update(fresh)
         return bool(fresh)
 
-    def _like_operand(self) -> bool:
+    def _like_operand(self, nodes: Sequence[NodeProto]) -> bool:
         """Standard operators that onnx does not infer in all their forms; their results look like their operand."""
-        known = [n for n in self._open if n.op_type in _LIKE_OPERAND and n.input[0] in self.extents]
+        known = [n for n in nodes if n.op_type in _LIKE_OPERAND and n.input[0] in self.extents]
         return (
             self._learn(
                 helper.make_tensor_value_info(n.output[0], self.types[n.input[0]], self.extents[n.input[0]])
@@ -265,15 +282,15 @@ class _Inference:
             > 0
         )
 
-    def _recorded(self) -> bool:
+    def _recorded(self, nodes: Sequence[NodeProto]) -> bool:
         """Use shapes that the file records for outputs of operators that onnx does not know."""
-        outputs = {o for n in self._open if n.domain not in ("", "ai.onnx") for o in n.output}
+        outputs = {o for n in nodes if n.domain not in ("", "ai.onnx") for o in n.output}
         return self._learn(info for info in self._model.graph.value_info if info.name in outputs) > 0
 
-    def _ask_runtime(self) -> bool:
+    def _ask_runtime(self, nodes: Sequence[NodeProto]) -> bool:
         """Let onnxruntime infer: it knows the operators of its own domains."""
-        skeleton = self._skeleton()
-        wanted = [o for n in self._open for o in n.output if o in self._read and o not in self.extents]
+        skeleton = self._skeleton(nodes)
+        wanted = [o for n in nodes for o in n.output if o in self._read and o not in self.extents]
         del skeleton.graph.output[:]
         for name in wanted:
             skeleton.graph.output.add().name = name
@@ -281,8 +298,8 @@ class _Inference:
         fresh = [helper.make_tensor_value_info(name, elem_type, shape) for name, (elem_type, shape) in shapes.items()]
         return self._learn(fresh) > 0
 
-    def _skeleton(self) -> onnx.ModelProto:
-        """The open nodes, reading tensors of known shape as inputs."""
+    def _skeleton(self, nodes: Sequence[NodeProto]) -> onnx.ModelProto:
+        """These nodes, reading tensors of known shape as inputs."""
         source = self._model
         skeleton = onnx.ModelProto(ir_version=max(source.skeleton.ir_version, 4))
         skeleton.opset_import.extend(source.skeleton.opset_import)
@@ -291,11 +308,10 @@ class _Inference:
         graph.name = "skeleton"
         made: set[str] = set()
         needed: dict[str, None] = {}
-        for node in self._open:
+        for node in nodes:
             needed.update(dict.fromkeys((*node.input, *captured_names(node))))
             made.update(node.output)
-        graph.node.extend(self._open)
-        declared = {i.name: i for i in source.graph.input}
+        graph.node.extend(nodes)
         for name in needed:
             if not name or (name in made and name not in self.extents):
                 continue
@@ -305,8 +321,8 @@ class _Inference:
                 continue
             elif name in self.extents:
                 _declare(graph.input.add(), name, self.types.get(name, 0), self.extents[name])
-            elif name in declared:
-                graph.input.append(declared[name])
+            elif name in self._declared:
+                graph.input.append(self._declared[name])
         substituted = made & self._constants.keys()
         if substituted:
             # A computed value replaces its node; its other outputs, if any, stay unknown.
