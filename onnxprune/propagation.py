@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -27,8 +28,8 @@ from onnxprune.relations import (
     Regrouped,
     Relations,
     Same,
-    component_count,
 )
+from onnxprune.row_major import components, counter, pairs
 
 
 class Split(Enum):
@@ -203,36 +204,17 @@ def _decide(
 
     sizes_in = [axes.extents[a] for a in block.ins]
     sizes_out = [axes.extents[a] for a in block.outs]
-    ins, outs = options(block.ins), options(block.outs)
-    best: tuple[int, Mapped] | None = None
-    for a in ins:
-        for b in outs:
-            at_a, at_b = _row_major_pairs(sizes_in, block.ins.index(a), sizes_out, block.outs.index(b))
-            option = Mapped(a, b, at_a, at_b, block.node)
-            if len(ins) == len(outs) == 1:
-                return option
-            atoms = component_count(at_a, at_b, axes.extents[a], axes.extents[b])
-            if split is Split.OUTER and atoms > 1:
-                return option
-            if best is None or atoms > best[0]:
-                best = (atoms, option)
+    best: tuple[int, tuple[int, int]] | None = None
+    for a, b in product(options(block.ins), options(block.outs)):
+        atoms = components(counter(sizes_in, block.ins.index(a)), counter(sizes_out, block.outs.index(b)))
+        if best is None or atoms > best[0]:
+            best = (atoms, (a, b))
+        if split is Split.OUTER and atoms > 1:
+            break
     assert best is not None
-    return best[1]
-
-
-def _row_major_pairs(sizes_in: list[int], at_in: int, sizes_out: list[int], at_out: int) -> tuple[IntArray, IntArray]:
-    """All pairs of coordinates that elements have on one axis of either side, each pair once."""
-    total = int(np.prod(sizes_in))
-    inner_in, inner_out = int(np.prod(sizes_in[at_in + 1 :])), int(np.prod(sizes_out[at_out + 1 :]))
-    # Runs of elements shorter than both inner sizes have equal coordinates: one of each is enough.
-    step = int(np.gcd(inner_in, inner_out))
-    flat = np.arange(0, total, step, dtype=np.int64)
-    a = flat // inner_in % sizes_in[at_in]
-    b = flat // inner_out % sizes_out[at_out]
-    if len(sizes_in) > 1 and len(sizes_out) > 1:
-        pairs = np.unique(a * sizes_out[at_out] + b)
-        a, b = np.divmod(pairs, sizes_out[at_out])
-    return a, b
+    a, b = best[1]
+    at_a, at_b = pairs(counter(sizes_in, block.ins.index(a)), counter(sizes_out, block.outs.index(b)))
+    return Mapped(a, b, at_a, at_b, block.node)
 
 
 def _pins(
