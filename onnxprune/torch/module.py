@@ -9,7 +9,7 @@ from torch import fx
 
 from onnxprune.analysis import ModelLike, normalize
 from onnxprune.errors import ConversionError
-from onnxprune.graph import Graph, Node
+from onnxprune.graph import Graph, Node, UnknownShapeError
 from onnxprune.shapes import infer_shapes
 from onnxprune.torch.base import Converter, Registry
 from onnxprune.torch.builder import Builder
@@ -96,4 +96,9 @@ def _convert(node: Node, converter: Converter, builder: Builder) -> None:
         if value is not None:
             builder.set_outputs(node, value, host=True)
             return
-    builder.set_outputs(node, converter.convert(node, builder))
+    try:
+        builder.set_outputs(node, converter.convert(node, builder))
+    except UnknownShapeError as error:
+        raise ConversionError(
+            f"{node} needs the shape of '{error}', which shape inference does not find; give the inputs fixed shapes"
+        ) from error

@@ -13,6 +13,7 @@ from onnxprune.analysis import ModelLike, as_model, normalize
 from onnxprune.errors import ConversionError
 from onnxprune.model import Model
 from onnxprune.torch.layouts import Held
+from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.tensors import to_array
 from onnxprune.weights import Array, Weight
 
@@ -32,6 +33,7 @@ def write_back(module: nn.Module, model: ModelLike) -> Model:
         ConversionError: the module was not made by ``to_module``, or of another model.
         ModelError: the model cannot be read.
     """
+    module = _unwrapped(module)
     names = _names(module)
     given = as_model(model)
     normal = normalize(given)
@@ -44,13 +46,20 @@ def write_back(module: nn.Module, model: ModelLike) -> Model:
     return draft.finish()
 
 
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside what ``torch.compile`` and DistributedDataParallel put around it."""
+    while not isinstance(module, OnnxModule):
+        inner = module._modules.get("_orig_mod") or module._modules.get("module")
+        if inner is None:
+            return module
+        module = inner
+    return module
+
+
 def _names(module: nn.Module) -> Mapping[str, Held]:
     names = getattr(module, "onnx_names", None)
     if not isinstance(names, Mapping):
-        raise ConversionError(
-            "the module does not say which initialisers it holds; pass what to_module returned, without a wrapper "
-            "(model.module for DistributedDataParallel, model._orig_mod for torch.compile)"
-        )
+        raise ConversionError("the module does not say which initialisers it holds; pass what to_module returned")
     return names
 
 

@@ -97,6 +97,15 @@ def test_half_precision_copy_comes_back_in_the_type_of_the_file() -> None:
     assert {str(weight.dtype) for weight in trained.weights.values()} <= {"float32", "int64"}
 
 
+def test_wrapped_modules_are_looked_into() -> None:
+    module = torch.compile(nn.DataParallel(to_module(RESIDUAL)), backend="eager")
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    trained = write_back(module, RESIDUAL)
+    assert not any(weight.array.any() for weight in trained.weights.values() if weight.dtype.kind == "f")
+
+
 def test_errors_of_write_back() -> None:
     with pytest.raises(ConversionError, match="pass what to_module returned"):
         write_back(nn.Linear(2, 2), RESIDUAL)

@@ -1,0 +1,78 @@
+"""One tool and one model in a process of its own; run as a script, by interpreters that lack onnxprune.
+
+    python coverage_torch_worker.py TOOL FOLDER
+
+The folder holds model.onnx, inputs.npz and outputs.npz. It prints a line of JSON: ``difference`` (the largest, as a
+share of the largest value) and ``trains``, or ``error``, the type of an exception.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def convert(tool: str, path: str) -> Any:
+    """The module that a tool makes of a file."""
+    if tool == "onnxprune":
+        from onnxprune.torch import to_module
+
+        return to_module(path)
+    import onnx
+
+    model = onnx.load(path)
+    if tool == "onnx2torch":
+        import onnx2torch
+
+        return onnx2torch.convert(model)
+    if tool == "onnx2pytorch":
+        import onnx2pytorch
+
+        return onnx2pytorch.ConvertModel(model, experimental=True)
+    import onnx2fx
+
+    # Its weights are constants unless asked otherwise.
+    return onnx2fx.make_trainable(onnx2fx.convert(model))
+
+
+def run(module: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The outputs, as a list."""
+    result = module(*inputs)
+    return [result] if isinstance(result, torch.Tensor) else list(result)
+
+
+def examine(tool: str, folder: Path) -> dict[str, Any]:
+    """Convert, run and train one step."""
+    with np.load(folder / "inputs.npz") as archive:
+        inputs = [torch.from_numpy(archive[name]) for name in archive]
+    with np.load(folder / "outputs.npz") as archive:
+        wanted = [archive[name] for name in archive]
+    module = convert(tool, str(folder / "model.onnx"))
+    module.eval()
+    found = [y.detach().numpy() for y in run(module, inputs)]
+    gaps = [
+        float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-6)) if a.shape == b.shape else float("inf")
+        for a, b in zip(wanted, found, strict=True)
+    ]
+    module.train()
+    parameters = list(module.parameters())
+    trains = bool(parameters)
+    try:
+        sum(y.square().mean() for y in run(module, inputs)).backward()  # type: ignore[union-attr]
+    except Exception:
+        trains = False
+    trains = trains and all(p.grad is not None and bool(p.grad.isfinite().all()) for p in parameters)
+    return {"difference": max(gaps), "trains": trains}
+
+
+if __name__ == "__main__":
+    try:
+        answer = examine(sys.argv[1], Path(sys.argv[2]))
+    except Exception as error:
+        answer = {"error": type(error).__name__}
+    print(json.dumps(answer))
