@@ -73,7 +73,8 @@ def infer_shapes(model: Model, input_shapes: Mapping[str, Sequence[int]] | None 
     """Infer the shapes of all tensors of ``model``.
 
     ``input_shapes`` maps graph inputs to complete shapes. Symbolic dimensions that it leaves open become 1
-    (the first dimension), 224 (height, width, depth of inputs of rank 4 and 5) or 64 (all others).
+    (the first dimension), the channels that a convolution of the input wants, 224 (height, width, depth of inputs
+    of rank 4 and 5) or 64 (all others).
 
     Raises ShapeError for an unknown input, a shape that contradicts the model, or a graph that does not infer.
     """
@@ -103,6 +104,7 @@ def _bind(
     if unknown:
         raise ShapeError(f"the model has no input '{unknown[0]}'; its inputs are: {', '.join(inputs) or 'none'}")
     symbols: dict[str, int] = {}
+    channels = _convolved_channels(model)
     for name, chosen in given.items():
         for dim, declared in enumerate(inputs[name].type.tensor_type.shape.dim):
             if dim < len(chosen) and declared.dim_param:
@@ -138,10 +140,21 @@ def _bind(
             elif symbol not in symbols:
                 if dim > 0:
                     assumed.append(name)
-                symbols[symbol] = _default_extent(len(dims), dim)
+                wanted = channels.get(name) if dim == 1 else None
+                symbols[symbol] = wanted or _default_extent(len(dims), dim)
             bound.append(symbols[symbol])
         binding[name] = tuple(bound)
     return binding, open_dims, tuple(dict.fromkeys(assumed))
+
+
+def _convolved_channels(model: Model) -> dict[str, int]:
+    """The channels that convolutions want of the tensors they read; files may leave even these open."""
+    found: dict[str, int] = {}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[1] in model.weights:
+            group = next((a.i for a in node.attribute if a.name == "group"), 1)
+            found[node.input[0]] = model.weights[node.input[1]].shape[1] * group
+    return found
 
 
 def _default_extent(rank: int, dim: int) -> int:

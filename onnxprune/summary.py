@@ -40,7 +40,7 @@ def summarize(analysis: Analysis) -> Summary:
     shares: dict[str, float] = {}
     layers: dict[str, list[str]] = {}
     for layer, report in zip(analysis.costs.layers, analysis.layers, strict=True):
-        share, free = report.shares["flops"], report.prunable / report.channels
+        share, free = report.shares["flops"], report.prunable / max(report.channels, 1)
         prunable += share * free
         if report.prunable < report.channels:
             reason = report.pinned[0] if report.pinned else why_no_candidate(analysis, layer, report.channels)

@@ -12,6 +12,7 @@ from onnxprune.model import Model
 from onnxprune.protos import captured_names
 
 _FOREIGN = "onnxprune.unknown"
+_ELEMENT_TYPES = frozenset(TensorProto.DataType.values())
 
 
 def validate(model: Model) -> None:
@@ -30,8 +31,12 @@ def validate(model: Model) -> None:
     skeleton.opset_import.append(helper.make_opsetid(_FOREIGN, 1))
     listed = {value.name for value in skeleton.graph.input}
     for name, weight in model.weights.items():
+        if weight.elem_type not in _ELEMENT_TYPES:
+            raise ModelError(
+                f"weight '{name}' is of element type {weight.elem_type}, which this version of onnx does not know; "
+                "export the model again or update onnx"
+            )
         if name not in listed:
-            # A weight of an unknown element type is the loader's business, not that of the graph.
             elem_type = weight.elem_type or TensorProto.FLOAT
             skeleton.graph.input.append(helper.make_tensor_value_info(name, elem_type, weight.shape))
     try:

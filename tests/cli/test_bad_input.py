@@ -80,6 +80,17 @@ def test_dangling_tensor(tmp_path: Path, output: Path) -> None:
     assert_refused(2, broken, output, "is incomplete: Relu 'Relu_y' reads 'z'", "export it again with its weights")
 
 
+def test_weight_of_unknown_type(tmp_path: Path, output: Path) -> None:
+    strange = two_convs()
+    strange.graph.initializer[0].data_type = 99
+    assert_refused(2, saved(tmp_path, strange), output, "'a.weight'", "element type 99", "update onnx")
+
+
+def test_layer_without_channels(tmp_path: Path, output: Path) -> None:
+    path = saved(tmp_path, model(conv("x", "a", 0, 3), node("Relu", ["a"], "b"), conv("b", "y", 4, 8)))
+    assert_refused(1, path, output, "nothing can be pruned")
+
+
 def test_nodes_out_of_order_fail_the_checker(tmp_path: Path, output: Path) -> None:
     broken = saved(tmp_path, model(node("Relu", ["z"], "y"), node("Neg", ["x"], "z")))
     assert_refused(2, broken, output, "onnx.checker rejects", "topologically sorted", "'z'")
