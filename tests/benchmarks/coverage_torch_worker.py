@@ -36,8 +36,17 @@ def convert(tool: str, path: str) -> Any:
         return onnx2pytorch.ConvertModel(model, experimental=True)
     import onnx2fx
 
-    # Its weights are constants unless asked otherwise.
-    return onnx2fx.make_trainable(onnx2fx.convert(model))
+    return onnx2fx.convert(model)
+
+
+def trainable(tool: str, module: Any) -> Any:
+    """The module in training mode."""
+    if tool == "onnx2fx":
+        import onnx2fx
+
+        # Its weights are constants unless asked otherwise.
+        module = onnx2fx.make_trainable(module)
+    return module.train()
 
 
 def run(module: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -59,15 +68,18 @@ def examine(tool: str, folder: Path) -> dict[str, Any]:
         float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-6)) if a.shape == b.shape else float("inf")
         for a, b in zip(wanted, found, strict=True)
     ]
-    module.train()
-    parameters = list(module.parameters())
-    trains = bool(parameters)
+    return {"difference": max(gaps), "trains": trains(tool, module, inputs)}
+
+
+def trains(tool: str, module: Any, inputs: list[torch.Tensor]) -> bool:
+    """Whether every parameter gets a finite gradient."""
     try:
+        module = trainable(tool, module)
         sum(y.square().mean() for y in run(module, inputs)).backward()  # type: ignore[union-attr]
     except Exception:
-        trains = False
-    trains = trains and all(p.grad is not None and bool(p.grad.isfinite().all()) for p in parameters)
-    return {"difference": max(gaps), "trains": trains}
+        return False
+    parameters = list(module.parameters())
+    return bool(parameters) and all(p.grad is not None and bool(p.grad.isfinite().all()) for p in parameters)
 
 
 if __name__ == "__main__":
