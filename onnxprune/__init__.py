@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.compression import Compression, apply, compress
     from onnxprune.errors import (
         BudgetError,
+        ConversionError,
         ModelError,
         OnnxPruneError,
         PassError,
@@ -42,6 +43,7 @@ _HOME = {
     "compression": ("Compression", "apply", "compress"),
     "errors": (
         "BudgetError",
+        "ConversionError",
         "ModelError",
         "OnnxPruneError",
         "PassError",
@@ -62,6 +64,7 @@ __all__ = [
     "BudgetError",
     "Certificate",
     "Compression",
+    "ConversionError",
     "Model",
     "ModelError",
     "OnnxPruneError",
