@@ -67,7 +67,7 @@ def identity(source: str) -> tuple[str, str]:
 
 def measure(source: str) -> Row:
     """Analyse, prune and certify one model; a failure of any step ends in the row's ``error``."""
-    row, stage = Row(*identity(source)), "load"
+    row, stage, start = Row(*identity(source)), "load", time.process_time()
     try:
         shapes = input_shapes(row.model) if row.origin == PACKAGE else None
         model = onnxprune.load(load(row.model) if row.origin == PACKAGE else source)
@@ -89,6 +89,8 @@ def measure(source: str) -> Row:
         stage = "weights"
         differing = weights_that_differ(analysis.model.to_proto(), plan.removed, pruned.to_proto())
         return replace(row, error=f"weights differ: {', '.join(differing[:3])}" if differing else "")
+    except onnxprune.BudgetError as error:  # nothing can go, and the message says why
+        return replace(row, prunable=0.0, left=1.0, seconds=time.process_time() - start, stays=_first_line(error))
     except Exception as error:  # any failure at all is a finding
         return replace(row, error=f"{stage}: {type(error).__name__}: {_first_line(error)}")
 

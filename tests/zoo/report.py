@@ -48,13 +48,13 @@ def _title(origin: str) -> str:
 
 def _totals(rows: Sequence[Row]) -> str:
     lines = [
-        "| | models | exact | approximate | failed | median left | median prunable | median s |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| | models | exact | approximate | untouched | failed | median left | median prunable | median s |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for origin in _origins(rows):
         here = [row for row in rows if row.origin == origin]
         good = [row for row in here if not row.error]
-        approximate = sum(row.approximate for row in good)
+        approximate, untouched = sum(row.approximate for row in good), sum(row.left == 1 for row in good)
         medians = (
             f"{median(row.left for row in good):.3f} | {median(row.prunable for row in good):.1%} | "
             f"{median(row.seconds for row in good):.2f}"
@@ -62,7 +62,7 @@ def _totals(rows: Sequence[Row]) -> str:
             else "| |"
         )
         lines.append(
-            f"| {_title(origin)} | {len(here)} | {len(good) - approximate} | {approximate} | "
+            f"| {_title(origin)} | {len(here)} | {len(good) - approximate - untouched} | {approximate} | {untouched} | "
             f"{len(here) - len(good)} | {medians} |"
         )
     return "\n".join(lines) + "\n"
@@ -74,7 +74,7 @@ def _table(rows: Sequence[Row]) -> str:
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for row in rows:
-        certificate = f"{'≈ ' if row.approximate else ''}{row.difference:.0e}"
+        certificate = "nothing went" if row.left == 1 else f"{'≈ ' if row.approximate else ''}{row.difference:.0e}"
         lines.append(
             f"| {row.model} | {row.opset} | {row.nodes} | {row.params / 1e6:.2f} | {row.flops / 1e9:.3f} | "
             f"{row.prunable:.1%} | {row.left:.3f} | {row.seconds:.2f} | {certificate} | {_cell(row.stays)} |"
