@@ -48,14 +48,15 @@ def make_passes(names: Iterable[str]) -> list[Pass]:
             close = difflib.get_close_matches(name, available, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(available)}"
             raise PassError(f"there is no pass {name!r}; {hint}")
-        missing = _required_arguments(available[name])
+        missing = required_arguments(available[name])
         if missing:
             raise PassError(f"pass {name!r} cannot be run by name: it wants {', '.join(missing)}; use it from Python")
         passes.append(available[name]())
     return passes
 
 
-def _required_arguments(cls: type[Pass]) -> list[str]:
+def required_arguments(cls: type[Pass]) -> list[str]:
+    """The arguments without which a pass cannot be made, and therefore not by its name alone."""
     parameters = inspect.signature(cls).parameters.values()
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind not in variadic]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -88,9 +87,9 @@ def passes(as_json: JsonOption = False) -> None:
     """List the passes, those of other packages included."""
     terminal = Terminal(as_json)
     from onnxprune.cli.tables import empty_table
-    from onnxprune.passes.registry import available_passes
+    from onnxprune.passes.registry import available_passes, required_arguments
 
-    found = {name: cls.summary for name, cls in available_passes().items() if _stands_alone(cls)}
+    found = {name: cls.summary for name, cls in available_passes().items() if not required_arguments(cls)}
     terminal.json({"passes": [{"name": name, "summary": summary} for name, summary in found.items()]})
     table = empty_table()
     table.add_column("pass", no_wrap=True)
@@ -102,29 +101,14 @@ def passes(as_json: JsonOption = False) -> None:
 
 def _made(names: Sequence[str]) -> list[Pass]:
     """Passes by name. Raises UsageError for an unknown one, or one that a name does not suffice for."""
-    from onnxprune.passes.registry import available_passes, make_passes
+    from onnxprune.passes.registry import make_passes
 
     if not names:
         raise UsageError("--passes names none; 'onnxprune passes' lists them")
-    available = available_passes()
-    for name in names:
-        if name in available and not _stands_alone(available[name]):
-            raise UsageError(f"pass '{name}' needs more than its name: it takes {_parameters(available[name])[0]}")
     try:
         return make_passes(names)
     except PassError as error:
         raise UsageError(str(error)) from error
-
-
-def _stands_alone(cls: type[Pass]) -> bool:
-    return not _parameters(cls)
-
-
-def _parameters(cls: type[Pass]) -> list[str]:
-    """The arguments without which a pass cannot be made."""
-    parameters = inspect.signature(cls).parameters.values()
-    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [p.name for p in parameters if p.default is p.empty and p.kind not in collecting]
 
 
 def _run_and_save(

@@ -185,7 +185,7 @@ def test_run_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     output = tmp_path / "out.onnx"
     said = refused(2, "run", RESIDUAL, "-o", output, "--passes", "eliminate-identity")
     assert "did you mean eliminate_identity" in said
-    assert "takes plan" in refused(2, "run", RESIDUAL, "-o", output, "--passes", "shrink")
+    assert "it wants plan" in refused(2, "run", RESIDUAL, "-o", output, "--passes", "shrink")
     assert "names none" in refused(2, "run", RESIDUAL, "-o", output, "--passes", ",")
     assert not output.exists()
 
