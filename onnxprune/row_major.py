@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import gcd, lcm, prod
 
 import numpy as np
@@ -58,4 +59,4 @@ def components(a: Counter, b: Counter) -> int:
 def _nested(a: Counter, b: Counter) -> bool:
     """Whether both axes are digits, or runs of digits, of one number system."""
     steps = sorted((a.inner, b.inner, a.period, b.period))
-    return all(larger % smaller == 0 for smaller, larger in zip(steps, steps[1:], strict=False))
+    return all(larger % smaller == 0 for smaller, larger in pairwise(steps))
