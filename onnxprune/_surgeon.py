@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import onnx_graphsurgeon as gs
 from google.protobuf.message import Message
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
 
 _M = TypeVar("_M", bound=Message)
 
 
 def import_graph(proto: ModelProto) -> gs.Graph:
     """An onnx-graphsurgeon graph of a model, whose tensors it may rename: pass one that nobody else uses."""
-    return gs.import_onnx(proto)
+    import onnx_graphsurgeon  # only compiler pipelines get here: the import takes time and memory
+
+    return onnx_graphsurgeon.import_onnx(proto)
 
 
 def merge(original: ModelProto, graph: gs.Graph) -> ModelProto:
@@ -24,6 +28,8 @@ def merge(original: ModelProto, graph: gs.Graph) -> ModelProto:
     the base was not edited and is taken from the original as it was; what was edited keeps its edit, and gets
     the fields that onnx-graphsurgeon has no place for.
     """
+    import onnx_graphsurgeon as gs
+
     copy = ModelProto()
     copy.CopyFrom(original)
     base = gs.export_onnx(import_graph(copy), do_type_check=False)

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import LinearConstraint, milp
 
 from onnxprune.relations import IntArray
 
@@ -134,6 +133,8 @@ def _solved(cells: Sequence[Cell], equations: IntArray) -> list[Bundle]:
 
 def _smallest(equations: IntArray, most: IntArray) -> IntArray | None:
     """The smallest whole numbers, not all 0 and at most ``most``, that satisfy the equations; None if none do."""
+    from scipy.optimize import LinearConstraint, milp  # slow to import, and few graphs get here
+
     size = len(most)
     result = milp(
         c=np.ones(size),

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import numpy as np
 
 from onnxprune.atoms import Group, Grouping, find_atoms
@@ -18,6 +18,9 @@ from onnxprune.graph import Graph
 from onnxprune.ops import Registry
 from onnxprune.propagation import AxisCoupling, Split, couple_axes, relate
 from onnxprune.relations import IntArray, Pin, Regrouped, Same
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 #: How often the carriers of Reshapes are chosen anew.
 _MOST_TRIALS = 4
@@ -103,6 +106,8 @@ class Coupling(AxisCoupling):
     @cached_property
     def network(self) -> nx.Graph:
         """The coupling graph: an :class:`Axis` per vertex; edges carry ``kind`` and ``nodes`` (their indices)."""
+        import networkx as nx  # only explanations need it, and the import takes longer than most analyses
+
         network = nx.Graph()
         network.add_nodes_from(self.axes.axis(a) for a in self.class_of)
         for edge in self.edges:
