@@ -129,6 +129,9 @@ def plan(
     }
     given = {"reduce": reduce, "channels": channels, **{f"max_{m}": v for m, v in absolute.items()}}
     settings.update({name: value for name, value in given.items() if value is not None})
+    must_stay = {"floors": dict(floors or {}), "include": list(include), "exclude": list(exclude)}
+    settings.update(floor=floor, round_to=round_to, exact_only=exact_only)
+    settings.update({name: value for name, value in must_stay.items() if value})
     settings.update(grouped=chosen.analysis.coupling.grouping.value, split=model.split.value)
     if model.shapes.given:
         settings["input_shapes"] = {name: list(shape) for name, shape in model.shapes.given.items()}

@@ -26,7 +26,7 @@ class Plan:
     ``removed`` maps tensor name → dimension → ascending positions, for weights and activations alike. A weight of a
     grouped convolution lists its per-group dimension only where every group loses the same relative positions;
     where they differ, the positions follow from the input channels that are listed with the input tensor.
-    ``settings`` records mode, allocation, criterion, seed and budgets; ``before`` and ``after`` the totals.
+    ``settings`` records the arguments of :func:`onnxprune.plan`; ``before`` and ``after`` the totals.
     """
 
     removed: Removed

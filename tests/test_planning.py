@@ -55,3 +55,11 @@ def test_the_floor_of_a_layer_goes_before_the_common_one() -> None:
     higher = onnxprune.plan(RESIDUAL, channels=0.8, floor=2, floors={STEM: 0.75})
     assert kept(RESIDUAL, lower, STEM) < 8
     assert kept(RESIDUAL, higher, STEM) == 12
+
+
+def test_a_plan_tells_how_it_was_made() -> None:
+    """All that it takes to make the same plan again."""
+    options = {"reduce": 0.3, "floor": 0.2, "floors": {STEM: 0.5}, "round_to": 2, "exclude": ["/head/*"], "seed": 3}
+    plan = onnxprune.plan(RESIDUAL, **options)
+    assert options.items() <= plan.settings.items()
+    assert onnxprune.plan(RESIDUAL, **plan.settings) == plan
