@@ -201,7 +201,9 @@ def random_atoms(analysis: Analysis, rng: np.random.Generator, share: float | No
         group = coupling.groups[int(place)]
         taken = group.multiplicity
         most = min(group.units, int(((kept[group.classes] - 1) // taken).min()))
-        wanted = int(rng.choice([0, most, rng.integers(0, most + 1)])) if share is None else int(share * group.units)
+        wanted = (
+            int(rng.choice([0, most, int(rng.integers(0, most + 1))])) if share is None else int(share * group.units)
+        )
         units = min(wanted, most)
         kept[group.classes] -= taken * units
         for cell, take in enumerate(group.take.tolist()):

@@ -180,7 +180,7 @@ def _lp_norm(axis: int, p: int) -> Build:
 
 def _mean_variance(*axes: int) -> Build:
     def build(g: GraphBuilder) -> None:
-        attributes = {"axes": list(axes)} if axes else {}
+        attributes: dict[str, Any] = {"axes": list(axes)} if axes else {}
         read_map(g, g.op("MeanVarianceNormalization", feature_map(g), **attributes))
 
     return build

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tests.helpers import GraphBuilder
@@ -75,7 +77,7 @@ def _tied_filters(g: GraphBuilder) -> None:
     read_map(g, x)
 
 
-def _gemm(trans_a: int, trans_b: int, *bias: int, **scales: float) -> Build:
+def _gemm(trans_a: int, trans_b: int, *bias: int, **scales: Any) -> Build:
     def build(g: GraphBuilder) -> None:
         x = vectors(g)
         if trans_a:

@@ -13,10 +13,11 @@ from onnxprune.analysis import Analysis
 from onnxprune.atoms import Grouping
 from onnxprune.ops import default_registry
 from tests.helpers import GraphBuilder, prune_random
-from tests.ops import aggregating, contraction, elementwise, rearranging
+from tests.ops import aggregating, contraction, elementwise, rearranging, selecting
 from tests.ops.case import Case
 
-CASES: tuple[Case, ...] = (*elementwise.CASES, *contraction.CASES, *rearranging.CASES, *aggregating.CASES)
+_FAMILIES = (elementwise, contraction, rearranging, selecting, aggregating)
+CASES: tuple[Case, ...] = tuple(case for family in _FAMILIES for case in family.CASES)
 
 
 def _revisions() -> dict[tuple[str, str], set[int]]:

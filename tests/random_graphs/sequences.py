@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.random_graphs.maps import reshape_to
-from tests.random_graphs.state import Block, State, Tensor, divisors
+from tests.random_graphs.state import Block, State, Tensor, divisors, reshape_to
 
 
 def linear_of(s: State, x: str, before: int, after: int) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tests.random_graphs.maps import map_of_multiple, reshape_to
+from tests.random_graphs.maps import map_of_multiple
 from tests.random_graphs.sequences import linear_of
-from tests.random_graphs.state import Block, State, divisors
+from tests.random_graphs.state import Block, State, divisors, reshape_to
 
 
 def maxout(s: State) -> None:
@@ -39,7 +41,9 @@ def group_norm(s: State) -> None:
     centred = g.op("Sub", cut, g.reduce("ReduceMean", cut, 2, 3, 4))
     variance = g.reduce("ReduceMean", g.op("Mul", centred, centred), 2, 3, 4)
     normal = g.op("Div", centred, g.op("Sqrt", g.op("Add", variance, g.constant(1e-2, dtype=np.float32))))
-    s.add(g.op("Mul", reshape_to(s, normal, [None, c, h, w], x.name), g.vector(c, 1, 1)), *x.shape)
+    scaled = g.op("Mul", reshape_to(s, normal, [None, c, h, w], x.name), g.vector(c, 1, 1))
+    # Without a bias, a mean over the map would be zero but for rounding.
+    s.add(g.op("Add", scaled, g.vector(c, 1, 1)), *x.shape)
 
 
 def folded_into_batch(s: State) -> None:
@@ -157,7 +161,7 @@ def recurrent(s: State) -> None:
     ]
     if s.flag():
         operands.append(g.vector(directions, 2 * gates * hidden))
-    attributes = {"hidden_size": hidden, "direction": "bidirectional" if directions == 2 else "forward"}
+    attributes: dict[str, Any] = {"hidden_size": hidden, "direction": "bidirectional" if directions == 2 else "forward"}
     if kind == "GRU":
         attributes["linear_before_reset"] = s.choose.integer(0, 1)
     y = g.op(kind, *operands, **attributes)
@@ -199,7 +203,7 @@ def branches(s: State) -> None:
     g = s.g
     total = g.op("ReduceSum", x.name, keepdims=0)
     met = g.op("Greater", total, g.constant(0.0, dtype=np.float32))
-    bodies = {}
+    bodies: dict[str, Any] = {}
     for name, op_type in (("then_branch", "Identity"), ("else_branch", "Neg")):
         out = g.name(name)
         info = onnx.ValueInfoProto(name=out)

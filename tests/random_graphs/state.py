@@ -85,3 +85,21 @@ Block = Callable[[State], None]
 def divisors(n: int, least: int = 2) -> list[int]:
     """The divisors of n from ``least`` on."""
     return [d for d in range(least, n + 1) if n % d == 0]
+
+
+def reshape_to(s: State, x: str, target: list[int | None], like: str) -> str:
+    """Reshape with constants, with 0 and -1, or with a target computed from shapes; None means the batch."""
+    if not s.dynamic and s.flag():
+        return s.g.op("Reshape", x, s.g.ints(*(2 if t is None else t for t in target)))
+    if s.flag():
+        rest = [0 if t is None else t for t in target]
+        return s.g.op("Reshape", x, s.g.ints(*rest))
+    shape = s.g.op("Shape", like)
+    parts = []
+    for extent in target:
+        if extent is None:
+            batch = s.g.op("Gather", shape, s.g.constant(0, dtype=np.int64), axis=0)
+            parts.append(s.g.unsqueeze(batch, 0))
+        else:
+            parts.append(s.g.ints(extent))
+    return s.g.op("Reshape", x, s.g.op("Concat", *parts, axis=0))
