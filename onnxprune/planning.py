@@ -298,8 +298,9 @@ def _least_units(analysis: Analysis, floor: float, floors: Mapping[str, float], 
 
 
 def _units(group: Group, floor: float) -> int:
-    wanted = group.units * floor if floor < 1 else math.ceil(floor / group.width)
-    return min(int(wanted), group.units)
+    # A fraction is rounded up, short of the error of the product (0.1 of 30 is 3, not 4).
+    wanted = group.units * floor - 1e-9 if floor < 1 else floor / group.width
+    return min(math.ceil(wanted), group.units)
 
 
 def _never_empty(analysis: Analysis) -> set[int]:

@@ -6,7 +6,7 @@ To support an operator, subclass :class:`Operator` in the module of its family a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -54,8 +54,8 @@ class Rewriter(Protocol):
     def set_elements(self, node: Node, index: int, elements: Mapping[int, int]) -> None:
         """Set single elements of a one-dimensional integer operand, constant or computed at run time."""
 
-    def replace(self, node: Node, op_type: str, inputs: Sequence[str], attributes: Mapping[str, Any]) -> None:
-        """Replace the node by another operator with the same outputs."""
+    def pick(self, node: Node, index: int, dim: int, positions: IntArray) -> None:
+        """Let input ``index`` of the node see only these positions (of the shrunk axis ``dim``), in this order."""
 
     def keep_reporting(self, node: Node, shape: tuple[int, ...]) -> None:
         """Let a Shape node of the shrunk graph give the original extents, where they are fixed."""

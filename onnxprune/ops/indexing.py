@@ -61,19 +61,16 @@ class Slice(Operator):
             wanted = np.searchsorted(kept, chosen if kept_out is None else chosen[kept_out])
             if len(wanted) > 1 and (np.diff(wanted) != np.sign(step)).any():
                 # What is left of a strided choice need not be regular any more: name the positions instead.
-                if len(ranges) > 1:
-                    raise ValueError("a Slice with steps over several axes cannot be shrunk along one of them")
-                indices = rewriter.add_constant(f"{y}_indices", wanted)
-                rewriter.replace(node, "Gather", [x, indices], {"axis": axis})
-                return
+                rewriter.pick(node, 0, axis, wanted)
+                starts[place], ends[place] = 0, len(wanted)
+                rewriter.set_elements(node, 4, {place: 1})
+                continue
             first, last = int(wanted[0]), int(wanted[-1])
             direction = 1 if step > 0 else -1
             end = last + direction
             starts[place] = first
             ends[place] = end if end >= 0 else -(2**31)
             if abs(step) != 1:
-                steps = node.ints(4, "steps") or []
-                steps[place] = direction
                 rewriter.set_elements(node, 4, {place: direction})
         if starts and node.version < 10:
             for name, fresh in (("starts", starts), ("ends", ends)):
