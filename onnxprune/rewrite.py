@@ -16,7 +16,8 @@ from onnxprune.graph import Node
 from onnxprune.model import Draft, Model
 from onnxprune.relations import IntArray
 
-_NONE = np.zeros(0, dtype=np.int64)
+_LARGE = 1 << 22
+"""Bytes; smaller arrays are cut at one go."""
 
 
 class ShrinkRewriter:
@@ -114,14 +115,15 @@ class ShrinkRewriter:
         self._before.setdefault(node.index, []).extend(nodes)
         self._draft.graph.node[node.index].input[index] = fixed
 
-    def replace(self, node: Node, op_type: str, inputs: Sequence[str], attributes: Mapping[str, Any]) -> None:
-        """Replace the node by another operator with the same outputs."""
+    def pick(self, node: Node, index: int, dim: int, positions: IntArray) -> None:
+        """Let input ``index`` of the node see only these positions (of the shrunk axis ``dim``), in this order."""
         proto = self._draft.graph.node[node.index]
-        proto.op_type = op_type
-        del proto.input[:]
-        proto.input.extend(inputs)
-        del proto.attribute[:]
-        proto.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+        name = proto.input[index]
+        picked = self._draft.unique_name(f"{name}_picked")
+        inputs = [name, self.add_constant(f"{name}_positions", positions)]
+        gather = helper.make_node("Gather", inputs, [picked], name=picked, axis=dim)
+        self._before.setdefault(node.index, []).append(gather)
+        proto.input[index] = picked
 
     def keep_reporting(self, node: Node, shape: tuple[int, ...]) -> None:
         """Let a Shape node of the shrunk graph give the original extents, where they are fixed."""
@@ -168,11 +170,8 @@ class ShrinkRewriter:
         if blocked is not None and len(self._removed[blocked[1]]):
             array = self._slice_blocks(name, array, blocked[1], blocked[2])
             along = [dim for dim in along if dim > 1]
-        for dim in sorted(along):
-            kept = self.kept(name, dim)
-            if kept is not None:
-                array = array.take(kept, axis=dim)
-        return array
+        found = {dim: kept for dim in sorted(along) if (kept := self.kept(name, dim)) is not None}
+        return _taken(array, found)
 
     def _slice_blocks(self, name: str, array: NDArray[Any], owner: int, blocks: int) -> NDArray[Any]:
         """Rows, and per-group columns, of a grouped filter bank: each group keeps its own relative positions.
@@ -214,3 +213,20 @@ class ShrinkRewriter:
             weight = self._draft.weights.get(info.name)
             if weight is not None:
                 info.CopyFrom(helper.make_tensor_value_info(info.name, weight.elem_type, weight.shape))
+
+
+def _taken(array: NDArray[Any], kept: Mapping[int, IntArray]) -> NDArray[Any]:
+    """These positions of these dimensions, which are in ascending order."""
+    if len(kept) < 2 or 0 not in kept or array.nbytes < _LARGE:
+        for dim, positions in kept.items():
+            array = array.take(positions, axis=dim)
+        return array
+    # Some rows at a time: what lies between one dimension's cut and the next would take as much memory again.
+    rows, inner = kept[0], {dim: positions for dim, positions in kept.items() if dim}
+    shape = [len(kept[dim]) if dim in kept else extent for dim, extent in enumerate(array.shape)]
+    taken = np.empty(shape, dtype=array.dtype)
+    step = max(1, _LARGE * len(array) // array.nbytes)
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        taken[part] = _taken(array[rows[part]], inner)
+    return taken
