@@ -15,6 +15,7 @@ from onnxprune.atoms import Group, Grouping
 from onnxprune.cost import METRICS, CostModel, Layer, cost_model
 from onnxprune.coupling import Coupling, solve
 from onnxprune.errors import UsageError
+from onnxprune.flow import open_bodies
 from onnxprune.graph import Graph
 from onnxprune.model import Model, load
 from onnxprune.ops import Registry, default_registry
@@ -68,7 +69,11 @@ class PinReport:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is known about a model. ``model`` is the normalised model that all names refer to."""
+    """What is known about a model.
+
+    ``model`` is the normalised model that all names refer to; ``graph`` lists its nodes with those of bodies (If,
+    Loop, Scan). Costs count the nodes of a body once: all branches of an If, one iteration of a Loop or Scan.
+    """
 
     model: Model
     graph: Graph = field(repr=False)
@@ -237,6 +242,7 @@ class _Analysis:
 
 
 def _analyze(model: Model, input_shapes: InputShapes | None, split: Split, registry: Registry) -> Analysis:
-    graph = Graph(model, infer_shapes(model, input_shapes))
+    opened = open_bodies(model)
+    graph = Graph(opened, infer_shapes(opened, input_shapes))
     coupling = solve(graph, registry, split=split)
     return Analysis(model, graph, coupling, cost_model(coupling, registry), registry, split)

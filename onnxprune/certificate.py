@@ -6,7 +6,6 @@ over removed positions does not see them (weights zeroed there; normalisers acro
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from onnxprune.analysis import Analysis, InputShapes, ModelLike, analyze, as_model
 from onnxprune.consistency import removed_per_class
 from onnxprune.errors import VerificationError
+from onnxprune.flow import open_bodies
 from onnxprune.masking import masked
 from onnxprune.model import Model
 from onnxprune.ops import Registry
@@ -164,23 +164,44 @@ def _reference(reference: Model, original: Model, *, literal: bool) -> Session:
 def _reference_runs(
     analysis: Analysis, reference: Session, samples: int, seed: int
 ) -> tuple[list[Arrays], list[Arrays]]:
-    """Random inputs and what the masked original makes of them; symbolic dimensions take a second value, too."""
+    """Random inputs and what the masked original makes of them.
+
+    Symbolic dimensions take a second value, too, and inputs that choose a branch the other one.
+    """
     shapes = analysis.shapes
-    runs = [random_inputs(analysis.model, shapes.binding, seed + i) for i in range(samples)]
-    try:
-        expected = [reference.run(inputs) for inputs in runs]
-    except VerificationError as error:
-        described = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.binding.items())
-        raise VerificationError(
-            f"{error}. The inputs had the shapes {described}; if the model wants others, give them as input shapes"
-        ) from error
+    firm = [random_inputs(analysis.model, shapes.binding, seed + i) for i in range(samples)]
+    # Not every value of a symbolic dimension or of a choice is valid, and the file does not say which are.
+    tentative = [inputs | choice for inputs in firm for choice in _choices(analysis)]
     if shapes.other_binding is not None:
-        inputs = random_inputs(analysis.model, shapes.other_binding, seed)
-        # Not every value of a symbolic dimension is valid, and the file does not say which are.
-        with contextlib.suppress(VerificationError):
+        tentative.append(random_inputs(analysis.model, shapes.other_binding, seed))
+    runs: list[Arrays] = []
+    expected: list[Arrays] = []
+    failure: VerificationError | None = None
+    for inputs in (*firm, *tentative):
+        try:
             expected.append(reference.run(inputs))
             runs.append(inputs)
+        except VerificationError as error:
+            failure = failure or error
+    if failure is not None and not runs:
+        described = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.binding.items())
+        raise VerificationError(
+            f"{failure}. The inputs had the shapes {described}; if the model wants others, give them as input shapes"
+        ) from failure
     return runs, expected
+
+
+def _choices(analysis: Analysis) -> list[Arrays]:
+    """Inputs that are compared with a constant (a sampling rate, say), with that constant for a value."""
+    found: list[Arrays] = []
+    for node in analysis.graph.nodes:
+        if node.op_type != "Equal":
+            continue
+        for name, constant in (node.inputs, node.inputs[::-1]):
+            shape, weight = analysis.shapes.binding.get(name), analysis.graph.model.weights.get(constant)
+            if shape is not None and weight is not None and weight.size == 1:
+                found.append({name: np.full(shape, weight.array.item(), weight.array.dtype)})
+    return found
 
 
 def _squashed(analysis: Analysis, result: Model) -> dict[str, str]:
@@ -242,7 +263,8 @@ def _rounds(model: Model) -> bool:
     onnxruntime's optimisations may round such models elsewhere, by whole quantisation steps and differently for the
     masked and the pruned one, so they are compared as they are written.
     """
-    return any("Quantize" in n.op_type or "QLinear" in n.op_type or "Integer" in n.op_type for n in model.graph.node)
+    types = {node.op_type for node in open_bodies(model).graph.node}
+    return any("Quantize" in name or "QLinear" in name or "Integer" in name for name in types)
 
 
 def _check_normalisation(original: Model, normal: Model, runs: Sequence[Arrays], *, literal: bool) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxprune.flow import DOMAIN
 from onnxprune.model import Model
 from onnxprune.protos import captured_names
 from onnxprune.shapes import Shapes
@@ -105,7 +106,10 @@ class Node:
 
 
 class Graph:
-    """Nodes in topological order, who makes and who reads each tensor, and which tensors are constants."""
+    """Nodes in topological order, who makes and who reads each tensor, and which tensors are constants.
+
+    ``model`` may be an opened one (see ``onnxprune.flow``): then the nodes of bodies are among the others.
+    """
 
     def __init__(self, model: Model, shapes: Shapes) -> None:
         self.model = model
@@ -130,7 +134,9 @@ class Graph:
             for name in node.outputs:
                 if name:
                     self.producer[name] = index
-            if node.inputs and not captured and self.constants.issuperset(reads):
+            # What a Loop hands to its body changes, even if all that it starts from is constant.
+            opaque = captured or node.domain == DOMAIN
+            if node.inputs and not opaque and self.constants.issuperset(reads):
                 self.constants.update(o for o in node.outputs if o)
         self.inputs: tuple[str, ...] = tuple(i.name for i in model.graph.input if i.name not in model.weights)
         self.outputs: tuple[str, ...] = tuple(o.name for o in model.graph.output)

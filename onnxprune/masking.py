@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from onnxprune.analysis import Analysis
+from onnxprune.flow import close_bodies, insert_nodes
 from onnxprune.graph import Node
 from onnxprune.model import Draft, Model
 from onnxprune.relations import IntArray
@@ -31,7 +31,7 @@ class GraphMasker:
     def __init__(self, analysis: Analysis, per_class: Sequence[IntArray]) -> None:
         self._analysis = analysis
         self._removed = per_class
-        self._draft: Draft = analysis.model.edit()
+        self._draft: Draft = analysis.graph.model.edit()
         self._before: dict[int, list[NodeProto]] = {}
         self._after: dict[int, list[NodeProto]] = {}
 
@@ -46,14 +46,8 @@ class GraphMasker:
             operator = self._analysis.registry.find(graph.nodes[index])
             if operator is not None:
                 operator.mask(graph.nodes[index], self)
-        nodes: list[onnx.NodeProto] = []
-        for index, node in enumerate(self._draft.graph.node):
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
-            nodes.extend((*self._before.get(index, ()), copy, *self._after.get(index, ())))
-        del self._draft.graph.node[:]
-        self._draft.graph.node.extend(nodes)
-        return self._draft.finish()
+        insert_nodes(self._draft, self._before, self._after)
+        return close_bodies(self._draft.finish())
 
     def removed(self, tensor: str, dim: int) -> IntArray | None:
         """The positions that go from an axis, or None if none does."""

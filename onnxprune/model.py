@@ -203,7 +203,7 @@ class Draft:
 
     @cached_property
     def _names(self) -> set[str]:
-        return {*self.weights, *_tensor_names(self.graph)}
+        return {*self.weights, *tensor_names(self.graph)}
 
 
 def load(source: Source) -> Model:
@@ -333,7 +333,7 @@ def _canonical_domain(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
 
 
-def _tensor_names(graph: GraphProto) -> set[str]:
+def tensor_names(graph: GraphProto) -> set[str]:
     """Every name of a tensor in a graph and the graphs inside it."""
     names = {value.name for values in (graph.input, graph.output, graph.value_info) for value in values}
     names.update(tensor.name for tensor in graph.initializer)
@@ -343,7 +343,7 @@ def _tensor_names(graph: GraphProto) -> set[str]:
         names.update(node.output)
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                names |= _tensor_names(attribute.g)
+                names |= tensor_names(attribute.g)
             for inner in attribute.graphs:
-                names |= _tensor_names(inner)
+                names |= tensor_names(inner)
     return names

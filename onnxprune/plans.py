@@ -26,6 +26,8 @@ class Plan:
     ``removed`` maps tensor name → dimension → ascending positions, for weights and activations alike. A weight of a
     grouped convolution lists its per-group dimension only where every group loses the same relative positions;
     where they differ, the positions follow from the input channels that are listed with the input tensor.
+    Tensors inside bodies (If, Loop, Scan) go by their names; where a name occurs more than once in the model, by
+    ``<node>/<attribute>:<name>``, such as ``If_0/then_branch:conv``, which the normalised model gives them.
     ``settings`` records the arguments of :func:`onnxprune.plan`; ``before`` and ``after`` the totals.
     """
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from onnxprune.analysis import Analysis
 from onnxprune.consistency import block_counts
+from onnxprune.flow import close_bodies, insert_nodes
 from onnxprune.graph import Node
 from onnxprune.model import Draft, Model
 from onnxprune.relations import IntArray
@@ -25,7 +25,7 @@ class ShrinkRewriter:
 
     def __init__(self, analysis: Analysis, per_class: Sequence[IntArray]) -> None:
         self._analysis = analysis
-        self._draft: Draft = analysis.model.edit()
+        self._draft: Draft = analysis.graph.model.edit()
         self._removed = per_class
         self._kept: dict[int, IntArray] = {}
         self._before: dict[int, list[NodeProto]] = {}
@@ -56,9 +56,9 @@ class ShrinkRewriter:
             operator = analysis.registry.find(node)
             if operator is not None:
                 operator.shrink(node, self)
-        self._splice()
+        insert_nodes(self._draft, self._before, self._after)
         self._declare_shapes()
-        return self._draft.finish()
+        return close_bodies(self._draft.finish())
 
     def kept(self, tensor: str, dim: int) -> IntArray | None:
         """The positions that stay on an axis, in order, or None if all do."""
@@ -189,18 +189,6 @@ class ShrinkRewriter:
         rows = np.arange(array.shape[0]) if kept_rows is None else kept_rows
         sliced: NDArray[Any] = array[rows[:, None], relative[rows // (array.shape[0] // blocks)]]
         return sliced
-
-    def _splice(self) -> None:
-        if not self._before and not self._after:
-            return
-        nodes = list(self._draft.graph.node)
-        spliced: list[NodeProto] = []
-        for index, node in enumerate(nodes):
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
-            spliced.extend((*self._before.get(index, ()), copy, *self._after.get(index, ())))
-        del self._draft.graph.node[:]
-        self._draft.graph.node.extend(spliced)
 
     def _declare_shapes(self) -> None:
         """Recorded shapes follow, and those of weights that are listed as graph inputs (IR version 3)."""

@@ -6,7 +6,7 @@ is found by experiment: the shapes are inferred a second time under other bindin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnxprune.errors import ShapeError
+from onnxprune.flow import DOMAIN, is_open
+from onnxprune.flow_shapes import BorderShapes, Carried, varying_values
 from onnxprune.model import Model
 from onnxprune.protos import captured_names
 from onnxprune.runtime import inferred_by_runtime
@@ -189,9 +191,15 @@ def _second_probe(
 
 def _infer(model: Model, binding: Mapping[str, Extents]) -> tuple[dict[str, Extents], dict[str, int], Values]:
     """Extents and element types under one binding, and the values that depend on them."""
-    inference = _Inference(model, binding)
-    inference.run()
-    return inference.extents, inference.types, inference.values
+    varying: set[Carried] = set()
+    while True:
+        inference = _Inference(model, binding, varying)
+        inference.run()
+        # Loops are taken to keep the shapes of what they carry; those that turn out not to are inferred without.
+        found = varying_values(model.graph.node, inference.extents) - varying if is_open(model) else set()
+        if not found:
+            return inference.extents, inference.types, inference.values
+        varying |= found
 
 
 class _Inference:
@@ -203,7 +211,7 @@ class _Inference:
     What stays open then belongs to operators outside the standard: their recorded shapes and onnxruntime help.
     """
 
-    def __init__(self, model: Model, binding: Mapping[str, Extents]) -> None:
+    def __init__(self, model: Model, binding: Mapping[str, Extents], varying: Collection[Carried]) -> None:
         self._model = model
         self._declared = {i.name: i for i in model.graph.input}
         # Outputs that nobody reads (Dropout's mask) may stay unknown.
@@ -223,6 +231,7 @@ class _Inference:
             if weight.size <= (_SMALL if weight.elem_type in _INTEGERS else _SMALL_FLOATS):
                 self._constants[name] = weight.array
         self.values = Values(model, self.extents)
+        self._borders = BorderShapes(self.extents, self.types, self.values.value, varying)
 
     def run(self) -> None:
         """Infer until nothing new is found."""
@@ -245,7 +254,7 @@ class _Inference:
             if not nodes:
                 break
             found = self._compute_operands(nodes) or len(self.extents) > before
-            if not (found or self._like_operand(nodes) or self._recorded(nodes)):
+            if not (found or self._cross(nodes) or self._like_operand(nodes) or self._recorded(nodes)):
                 break
         return nodes
 
@@ -283,6 +292,11 @@ class _Inference:
                         fresh[name] = value
         self._constants.update(fresh)
         return bool(fresh)
+
+    def _cross(self, nodes: Sequence[NodeProto]) -> bool:
+        """Carry shapes into the bodies of control flow, and out of them."""
+        borders = [node for node in nodes if node.domain == DOMAIN]
+        return self._learn(info for node in borders for info in self._borders.infer(node)) > 0
 
     def _like_operand(self, nodes: Sequence[NodeProto]) -> bool:
         """Standard operators that onnx does not infer in all their forms; their results look like their operand."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from onnxprune.arithmetic import evaluate
+from onnxprune.flow import DOMAIN
 from onnxprune.model import Model
 from onnxprune.protos import STANDARD_DOMAINS, bodies
 
@@ -69,7 +70,7 @@ class Values:
             self._known[name] = weight.array if weight.size <= self._most else None
             return []
         node = self._producer(name)
-        if node is None or node.op_type in _RANDOM or any(bodies(node)):
+        if node is None or node.op_type in _RANDOM or node.domain == DOMAIN or any(bodies(node)):
             self._known[name] = None
             return []
         if node.op_type in _EXTENTS and node.domain in STANDARD_DOMAINS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxprune.flow import close_bodies, open_bodies
 from onnxprune.model import Model
 from onnxprune.passes.base import Pass
 from onnxprune.passes.constants_to_initializers import ConstantsToInitializers
@@ -38,11 +39,22 @@ def normalize(model: Model) -> Model:
 
 
 def _normalize(model: Model) -> Model:
+    # Functions may hold control flow, so they come first. What follows sees bodies opened.
+    opened = open_bodies(InlineFunctions()(model).model)
     # One pass can make work for an earlier one (a vector that is no longer shared can be folded away).
     for _ in range(_MOST_ROUNDS):
-        before = model
+        before = opened
         for step in NORMALIZATION:
-            model = step(model).model
-        if model is before:
+            opened = step(opened).model
+        if opened is before:
             break
-    return model
+    closed = close_bodies(opened)
+    return model if _same(closed, model) else closed
+
+
+def _same(a: Model, b: Model) -> bool:
+    """Whether two models share their weights and are equal in all else."""
+    if a is b:
+        return True
+    shared = a.weights.keys() == b.weights.keys() and all(b.weights[name] is w for name, w in a.weights.items())
+    return shared and a.skeleton == b.skeleton

@@ -1,0 +1,23 @@
+"""If, Loop and Scan in opened models (see ``onnxprune.flow``): what crosses the border of a body stays."""
+
+from __future__ import annotations
+
+from onnxprune.flow import DOMAIN, ENTRY
+from onnxprune.graph import Node
+from onnxprune.ops.base import Operator
+from onnxprune.ops.generators import pin_axes
+from onnxprune.relations import Relations
+
+
+class Border(Operator):
+    """Operands and results of bodies → what the node makes, or what a body receives: every axis stays."""
+
+    types = ("If", "Loop", "Scan", "Loop" + ENTRY, "Scan" + ENTRY)
+    domain = DOMAIN
+
+    def relate(self, node: Node, relations: Relations) -> None:
+        reason = f"crosses the border of {node.op_type.removesuffix(ENTRY)} '{node.name}'"
+        pin_axes(relations, node, (*node.inputs, *node.outputs), reason)
+
+
+OPERATORS: tuple[Operator, ...] = (Border(),)
