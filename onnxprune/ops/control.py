@@ -1,4 +1,7 @@
-"""If, Loop and Scan in opened models (see ``onnxprune.flow``): what crosses the border of a body stays."""
+"""Control flow: the nodes of bodies are like all others, and what crosses the border of a body stays.
+
+The borders are nodes of a private domain in opened models; see ``onnxprune.flow``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from onnxprune.relations import Relations
 
 
 class Border(Operator):
-    """Operands and results of bodies → what the node makes, or what a body receives: every axis stays."""
+    """Operands, results of bodies → what If, Loop and Scan return, or hand to a body: every axis stays."""
 
     types = ("If", "Loop", "Scan", "Loop" + ENTRY, "Scan" + ENTRY)
     domain = DOMAIN
