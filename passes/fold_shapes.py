@@ -9,6 +9,9 @@ from onnxprune.shapes import infer_shapes
 from onnxprune.weights import Weight
 
 _READS_SHAPES = frozenset({"Shape", "Size"})
+# Only these make something fixed of what is not, by leaving the rest out. Whatever else gives the same result for both
+# shapes that were tried (H > 500, min(H, 32)) gives another for a third.
+_PICKS = frozenset({"Gather", "Slice", "Split"})
 
 
 class FoldShapes(Pass):
@@ -27,13 +30,18 @@ class FoldShapes(Pass):
             return PassResult(model, modified=False)
         shapes = infer_shapes(model)
         derived: set[str] = set()
+        varying: set[str] = set()
         folded: set[int] = set()
         for index, node in enumerate(names.nodes):
-            if node.op_type not in _READS_SHAPES and derived.isdisjoint(node.inputs):
+            reads_shape = node.op_type in _READS_SHAPES
+            if not reads_shape and derived.isdisjoint(node.inputs):
                 continue
             outputs = [name for name in node.outputs if name]
             derived.update(outputs)
-            if names.outputs.isdisjoint(outputs) and all(shapes.static_value(name) is not None for name in outputs):
+            firm = reads_shape or node.op_type in _PICKS or varying.isdisjoint(node.inputs)
+            if not firm or any(shapes.static_value(name) is None for name in outputs):
+                varying.update(outputs)
+            elif names.outputs.isdisjoint(outputs):
                 folded.add(index)
         if not folded:
             return PassResult(model, modified=False)
