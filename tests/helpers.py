@@ -262,7 +262,9 @@ def _assert_tensors(analysis: Analysis, plan: Plan, pruned: ModelProto, exact: b
         assert found.size, f"'{name}' is empty: {found.shape}"
         if exact:
             difference = _relative(wanted, found)
-            assert difference <= 1e-4, f"'{name}' differs from the masked original by {difference:.2e}"
+            # Zero up to rounding (a lone value less its mean) may have been divided by the root of a small epsilon.
+            allowed = 1e-4 if np.any(wanted) else 1e-3
+            assert difference <= allowed, f"'{name}' differs from the masked original by {difference:.2e}"
 
 
 def _assert_weights(analysis: Analysis, plan: Plan, pruned: ModelProto) -> None:
