@@ -43,7 +43,7 @@ def _origins(rows: Sequence[Row]) -> list[str]:
 
 
 def _title(origin: str) -> str:
-    return {PACKAGE: "Models that packages ship"}.get(origin, f"PyTorch, {origin} exporter")
+    return {PACKAGE: "Models that packages ship", "keras": "Keras"}.get(origin, f"PyTorch, {origin} exporter")
 
 
 def _totals(rows: Sequence[Row]) -> str:
