@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.errors import (
         BudgetError,
         ConversionError,
+        DataError,
         ModelError,
         OnnxPruneError,
         PassError,
@@ -44,6 +45,7 @@ _HOME = {
     "errors": (
         "BudgetError",
         "ConversionError",
+        "DataError",
         "ModelError",
         "OnnxPruneError",
         "PassError",
@@ -65,6 +67,7 @@ __all__ = [
     "Certificate",
     "Compression",
     "ConversionError",
+    "DataError",
     "Model",
     "ModelError",
     "OnnxPruneError",

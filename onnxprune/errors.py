@@ -41,3 +41,7 @@ class UsageError(OnnxPruneError):
 
 class ConversionError(OnnxPruneError):
     """A model that cannot become a PyTorch module, or a module that does not fit the model."""
+
+
+class DataError(OnnxPruneError):
+    """Data that is missing, empty or damaged, or does not fit the model."""
