@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         BudgetError,
         ConversionError,
         DataError,
+        MeasurementError,
         ModelError,
         OnnxPruneError,
         PassError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         UsageError,
         VerificationError,
     )
+    from onnxprune.latency.bench import Bench, bench
     from onnxprune.model import Model, load
     from onnxprune.planning import plan
     from onnxprune.plans import Plan
@@ -46,6 +48,7 @@ _HOME = {
         "BudgetError",
         "ConversionError",
         "DataError",
+        "MeasurementError",
         "ModelError",
         "OnnxPruneError",
         "PassError",
@@ -55,6 +58,7 @@ _HOME = {
         "UsageError",
         "VerificationError",
     ),
+    "latency.bench": ("Bench", "bench"),
     "model": ("Model", "load"),
     "planning": ("plan",),
     "plans": ("Plan",),
@@ -63,11 +67,13 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Analysis",
+    "Bench",
     "BudgetError",
     "Certificate",
     "Compression",
     "ConversionError",
     "DataError",
+    "MeasurementError",
     "Model",
     "ModelError",
     "OnnxPruneError",
@@ -81,6 +87,7 @@ __all__ = [
     "__version__",
     "analyze",
     "apply",
+    "bench",
     "compress",
     "load",
     "normalize",

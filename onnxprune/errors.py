@@ -45,3 +45,15 @@ class ConversionError(OnnxPruneError):
 
 class DataError(OnnxPruneError):
     """Data that is missing, empty or damaged, or does not fit the model."""
+
+
+class MeasurementError(OnnxPruneError):
+    """A latency that cannot be measured: onnxruntime fails, or the machine is too noisy."""
+
+
+class TrainingError(OnnxPruneError):
+    """Training that cannot go on: a loss that is not finite, or settings that do not fit model or machine."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint that is missing or damaged, belongs to another training, or cannot be written."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from onnxprune.cli.analyze import analyze
+from onnxprune.cli.bench import bench
 from onnxprune.cli.errors import ErrorHandlingGroup
 from onnxprune.cli.explain import explain
 from onnxprune.cli.passes import normalize, passes, run
@@ -35,5 +36,5 @@ def onnxprune(
     """
 
 
-for _command in (analyze, prune, apply, verify, explain, normalize, run, passes):
+for _command in (analyze, prune, apply, verify, explain, bench, normalize, run, passes):
     app.command()(_command)

@@ -65,6 +65,23 @@ def input_shapes(given: Sequence[str] | None, model: Model) -> dict[str, tuple[i
     return shapes
 
 
+def shapes_for_each(given: Sequence[str] | None, models: Sequence[Model]) -> list[dict[str, tuple[int, ...]] | None]:
+    """The values of ``--input-shape`` for several models; a named one goes to those that have such an input.
+
+    Raises:
+        UsageError: as ``input_shapes``, or no model has the input.
+    """
+    names = [{value.name for value in model.graph.input} for model in models]
+    for text in given or ():
+        name = text.rpartition("=")[0]
+        if name and not any(name in known for known in names):
+            raise UsageError(f"no model has an input '{name}', which --input-shape '{text}' names")
+    return [
+        input_shapes([text for text in given or () if text.rpartition("=")[0] in ("", *known)], model)
+        for known, model in zip(names, models, strict=True)
+    ]
+
+
 def _only_input(model: Model, text: str) -> str:
     names = [value.name for value in model.graph.input if value.name not in model.weights]
     if len(names) != 1:

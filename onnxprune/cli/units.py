@@ -37,6 +37,14 @@ def long(value: float, unit: str = "") -> str:
     return text if unit else text.strip()
 
 
+def seconds(value: float) -> str:
+    """A time with three significant digits: 4.27 ms."""
+    for factor, unit in ((1.0, "s"), (1e3, "ms")):
+        if value * factor >= 0.9995:
+            return f"{_scaled(value * factor, '')} {unit}"
+    return f"{_scaled(value * 1e6, '')} µs"
+
+
 def percent(fraction: float) -> str:
     """One decimal; what is not quite nothing does not look like nothing."""
     if 0 < fraction < 0.0005:

@@ -1,0 +1,80 @@
+"""How onnxruntime is to run a model: threads and provider."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxprune.errors import MeasurementError, UsageError
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The settings that a latency holds for.
+
+    Attributes:
+        threads: threads inside one operator (0: as many as onnxruntime likes).
+        inter_threads: operators that run at the same time; 1 is one after the other.
+        provider: onnxruntime's execution provider.
+    """
+
+    threads: int = 1
+    inter_threads: int = 1
+    provider: str = "CPUExecutionProvider"
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise UsageError(f"threads must not be negative: {self.threads}")
+        if self.inter_threads < 1:
+            raise UsageError(f"inter_threads must be at least 1, not {self.inter_threads}")
+
+    def __str__(self) -> str:
+        threads = "all threads" if not self.threads else "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        also = "" if self.inter_threads == 1 else f" ({self.inter_threads} operators at a time)"
+        return f"{threads}{also}, {self.provider}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain data."""
+        return asdict(self)
+
+    def session(self, source: str | os.PathLike[str] | bytes, *, trace: Path | None = None) -> Any:
+        """An onnxruntime InferenceSession of a file or a serialised model.
+
+        Args:
+            source: the file or the message.
+            trace: prefix of the file that onnxruntime's profiler writes, if it is wanted.
+
+        Raises:
+            UsageError: this onnxruntime does not have the provider.
+            MeasurementError: it does not load the model.
+        """
+        import onnxruntime as ort
+
+        known = ort.get_available_providers()
+        if self.provider not in known:
+            raise UsageError(f"onnxruntime has no {self.provider} here; choose one of {', '.join(known)}")
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = self.threads
+        if self.inter_threads > 1:
+            options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+            options.inter_op_num_threads = self.inter_threads
+        # Threads of one session that wait busily for more work would take the processor from the next one's.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if trace is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(trace)
+        try:
+            return ort.InferenceSession(
+                source if isinstance(source, bytes) else os.fspath(source), options, providers=[self.provider]
+            )
+        except Exception as error:
+            what = "the model" if isinstance(source, bytes) else os.fspath(source)
+            raise MeasurementError(f"onnxruntime does not load {what}: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error of onnxruntime says, without its stack."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
