@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from onnxprune.analysis import Analysis, InputShapes, ModelLike, analyze, as_model
 from onnxprune.consistency import removed_per_class
+from onnxprune.differences import OutputDifference, difference
 from onnxprune.errors import VerificationError
 from onnxprune.flow import open_bodies
 from onnxprune.masking import masked
@@ -29,20 +29,6 @@ TOLERANCE = 1e-4
 APPROXIMATE_TOLERANCE = 1e-3
 _CHECKER_LIMIT = 2**31 - 1
 _SQUASHING = frozenset({"Sigmoid", "Softmax", "Tanh", "HardSigmoid", "Softsign"})
-
-
-@dataclass(frozen=True)
-class OutputDifference:
-    """How far one output of the pruned model is from the masked original.
-
-    ``absolute`` is the largest absolute difference, ``relative`` the same over ``magnitude``: the largest magnitude
-    of the output, or 1 for the outputs of bounded functions, whose inputs are compared besides.
-    """
-
-    name: str
-    absolute: float
-    relative: float
-    magnitude: float
 
 
 @dataclass(frozen=True)
@@ -138,7 +124,7 @@ def verify(
         if original is not analysis.model:
             _check_normalisation(original, analysis.model, runs[:1], literal=literal)
         worst = [
-            _difference(name, [e[name] for e in expected], [g[name] for g in got], bound=float(name in squashed))
+            difference(name, [e[name] for e in expected], [g[name] for g in got], bound=float(name in squashed))
             for name in (*(o.name for o in result.graph.output), *inner)
         ]
         return Certificate(tuple(worst), tolerance, len(runs), approximate)
@@ -271,37 +257,11 @@ def _check_normalisation(original: Model, normal: Model, runs: Sequence[Arrays],
     before = _run_all(original, "the original model", runs, literal=literal)
     after = _run_all(normal, "the normalised model", runs, literal=literal)
     for name in before[0]:
-        difference = _difference(name, [b[name] for b in before], [a[name] for a in after])
-        if not difference.relative <= TOLERANCE:
+        found = difference(name, [b[name] for b in before], [a[name] for a in after])
+        if not found.relative <= TOLERANCE:
             raise VerificationError(
-                f"normalising changed output '{name}' by {difference.relative:.2e}; please report this model"
+                f"normalising changed output '{name}' by {found.relative:.2e}; please report this model"
             )
-
-
-def _difference(
-    name: str, expected: Sequence[NDArray[Any]], got: Sequence[NDArray[Any]], *, bound: float = 0.0
-) -> OutputDifference:
-    """Compare the samples of one output; ``bound`` is the magnitude it may reach if its function is bounded."""
-    absolute, magnitude = 0.0, bound
-    for wanted, found in zip(expected, got, strict=True):
-        gap, scale = _compare(wanted, found)
-        absolute, magnitude = max(absolute, gap), max(magnitude, scale)
-    relative = absolute / magnitude if magnitude and np.isfinite(absolute) else absolute
-    return OutputDifference(name, absolute, relative, magnitude)
-
-
-def _compare(wanted: NDArray[Any], found: NDArray[Any]) -> tuple[float, float]:
-    """The largest absolute difference, infinite where shapes or non-finite values differ, and the magnitude."""
-    if np.shape(wanted) != np.shape(found):
-        return float("inf"), 0.0
-    if not isinstance(wanted, np.ndarray) or wanted.dtype.kind not in "fiub":
-        return (0.0 if np.array_equal(np.asarray(wanted), np.asarray(found)) else float("inf")), 0.0
-    a, b = wanted.astype(np.float64), found.astype(np.float64)
-    finite = np.isfinite(a)
-    if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return float("inf"), 0.0
-    a, b = a[finite], b[finite]
-    return (float(np.abs(a - b).max()), float(np.abs(a).max())) if a.size else (0.0, 0.0)
 
 
 def _touches_approximate(analysis: Analysis, per_class: Sequence[IntArray]) -> bool:

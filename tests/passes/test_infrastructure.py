@@ -79,7 +79,7 @@ def test_summary_is_the_first_line() -> None:
     ("how", "check", "words"),
     [
         ("structure", Check.STRUCTURE, "onnx.checker refuses the result of pass break"),
-        ("runtime", Check.RUNTIME, "onnxruntime does not run the result of pass break"),
+        ("runtime", Check.RUNTIME, "onnxruntime does not load the result of pass break"),
         ("equality", Check.EQUALITY, "pass break claims equality but output 'y' differs by 0.01"),
         ("output", Check.EQUALITY, "pass break claims equality but lost output 'y'"),
     ],
