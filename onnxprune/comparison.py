@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from onnxprune.analysis import Analysis
+from onnxprune.analysis import Analysis, LayerReport
 from onnxprune.consistency import removed_per_class
 from onnxprune.cost import METRICS
+from onnxprune.errors import UsageError
 from onnxprune.plans import Plan
 from onnxprune.relations import IntArray
 
@@ -75,6 +77,51 @@ def compare(analysis: Analysis, plan: Plan) -> Comparison:
         if group.approximate is not None and touched.intersection(group.classes.tolist())
     )
     return Comparison(layers, analysis.totals, _totals(analysis, kept), tuple(reasons))
+
+
+def compare_models(before: Analysis, after: Analysis, name: str = "the pruned model") -> Comparison:
+    """What differs between a model and a pruned form of it, read from both; no plan is needed.
+
+    Args:
+        before: of the original.
+        after: of the pruned model, for the same input shapes.
+        name: of the pruned model, for messages.
+
+    Raises:
+        UsageError: the layers are not those of the original, or have grown.
+    """
+    old, new = _by_name(before), _by_name(after)
+    lacking = [key[0] for key in old if key not in new]
+    extra = len(new) - (len(old) - len(lacking))
+    if lacking or extra:
+        first = f" (first '{lacking[0]}')" if lacking else ""
+        raise UsageError(
+            f"{name} is no pruned form of the model: of {len(before.layers)} layers it lacks {len(lacking)}{first}, "
+            f"and it has {extra} others; give files that differ by pruning alone"
+        )
+    pairs = [(layer, new[key]) for key, layer in old.items()]
+    grown = [was.name for was, now in pairs if now.channels > was.channels]
+    if grown:
+        raise UsageError(
+            f"{name} has more channels than the model in {len(grown)} layers, first in '{grown[0]}'; "
+            "give the original first and its pruned forms after it"
+        )
+    layers = tuple(LayerChange(was.name, was.op_type, _cost(was), _cost(now)) for was, now in pairs)
+    return Comparison(layers, before.totals, after.totals, ())
+
+
+def _by_name(analysis: Analysis) -> dict[tuple[str, int], LayerReport]:
+    """The layers by name, and the how many-th of that name: files need not name their nodes apart."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for layer in analysis.layers:
+        found[layer.name, seen[layer.name]] = layer
+        seen[layer.name] += 1
+    return found
+
+
+def _cost(layer: LayerReport) -> LayerCost:
+    return LayerCost(layer.channels, layer.params, layer.flops, layer.memory)
 
 
 def _totals(analysis: Analysis, kept: IntArray) -> dict[str, float]:

@@ -1,0 +1,83 @@
+"""What a report tells: the model, what became of it, and what was tried."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxprune.analysis import Analysis
+from onnxprune.certificate import Certificate
+from onnxprune.comparison import Comparison, compare_models
+from onnxprune.model import Model
+from onnxprune.plans import Plan
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and what is known about it.
+
+    ``digest`` is the SHA-256 of its file (None if it is in memory only), ``file_size`` in bytes; ``times`` maps layer
+    names to milliseconds, empty if time was not measured.
+    """
+
+    name: str
+    digest: str | None
+    file_size: int
+    analysis: Analysis
+    times: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A pruned model beside the original.
+
+    ``plan`` tells how it was made, if that is known; ``certificate`` how far it is from the masked original, and
+    ``remark`` what a reader has to know about that (why there is none, say).
+    """
+
+    subject: Subject
+    comparison: Comparison
+    plan: Plan | None
+    certificate: Certificate | None
+    remark: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A model, its pruned forms, and the runs of an exploration (one mapping each); ``command`` wrote it."""
+
+    original: Subject
+    candidates: tuple[Candidate, ...]
+    runs: Sequence[Mapping[str, Any]]
+    command: str
+
+
+def subject(
+    name: str, model: Model, analysis: Analysis, path: Path | None = None, times: Mapping[str, float] | None = None
+) -> Subject:
+    """A model under a name for readers; ``path`` is its file, if it is in one. Raises OSError."""
+    digest = None if path is None else _sha256(path)
+    return Subject(name, digest, model.file_size, analysis, dict(times or {}))
+
+
+def candidate(
+    original: Subject,
+    pruned: Subject,
+    plan: Plan | None = None,
+    certificate: Certificate | None = None,
+    remark: str = "",
+) -> Candidate:
+    """A pruned model beside the original. Raises UsageError where it is not a pruned form of that."""
+    comparison = compare_models(original.analysis, pruned.analysis, pruned.name)
+    return Candidate(pruned, comparison, plan, certificate, remark)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

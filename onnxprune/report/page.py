@@ -1,0 +1,246 @@
+"""The page: one HTML file with its data, its script and the plotting library inside, and nothing to fetch."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+from onnxprune.analysis import Analysis
+from onnxprune.certificate import Certificate
+from onnxprune.cli.units import long, percent
+from onnxprune.errors import UsageError
+from onnxprune.report.content import Candidate, Report, Subject
+from onnxprune.report.payload import payload
+
+_TOTALS = {
+    "params": ("parameters", ""),
+    "flops": ("MACs", ""),
+    "memory": ("memory", "B"),
+    "peak_activations": ("peak activations", "B"),
+    "file_size": ("file size", "B"),
+    "time": ("time of all layers", "s"),
+}
+_METRICS = {"params": "parameters", "flops": "MACs", "memory": "memory", "time": "time"}
+_PACKAGES = ("onnxprune", "onnx", "onnxruntime", "numpy")
+_EXPOSED = "window.vegaEmbed = vegaEmbed;"
+_SWITCHES = frozenset({"exact_only"})
+"""Settings of a plan that the command line has as a switch."""
+
+
+def render(report: Report) -> str:
+    """The page of a report.
+
+    Raises UsageError where the libraries of the extra ``report`` are missing.
+    """
+    try:
+        from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
+        from markupsafe import Markup
+    except ImportError as error:
+        raise missing(error) from error
+    environment = Environment(
+        loader=FunctionLoader(_asset), autoescape=select_autoescape(default=True), undefined=StrictUndefined
+    )
+    template = environment.get_template("page.html.j2")
+    return template.render(
+        **_words(report),
+        style=Markup(_asset("style.css")),
+        script=Markup(_script()),
+        library=Markup(_library()),
+        data=Markup(_embedded(_data(report))),
+    )
+
+
+def missing(error: ImportError) -> UsageError:
+    """What to say where an optional library is not installed."""
+    return UsageError(f"reports need {error.name}, which is not installed; pip install 'onnxprune[report]'")
+
+
+def _data(report: Report) -> dict[str, Any]:
+    try:
+        from onnxprune.report.charts import specifications
+    except ImportError as error:
+        raise missing(error) from error
+    return {**payload(report), "totals": report.original.analysis.totals, "charts": specifications()}
+
+
+def _embedded(data: Mapping[str, Any]) -> str:
+    """JSON that no name can break out of: within a script element, only ``<`` has a meaning."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _asset(name: str) -> str:
+    return (files("onnxprune.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    names = sorted(entry.name for entry in (files("onnxprune.report") / "assets").iterdir())
+    return "\n".join(_asset(name) for name in names if name.endswith(".js"))
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and vega-embed for the specifications that the installed Altair writes."""
+    try:
+        import altair
+        import vl_convert
+    except ImportError as error:
+        raise missing(error) from error
+    wanted = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    bundle: str = vl_convert.javascript_bundle(_EXPOSED, vl_version=wanted)
+    return bundle
+
+
+def _words(report: Report) -> dict[str, Any]:
+    """What the template fills in, besides the script."""
+    original = report.original
+    sections = {
+        "totals": "Totals",
+        "changes": "Layers",
+        "coupling": "Coupling",
+        "shares": "Complexity",
+        "memory": "Memory",
+        **({"certificates": "Certificates"} if report.candidates else {}),
+        "reproduce": "Reproduce",
+    }
+    titles = {key: title for key, title in _METRICS.items() if key != "time" or original.times}
+    return {
+        "model": original,
+        "lead": _lead(report),
+        "sections": list(sections.items()),
+        "metrics": list(titles.items()),
+        "candidates": [_candidate(report, candidate) for candidate in report.candidates],
+        "totals": _totals(report),
+        "assumptions": assumptions(original.analysis),
+        "warnings": _warnings(original.analysis),
+        "command": report.command,
+        "files": [_file(subject) for subject in (original, *(c.subject for c in report.candidates))],
+        "versions": _versions(),
+    }
+
+
+def _lead(report: Report) -> str:
+    analysis = report.original.analysis
+    totals = analysis.totals
+    has = (
+        f"{len(analysis.layers)} layers with {long(totals['params'])} parameters and {long(totals['flops'])} MACs "
+        "(multiply-accumulates)"
+    )
+    if not report.candidates:
+        return f"{has}."
+    first = report.candidates[0]
+    after = first.comparison.after
+    gone = {m: percent(1 - after[m] / totals[m]) if totals[m] else "nothing" for m in ("params", "flops", "memory")}
+    which = "Pruned" if len(report.candidates) == 1 else f"In {first.subject.name}, one of {len(report.candidates)}"
+    return (
+        f"{has}. {which}: {gone['flops']} of the MACs, {gone['params']} of the parameters and {gone['memory']} of the "
+        "memory are gone."
+    )
+
+
+def _versions() -> str:
+    return ", ".join([*(f"{name} {version(name)}" for name in _PACKAGES), f"Python {platform.python_version()}"])
+
+
+def _totals(report: Report) -> list[dict[str, Any]]:
+    before = _measures(report.original)
+    after = [_measures(candidate.subject) for candidate in report.candidates]
+    return [
+        {
+            "title": title,
+            "before": long(before[key], unit),
+            "after": [_cell(before[key], values[key], unit) for values in after],
+        }
+        for key, (title, unit) in _TOTALS.items()
+        if key in before and all(key in values for values in after)
+    ]
+
+
+def _measures(subject: Subject) -> dict[str, float]:
+    found = {**subject.analysis.totals, "file_size": float(subject.file_size)}
+    if subject.times:
+        found["time"] = sum(subject.times.values())
+    return found
+
+
+def _cell(before: float, after: float, unit: str) -> dict[str, Any]:
+    change = after / before - 1 if before else 0.0
+    sign = "−" if change < 0 else "+"
+    text = "±0 %" if after == before else f"{sign}{percent(abs(change))}"
+    return {"value": long(after, unit), "change": text, "less": after < before}
+
+
+def assumptions(analysis: Analysis) -> str:
+    """The input shapes that all figures hold for, which of them were guessed, and how is counted."""
+    shapes = ", ".join(
+        f"{name} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in analysis.shapes.binding.items()
+    )
+    text = f"For input shapes {shapes or 'none'}."
+    if analysis.shapes.assumed:
+        text += f" Open dimensions of {', '.join(analysis.shapes.assumed)} were assumed; --input-shape sets them."
+    return f"{text} FLOPs are counted as MACs; memory is bytes of weights and output activations."
+
+
+def _warnings(analysis: Analysis) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for node, reason in analysis.unknown.items():
+        by_reason.setdefault(reason, []).append(node)
+    lines = []
+    for reason, nodes in by_reason.items():
+        more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
+        lines.append(f"Not understood, and therefore pinned: {reason}: {', '.join(nodes[:3])}{more}")
+    return lines
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A candidate as the template shows it."""
+
+    name: str
+    certificate: Certificate | None
+    remark: str
+    verdict: str
+    verdict_text: str
+    command: str
+
+
+def _candidate(report: Report, candidate: Candidate) -> _Candidate:
+    certificate = candidate.certificate
+    verdict = "none" if certificate is None else "passed" if certificate.passed else "failed"
+    text = {"none": "no certificate", "passed": "passed", "failed": "failed"}[verdict]
+    command = ""
+    if candidate.plan is not None:
+        command = prune_command(report.original.name, candidate.subject.name, candidate.plan.settings)
+    return _Candidate(candidate.subject.name, certificate, candidate.remark, verdict, text, command)
+
+
+def prune_command(model: str, output: str, settings: Mapping[str, Any]) -> str:
+    """The command that makes a plan with these settings; what was put in by hand cannot be told."""
+    words = ["onnxprune", "prune", model, "-o", output]
+    for name, value in settings.items():
+        option = f"--{name.replace('_', '-')}"
+        if name in _SWITCHES:
+            words += [option] if value else []
+        elif name == "input_shapes":
+            for key, shape in value.items():
+                words += ["--input-shape", f"{key}={','.join(map(str, shape))}"]
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                words += [option, f"{key}={item}"]
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            for item in value:
+                words += [option, str(item)]
+        else:
+            words += [option, str(value)]
+    return shlex.join(words)
+
+
+def _file(subject: Subject) -> dict[str, Any]:
+    return {"name": subject.name, "size": long(subject.file_size, "B"), "digest": subject.digest}

@@ -1,0 +1,98 @@
+"""The figures of a report as plain data: what the page's script draws and lists.
+
+Columns instead of rows keep the page of a large model small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from onnxprune.cost import METRICS
+from onnxprune.report.content import Candidate, Report, Subject
+from onnxprune.report.lanes import couplings, lanes
+
+
+def payload(report: Report) -> dict[str, Any]:
+    """Everything that the charts, the table and the layer details need, fit for JSON."""
+    original = report.original
+    return {
+        "model": original.name,
+        "layers": _layers(report),
+        "metrics": _metrics(report),
+        "memory": _memory(report),
+        "coupling": _coupling(original),
+        "candidates": [candidate.subject.name for candidate in report.candidates],
+    }
+
+
+def _layers(report: Report) -> dict[str, Any]:
+    layers = report.original.analysis.layers
+    return {
+        "name": [layer.name for layer in layers],
+        "op": [layer.op_type for layer in layers],
+        "channels": [layer.channels for layer in layers],
+        "prunable": [layer.prunable for layer in layers],
+        "left": [[change.after.channels for change in c.comparison.layers] for c in report.candidates],
+    }
+
+
+def _metrics(report: Report) -> dict[str, Any]:
+    """Per metric, what each layer costs before, and after for every candidate."""
+    layers = report.original.analysis.layers
+    found: dict[str, Any] = {}
+    for metric in METRICS:
+        found[metric] = {
+            "before": [getattr(layer, metric) for layer in layers],
+            "after": [[getattr(change.after, metric) for change in c.comparison.layers] for c in report.candidates],
+        }
+    if report.original.times:
+        names = [layer.name for layer in layers]
+        found["time"] = {
+            "before": _times(report.original, names),
+            "after": [_times(c.subject, names) for c in report.candidates],
+        }
+    return found
+
+
+def _times(subject: Subject, names: Sequence[str]) -> list[float | None]:
+    """Microseconds of every layer; None where the runtime reports no node of that name."""
+    return [None if name not in subject.times else round(subject.times[name] * 1000, 2) for name in names]
+
+
+def _memory(report: Report) -> list[dict[str, Any]]:
+    """Live bytes while each node executes, for the original and every candidate."""
+    return [_profile("original", report.original)] + [_profile(c.subject.name, c.subject) for c in report.candidates]
+
+
+def _profile(name: str, subject: Subject) -> dict[str, Any]:
+    costs = subject.analysis.costs
+    live = costs.liveness.profile(costs.full)
+    return {
+        "name": name,
+        "bytes": [round(value) for value in live.tolist()],
+        "nodes": [f"{node.op_type} {node.name}" for node in subject.analysis.graph.nodes],
+    }
+
+
+def _coupling(subject: Subject) -> dict[str, Any]:
+    """Per layer its groups and pins (as indices into lists without repetitions), and the lanes of the drawing."""
+    layers = couplings(subject.analysis)
+    pins: dict[tuple[str, str, str], int] = {}
+    return {
+        "makes": [layer.makes for layer in layers],
+        "reads": [layer.reads for layer in layers],
+        "pins": [[pins.setdefault(pin, len(pins)) for pin in layer.pins] for layer in layers],
+        "notes": [layer.note for layer in layers],
+        "reasons": list(pins),
+        "lanes": [(lane.group, lane.first, lane.last, lane.height) for lane in lanes(layers)],
+        "groups": {
+            group.index: {"atoms": group.atoms, "approximate": group.approximate} for group in subject.analysis.groups
+        },
+    }
+
+
+def totals(candidate: Candidate) -> dict[str, tuple[float, float]]:
+    """Before and after, by metric."""
+    comparison = candidate.comparison
+    return {key: (value, comparison.after[key]) for key, value in comparison.before.items()}

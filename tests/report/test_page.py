@@ -1,0 +1,153 @@
+"""The page in a real browser: it loads, it asks for nothing, and its controls do what they say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import onnxprune
+from onnxprune.comparison import compare
+from onnxprune.plans import Plan
+from tests.cli.support import RESIDUAL
+from tests.report.browser import DESKTOP, PHONE, opened
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_it_opens_without_complaint_and_without_the_network(
+    browser: Browser, page: Path, size: tuple[int, int], scheme: str
+) -> None:
+    with opened(browser, page, size, scheme=scheme) as view:
+        assert view.console == []
+        assert [url for url in view.requests if url != page.as_uri() and not url.startswith("data:")] == []
+        assert view.page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        for chart in ("changes", "coupling", "shares", "memory"):
+            assert view.page.locator(f"#chart-{chart} svg path").count() > 0
+
+
+def test_totals_and_certificates_need_no_script(browser: Browser, page: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    plain = context.new_page()
+    plain.goto(page.as_uri())
+    assert "4.44 M" in plain.locator("#totals + .scroll").inner_text()
+    assert plain.locator(".badge.passed").count() == 2
+    context.close()
+
+
+def test_the_table_holds_the_figures_of_the_comparison(browser: Browser, page: Path, folder: Path) -> None:
+    comparison = compare(onnxprune.analyze(RESIDUAL), Plan.load(folder / "half.json"))
+    with opened(browser, page) as view:
+        names = view.texts("#layers tbody td:nth-child(1)")
+        channels = view.texts("#layers tbody td:nth-child(3)")
+    assert names == [layer.name for layer in comparison.layers]
+    expected = [f"{layer.before.channels} → {layer.after.channels}" for layer in comparison.layers]
+    assert [cell.split(" → ") for cell in channels] == [
+        cell.split(" → ")[: 1 if len(set(cell.split(" → "))) == 1 else 2] for cell in expected
+    ]
+
+
+def test_a_click_sorts_the_table_and_another_turns_it_round(browser: Browser, page: Path) -> None:
+    with opened(browser, page) as view:
+        button = view.page.get_by_role("button", name="may go")
+        button.click()
+        falling = [int(text) for text in view.texts("#layers tbody td:nth-child(4)")]
+        assert view.page.locator("th[aria-sort=descending]").inner_text().startswith("may go")
+        view.page.keyboard.press("Enter")  # the focus stays where it was
+        rising = [int(text) for text in view.texts("#layers tbody td:nth-child(4)")]
+    assert falling == sorted(falling, reverse=True)
+    assert falling != sorted(falling)
+    assert rising == sorted(falling)
+
+
+def test_the_search_filters_the_table(browser: Browser, page: Path) -> None:
+    with opened(browser, page) as view:
+        view.page.fill("#search", "SHORTCUT")
+        names = view.texts("#layers tbody td:nth-child(1)")
+        assert len(names) == 2
+        assert all("shortcut" in name for name in names)
+        assert view.page.locator("#found").inner_text() == "2 of 14 layers"
+        view.page.fill("#search", "nothing is called so")
+        assert view.page.locator("#layers tbody tr").count() == 0
+
+
+def test_another_pruned_model_and_another_metric_change_chart_and_table(browser: Browser, page: Path) -> None:
+    with opened(browser, page) as view:
+        bars = "#chart-changes svg [aria-roledescription=bar]"
+        first = view.page.locator(bars).evaluate_all("all => all.map(bar => bar.getAttribute('d'))")
+        table = view.texts("#layers tbody tr")
+        view.select("candidate", "1")
+        second = view.page.locator(bars).evaluate_all("all => all.map(bar => bar.getAttribute('d'))")
+        assert first != second
+        assert view.texts("#layers tbody tr") != table
+        view.select("metric", "params")
+        third = view.page.locator(bars).evaluate_all("all => all.map(bar => bar.getAttribute('d'))")
+        assert len(first) == len(second) == len(third) == 28
+        assert third != second
+
+
+def test_hovering_over_a_bar_tells_its_figures(browser: Browser, page: Path) -> None:
+    with opened(browser, page) as view:
+        view.page.locator("#chart-changes svg [aria-roledescription=bar]").first.hover()
+        view.page.wait_for_selector("#vg-tooltip-element.visible")
+        text = view.page.locator("#vg-tooltip-element").inner_text()
+    assert "/stem/stem.0/Conv" in text
+    assert re.search(r"original\s+113 k", text)
+
+
+def test_a_click_on_a_layer_lights_up_its_group(browser: Browser, page: Path) -> None:
+    analysis = onnxprune.analyze(RESIDUAL)
+    name = "/stages/stages.2/second/second.0/Conv"
+    layer = next(layer for layer in analysis.layers if layer.name == name)
+    (group,) = layer.groups
+    partners = [other for other in analysis.groups[group].layers if other != name]
+    with opened(browser, page) as view:
+        dots = view.page.locator("#chart-coupling svg [aria-roledescription=point]")
+        lit = "all => all.filter(dot => dot.getAttribute('opacity') === '1').length"
+        assert dots.evaluate_all(lit) == 0
+        dots.nth(analysis.layers.index(layer)).click()
+        view.page.wait_for_selector("#detail h3")
+        assert view.page.locator("#detail h3").inner_text() == name
+        assert dots.evaluate_all(lit) == 1 + len(partners)
+        shown = view.texts("#detail ul:first-of-type button")
+        assert shown == partners
+        assert view.page.input_value("#layer") == str(analysis.layers.index(layer))
+        assert view.page.locator("#layers tr.chosen").count() == 1
+
+
+def test_a_pinned_layer_tells_its_reason(browser: Browser, page: Path) -> None:
+    with opened(browser, page) as view:
+        view.select("layer", "13")
+        assert "reaches graph output 'logits'" in view.page.locator("#detail").inner_text()
+
+
+def test_everything_can_be_reached_by_keyboard(browser: Browser, page: Path) -> None:
+    with opened(browser, page) as view:
+        seen = []
+        for _ in range(40):
+            view.page.keyboard.press("Tab")
+            seen.append(view.page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+        assert seen[0] == "Skip to content"
+        wanted = {"candidate", "metric", "search", "parameters", "/stem/stem.0/Conv"}
+        assert wanted <= set(seen)
+        view.page.locator("#layers tbody button").nth(3).focus()
+        view.page.keyboard.press("Enter")
+        assert view.page.locator("#detail h3").inner_text() == "/stages/stages.1/first/first.0/Conv"
+
+
+def test_the_data_are_those_of_the_analysis(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert match is not None
+    data = json.loads(match[1])
+    analysis = onnxprune.analyze(RESIDUAL)
+    assert data["metrics"]["flops"]["before"] == [layer.flops for layer in analysis.layers]
+    assert max(data["memory"][0]["bytes"]) == analysis.totals["peak_activations"]
