@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxprune.analysis import Analysis, analyze, normalize
     from onnxprune.certificate import Certificate, verify
+    from onnxprune.compensation import Compensation, compensate
     from onnxprune.compression import Compression, apply, compress
     from onnxprune.errors import (
         BudgetError,
@@ -43,6 +44,7 @@ if not (_HERE / "passes").is_dir() and (_HERE.parent / "passes" / "shrink.py").i
 _HOME = {
     "analysis": ("Analysis", "analyze", "normalize"),
     "certificate": ("Certificate", "verify"),
+    "compensation": ("Compensation", "compensate"),
     "compression": ("Compression", "apply", "compress"),
     "errors": (
         "BudgetError",
@@ -70,6 +72,7 @@ __all__ = [
     "Bench",
     "BudgetError",
     "Certificate",
+    "Compensation",
     "Compression",
     "ConversionError",
     "DataError",
@@ -88,6 +91,7 @@ __all__ = [
     "analyze",
     "apply",
     "bench",
+    "compensate",
     "compress",
     "load",
     "normalize",

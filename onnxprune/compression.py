@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from onnxprune.analysis import Analysis, InputShapes, ModelLike, analyze, as_model, normalize
-from onnxprune.certificate import Certificate, verify
-from onnxprune.errors import VerificationError
+from onnxprune.certificate import Certificate, check, verify
+from onnxprune.errors import UsageError, VerificationError
 from onnxprune.model import Model
 from onnxprune.ops import Registry
 from onnxprune.planning import plan as make_plan
 from onnxprune.plans import Plan
 
+if TYPE_CHECKING:
+    from onnxprune.calibration import CalibrationSource
+    from onnxprune.compensation import Compensation
+    from onnxprune.fidelity import Fidelity
+
 
 @dataclass(frozen=True)
 class Compression:
-    """The pruned model, the plan that made it, the analysis before, and the certificate (None if not asked for)."""
+    """The pruned model, the plan that made it, the analysis before, and the certificate (None if not asked for).
+
+    The certificate is about the removal alone. ``compensation`` tells which weights changed after it, if any, and
+    ``fidelity`` how the outputs compare with the original's where calibration data was given.
+    """
 
     model: Model
     plan: Plan
     analysis: Analysis
     certificate: Certificate | None
+    compensation: Compensation | None = None
+    fidelity: Fidelity | None = None
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -54,13 +65,29 @@ def compress(
     registry: Registry | None = None,
     split: str = "finest",
     certify: bool = True,
+    calibration: CalibrationSource | None = None,
+    calibration_samples: int | None = None,
+    compensate: str | None = None,
     **options: Any,
 ) -> Compression:
-    """Analyse, plan, apply and verify in one go; ``options`` are those of :func:`onnxprune.plan`.
+    """Analyse, plan, apply, verify and compensate in one go.
+
+    Args:
+        model: a Model, ModelProto or path.
+        input_shapes: shapes for inputs with symbolic dimensions.
+        registry: the known operators, if not the default ones.
+        split: which part of an axis that a Reshape splits carries a removal; see :func:`onnxprune.analyze`.
+        certify: compare the result of the removal with the masked original.
+        calibration: samples to compensate and compare with: a SPEC, Data, Batches, or arrays by input.
+        calibration_samples: how many of them to use at most (256).
+        compensate: how the remaining weights make good what was removed; see :func:`onnxprune.compensate`.
+        options: those of :func:`onnxprune.plan`.
 
     Raises:
         BudgetError: the budget cannot be met.
         VerificationError: the result does not equal the masked original.
+        DataError: the calibration data is empty, not finite, or does not fit the model.
+        UsageError: a compensation that is not known, or that needs calibration data and has none.
     """
     source = as_model(model)
     analysis = analyze(source, input_shapes, split=split, registry=registry)
@@ -70,7 +97,48 @@ def compress(
     if certify:
         certificate = verify(source, pruned, chosen, input_shapes=input_shapes, registry=registry)
         require(certificate)
-    return Compression(pruned, chosen, analysis, certificate)
+    finished = finish(source, pruned, chosen, calibration, calibration_samples, compensate)
+    return Compression(finished.model, chosen, analysis, certificate, finished.compensation, finished.fidelity)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What becomes of a pruned model on calibration data."""
+
+    model: Model
+    compensation: Compensation | None = None
+    fidelity: Fidelity | None = None
+
+
+def finish(
+    original: Model,
+    pruned: Model,
+    plan: Plan,
+    calibration: CalibrationSource | None,
+    samples: int | None,
+    method: str | None,
+) -> Finished:
+    """Compensate a pruned model, if ``method`` is given, and compare it with the original, if there is data.
+
+    Raises:
+        DataError: the calibration data is empty, not finite, or does not fit the model.
+        UsageError: an unknown method, or one that needs data and has none.
+        VerificationError: the compensated model is not valid.
+    """
+    if calibration is None and method is None:
+        return Finished(pruned)
+    from onnxprune.calibration.samples import DEFAULT_COUNT, collect_both
+    from onnxprune.compensation import compensate as run
+    from onnxprune.fidelity import measure_fidelity
+
+    if calibration is None:
+        raise UsageError(f"compensation '{method}' needs calibration data; give some, or leave it out")
+    fit, held_out, seen = collect_both(calibration, original, DEFAULT_COUNT if samples is None else samples)
+    found = None if method is None else run(pruned, original, plan, fit, method=method)
+    result = pruned if found is None else found.model
+    if found is not None:
+        check(result, "the compensated model")
+    return Finished(result, found, measure_fidelity(original, result, held_out, seen=seen and found is not None))
 
 
 def require(certificate: Certificate) -> None:

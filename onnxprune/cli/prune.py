@@ -22,12 +22,35 @@ from onnxprune.cli.options import (
     named_floors,
 )
 from onnxprune.cli.reading import read, read_and_analyze
-from onnxprune.cli.result import Job, certificate_line, finish
+from onnxprune.cli.result import Calibration, Job, certificate_line, finish
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.units import parse_quantity
 from onnxprune.errors import BudgetError, UsageError
 
-_BUDGET, _CHOICE, _LIMITS = "Budget", "How to choose", "What must stay"
+_BUDGET, _CHOICE, _LIMITS, _DATA = "Budget", "How to choose", "What must stay", "Calibration data"
+
+CalibrateOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="Samples, labels not needed: an .npz file, a folder, or module:function. They serve criteria, "
+        "compensation and the comparison of outputs.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+CompensateOption = Annotated[
+    str | None,
+    typer.Option(
+        help="How the remaining weights make good what was removed: refit (least squares, layer by layer), bias, "
+        "or none.",
+        rich_help_panel=_DATA,
+        show_default="refit with --calibrate",
+    ),
+]
+SamplesOption = Annotated[
+    int, typer.Option("--calibration-samples", min=1, help="How many to use.", rich_help_panel=_DATA)
+]
 
 PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan (JSON).", show_default=False)]
 
@@ -121,6 +144,9 @@ def prune(
             rich_help_panel=_CHOICE,
         ),
     ] = "aligned",
+    calibrate: CalibrateOption = None,
+    compensate: CompensateOption = None,
+    calibration_samples: SamplesOption = 256,
     split: SplitOption = "finest",
     input_shape: InputShapeOption = None,
     plan_out: Annotated[
@@ -169,13 +195,17 @@ def prune(
             exact_only=exact_only,
             grouped=grouped,
         )
-    finish(terminal, Job(reading, output, plan_out, force, verify=not no_verify), chosen)
+    calibration = Calibration(calibrate, compensate, calibration_samples)
+    finish(terminal, Job(reading, output, plan_out, force, not no_verify, calibration), chosen)
 
 
 def apply(
     model: ModelArgument,
     plan: PlanArgument,
     output: OutputOption,
+    calibrate: CalibrateOption = None,
+    compensate: CompensateOption = None,
+    calibration_samples: SamplesOption = 256,
     input_shape: InputShapeOption = None,
     no_verify: NoVerifyOption = False,
     force: ForceOption = False,
@@ -190,7 +220,8 @@ def apply(
     reading = read_and_analyze(terminal, model, input_shape, chosen.split, chosen.input_shapes)
     if reading.shapes:
         chosen = chosen.for_inputs(reading.shapes)
-    finish(terminal, Job(reading, output, None, force, verify=not no_verify), chosen)
+    calibration = Calibration(calibrate, compensate, calibration_samples)
+    finish(terminal, Job(reading, output, None, force, not no_verify, calibration), chosen)
 
 
 def verify(

@@ -14,8 +14,25 @@ from onnxprune.cli.units import long
 if TYPE_CHECKING:
     from onnxprune.certificate import Certificate
     from onnxprune.comparison import Comparison
+    from onnxprune.compression import Finished
     from onnxprune.model import Model
     from onnxprune.plans import Plan
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The values of ``--calibrate``, ``--compensate`` and ``--calibration-samples``."""
+
+    spec: str | None = None
+    compensate: str | None = None
+    samples: int = 256
+
+    @property
+    def method(self) -> str | None:
+        """The compensation to run: refit where there is data and nothing else was asked for."""
+        if self.compensate is None:
+            return None if self.spec is None else "refit"
+        return None if self.compensate == "none" else self.compensate
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,7 @@ class Job:
     plan_output: Path | None
     force: bool
     verify: bool
+    calibration: Calibration = Calibration()
 
 
 def finish(terminal: Terminal, job: Job, plan: Plan) -> None:
@@ -44,15 +62,36 @@ def finish(terminal: Terminal, job: Job, plan: Plan) -> None:
     with terminal.step("Removing channels"):
         pruned = apply(job.reading.model, plan)
     certificate = _certified(terminal, job, pruned, plan) if job.verify else None
+    finished = _calibrated(terminal, job, pruned, plan)
+    pruned = finished.model
     with terminal.step(f"Writing {job.output.name}"):
         save_model(pruned, job.output, force=job.force)
         if job.plan_output is not None:
             save_plan(plan, job.plan_output)
     before = {**comparison.before, "file_size": job.reading.model.file_size}
     after = {**comparison.after, "file_size": pruned.file_size}
-    terminal.json(_report(job, plan, comparison, before, after, certificate))
+    terminal.json({**_report(job, plan, comparison, before, after, certificate), **_measured(finished)})
     if not terminal.as_json:
-        _show(terminal, job, plan, comparison, before, after, certificate)
+        _show(terminal, job, plan, comparison, before, after, certificate, finished)
+
+
+def _calibrated(terminal: Terminal, job: Job, pruned: Model, plan: Plan) -> Finished:
+    from onnxprune.compression import Finished
+    from onnxprune.compression import finish as compensated
+
+    calibration = job.calibration
+    if calibration.spec is None and calibration.method is None:
+        return Finished(pruned)
+    with terminal.step("Compensating" if calibration.method else "Comparing"):
+        return compensated(job.reading.model, pruned, plan, calibration.spec, calibration.samples, calibration.method)
+
+
+def _measured(finished: Finished) -> dict[str, Any]:
+    compensation, fidelity = finished.compensation, finished.fidelity
+    return {
+        "compensation": None if compensation is None else compensation.to_dict(),
+        "fidelity": None if fidelity is None else fidelity.to_dict(),
+    }
 
 
 def _certified(terminal: Terminal, job: Job, pruned: Model, plan: Plan) -> Certificate:
@@ -103,6 +142,7 @@ def _show(
     before: dict[str, float],
     after: dict[str, float],
     certificate: Certificate | None,
+    finished: Finished,
 ) -> None:
     from onnxprune.cli.tables import change_table, totals_table
 
@@ -118,8 +158,32 @@ def _show(
         terminal.show("No certificate: the result was not verified.", style="yellow")
     else:
         terminal.show(certificate_line(certificate), style="green" if certificate.passed else "red")
+    for line in data_lines(finished):
+        terminal.show(line)
     also = "" if job.plan_output is None else f", the plan to {job.plan_output}"
     terminal.show(f"Wrote {job.output} ({long(after['file_size'], 'B')}){also}.")
+
+
+def data_lines(finished: Finished) -> list[str]:
+    """What compensation did, and how the outputs compare on data."""
+    lines = []
+    done, fidelity = finished.compensation, finished.fidelity
+    if done is not None:
+        lines.append(
+            f"Compensation ({done.method}) with {done.samples} samples, after the certificate: "
+            f"{len(done.layers)} layers fitted."
+        )
+        lines.extend(f"Not fitted: {name} ({reason})." for name, reason in done.skipped.items())
+    for output in () if fidelity is None else fidelity.outputs:
+        where = f"{fidelity.samples} {'calibration' if fidelity.seen else 'other'} samples" if fidelity else ""
+        parts = [f"cosine {output.cosine:.4f}"]
+        if output.agreement is not None:
+            parts.insert(0, f"top-1 as the original's {output.agreement:.1%}")
+            parts.append(f"KL {output.kl:.4f}")
+        if output.accuracy_before is not None:
+            parts.append(f"accuracy {output.accuracy_before:.2%} → {output.accuracy_after:.2%}")
+        lines.append(f"Output '{output.name}' on {where}: {', '.join(parts)}.")
+    return lines
 
 
 def certificate_line(certificate: Certificate) -> str:

@@ -1,0 +1,106 @@
+"""The one function of this package."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnxprune.analysis import ModelLike, as_model, normalize
+from onnxprune.calibration.linear import LinearLayer
+from onnxprune.calibration.samples import DEFAULT_COUNT, CalibrationSource, Samples, collect
+from onnxprune.compensation.refit import LayerFit, Walk, begin, linear_layers, refit_layer
+from onnxprune.errors import UsageError
+from onnxprune.model import Model
+from onnxprune.plans import Plan
+
+METHODS = ("refit", "bias")
+
+
+@dataclass(frozen=True)
+class Compensation:
+    """A compensated model, what was fitted, and the layers that were not, with the reason."""
+
+    model: Model
+    method: str
+    samples: int
+    layers: tuple[LayerFit, ...]
+    skipped: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was done, as plain data for JSON."""
+        return {
+            "method": self.method,
+            "samples": self.samples,
+            "layers": [asdict(layer) for layer in self.layers],
+            "skipped": self.skipped,
+        }
+
+
+def compensate(
+    pruned: ModelLike,
+    original: ModelLike,
+    plan: Plan,
+    data: CalibrationSource | Samples,
+    *,
+    method: str = "refit",
+    samples: int = DEFAULT_COUNT,
+    seed: int = 0,
+) -> Compensation:
+    """Change the remaining weights of a pruned model so that it computes what the original did, as well as it can.
+
+    Args:
+        pruned: the result of applying ``plan`` to ``original``.
+        original: the model before.
+        plan: what was removed.
+        data: calibration samples: a SPEC, Data, Batches, or arrays by input; labels are not looked at.
+        method: ``refit`` (ridge regression of every layer's weights and bias behind the removed channels, in graph
+            order) or ``bias`` (only biases, so that mean outputs are as before; with zero padding the mean takes
+            the border in as the samples have it).
+        samples: how many calibration samples to use.
+        seed: of the choice of samples and of output positions.
+
+    Raises:
+        UsageError: an unknown method.
+        DataError: samples are missing, not finite, or do not fit the model.
+        VerificationError: onnxruntime does not run one of the models.
+    """
+    if method not in METHODS:
+        raise UsageError(f"compensation '{method}' is not known; choose one of {', '.join(METHODS)}")
+    source, result = normalize(original), as_model(pruned)
+    chosen = data if isinstance(data, Samples) else collect(data, source, samples, seed=seed)
+    if not plan:
+        return Compensation(result, method, len(chosen), (), {})
+    walk = begin(result, source, plan.removed, chosen, seed)
+    behind = _behind(walk)
+    layers: list[LayerFit] = []
+    skipped: dict[str, str] = {}
+    for layer in linear_layers(walk.graph):
+        if layer.input not in behind:
+            continue
+        reason = _reason(walk, layer)
+        if reason:
+            skipped[layer.name] = reason
+            continue
+        fit = refit_layer(walk, layer, weights=method == "refit")
+        if fit is not None:
+            layers.append(fit)
+    return Compensation(walk.draft.finish(), method, len(chosen), tuple(layers), skipped)
+
+
+def _behind(walk: Walk) -> set[str]:
+    """Tensors that lost channels, and all that is computed from them."""
+    found = {name for name in walk.removed if name not in walk.graph.model.weights}
+    for node in walk.graph.nodes:
+        reads = (*node.inputs, *walk.graph.captured.get(node.index, ()))
+        if found.intersection(reads):
+            found.update(name for name in node.outputs if name)
+    return found
+
+
+def _reason(walk: Walk, layer: LinearLayer) -> str | None:
+    """Why a layer cannot be fitted, if it cannot."""
+    if layer.output not in walk.makers:
+        return "its output has another name in the original"
+    if len(walk.graph.consumers.get(layer.weight, ())) > 1:
+        return "its weight serves several layers"
+    return None

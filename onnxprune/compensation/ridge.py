@@ -1,0 +1,142 @@
+"""Least squares from accumulated moments: which weights make the features give the wanted outputs.
+
+The fit is drawn towards the weights that are there (``min Σ|x·W + b - y|² + λ|W - W₀|²``), so that directions about
+which the samples say nothing keep what training found. λ is a share of the mean feature variance: no unit of the
+activations matters, and a singular Gram matrix (constant, dead or repeated channels) has a solution as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+#: Shares of the mean feature variance, of which held-out rows choose one.
+SHARES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_TINY = 1e-30
+#: A fit that takes away less than this share of the error is left alone.
+_WORTH = 1e-6
+
+
+@dataclass
+class Moments:
+    """Sums over rows of features [G, R, K] and outputs [G, R, N], about a first guess of their means."""
+
+    count: int = 0
+    shift_x: FloatArray = field(default_factory=lambda: np.zeros(0))
+    shift_y: FloatArray = field(default_factory=lambda: np.zeros(0))
+    x: FloatArray = field(default_factory=lambda: np.zeros(0))
+    y: FloatArray = field(default_factory=lambda: np.zeros(0))
+    xx: FloatArray = field(default_factory=lambda: np.zeros(0))
+    xy: FloatArray = field(default_factory=lambda: np.zeros(0))
+    yy: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    @classmethod
+    def about(cls, shift_x: FloatArray, shift_y: FloatArray) -> Moments:
+        """Empty moments about these values, [G, K] and [G, N]."""
+        groups, k, n = *shift_x.shape, shift_y.shape[1]
+        sums = (np.zeros((groups, k)), np.zeros((groups, n)))
+        return cls(
+            0, shift_x, shift_y, *sums, np.zeros((groups, k, k)), np.zeros((groups, k, n)), np.zeros((groups, n))
+        )
+
+    def add(self, features: NDArray[Any], outputs: NDArray[Any]) -> None:
+        """Add rows. Products are taken in single precision about the shift, and summed in double."""
+        x = (features - self.shift_x[:, None]).astype(np.float32, copy=False)
+        y = (outputs - self.shift_y[:, None]).astype(np.float32, copy=False)
+        across = x.transpose(0, 2, 1)
+        self.count += x.shape[1]
+        self.x += x.sum(axis=1, dtype=np.float64)
+        self.y += y.sum(axis=1, dtype=np.float64)
+        self.xx += across @ x
+        self.xy += across @ y
+        self.yy += np.square(y, dtype=np.float64).sum(axis=1)
+
+    def __add__(self, other: Moments) -> Moments:
+        sums = [getattr(self, name) + getattr(other, name) for name in ("x", "y", "xx", "xy", "yy")]
+        return Moments(self.count + other.count, self.shift_x, self.shift_y, *sums)
+
+    def centred(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Means of features and outputs (without the shift), covariance of the features, and of both."""
+        mean_x, mean_y = self.x / self.count, self.y / self.count
+        xx = self.xx / self.count - mean_x[:, :, None] * mean_x[:, None]
+        xy = self.xy / self.count - mean_x[:, :, None] * mean_y[:, None]
+        return mean_x, mean_y, xx, xy
+
+    def error(self, matrix: FloatArray, bias: FloatArray | None) -> float:
+        """The mean squared error of ``x·matrix + bias`` [G, K, N] and [G, N], summed over outputs."""
+        # About the shift: (x + s)·W + b - (y + t) = x·W - y + c.
+        offset = np.einsum("gk,gkn->gn", self.shift_x, matrix) - self.shift_y + (0.0 if bias is None else bias)
+        mean = np.einsum("gk,gkn->gn", self.x, matrix) - self.y
+        product = self.xx @ matrix
+        square = np.einsum("gkn,gkn->", matrix, product - 2 * self.xy) + self.yy.sum()
+        total = square + 2 * (mean * offset).sum() + self.count * np.square(offset).sum()
+        return max(float(total) / self.count, 0.0)
+
+    def variance(self) -> float:
+        """The variance of the outputs, summed."""
+        return max(float((self.yy / self.count - np.square(self.y / self.count)).sum()), 0.0)
+
+
+def solve(
+    moments: Moments, start: FloatArray, share: float, *, intercept: bool
+) -> tuple[FloatArray, FloatArray | None]:
+    """The matrix [G, K, N] and the bias [G, N] (None without ``intercept``) that fit best."""
+    if intercept:
+        _, _, xx, xy = moments.centred()
+    else:
+        xx, xy = _uncentred(moments)
+    scale = np.einsum("gkk->g", xx) / xx.shape[1]
+    ridge = np.where(scale > _TINY, share * scale, 1.0)
+    missing = xy - xx @ start
+    matrix = start + _solved(xx, ridge, missing)
+    return matrix, bias_of(moments, matrix) if intercept else None
+
+
+def bias_of(moments: Moments, matrix: FloatArray) -> FloatArray:
+    """The bias [G, N] with which the mean output is as wanted."""
+    mean_x = moments.shift_x + moments.x / moments.count
+    mean_y = moments.shift_y + moments.y / moments.count
+    bias: FloatArray = mean_y - np.einsum("gk,gkn->gn", mean_x, matrix)
+    return bias
+
+
+def _uncentred(moments: Moments) -> tuple[FloatArray, FloatArray]:
+    n, s, t = moments.count, moments.shift_x, moments.shift_y
+    x, y = moments.x / n, moments.y / n
+    cross = s[:, :, None] * x[:, None] + x[:, :, None] * s[:, None] + s[:, :, None] * s[:, None]
+    both = s[:, :, None] * y[:, None] + x[:, :, None] * t[:, None] + s[:, :, None] * t[:, None]
+    return moments.xx / n + cross, moments.xy / n + both
+
+
+def _solved(gram: FloatArray, ridge: FloatArray, right: FloatArray) -> FloatArray:
+    damped = gram.copy()
+    diagonal = np.arange(gram.shape[1])
+    damped[:, diagonal, diagonal] += ridge[:, None]
+    if len(gram) > 1:
+        found: FloatArray = np.linalg.solve(damped, right)
+        return found
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve, lstsq
+
+    try:
+        return np.asarray(cho_solve(cho_factor(damped[0], overwrite_a=False, check_finite=False), right[0]))[None]
+    except LinAlgError:
+        # Rounding has made a tiny eigenvalue negative; the smallest solution is as good.
+        return np.asarray(lstsq(damped[0], right[0], check_finite=False)[0])[None]
+
+
+def choose_share(
+    train: Moments, held_out: Moments, start: FloatArray, shares: Sequence[float], *, intercept: bool
+) -> float | None:
+    """The share whose fit on ``train`` errs least on ``held_out`` rows; None if none beats the weights as they are."""
+    best, least = None, held_out.error(start, bias_of(train, start) if intercept else None) * (1 - _WORTH)
+    for share in shares:
+        error = held_out.error(*solve(train, start, share, intercept=intercept))
+        if error < least:
+            best, least = share, error
+    return best
