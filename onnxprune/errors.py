@@ -55,5 +55,17 @@ class TrainingError(OnnxPruneError):
     """Training that cannot go on: a loss that is not finite, or settings that do not fit model or machine."""
 
 
-class CheckpointError(TrainingError):
+class CheckpointError(OnnxPruneError):
     """A checkpoint that is missing or damaged, belongs to another training, or cannot be written."""
+
+
+class ResultsError(OnnxPruneError):
+    """A table of results that is missing, damaged, or of another model or other data."""
+
+
+class RecordingError(ResultsError):
+    """A result that could not be recorded: the disk is full, or the table cannot be written."""
+
+
+class ClusterError(OnnxPruneError):
+    """A scheduler that does not answer, or a cluster that has no workers left."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +24,19 @@ class FoldBatchnorm(Pass):
 
     name = "fold_batchnorm"
 
+    def __init__(self, only: Collection[str] | None = None) -> None:
+        """Args:
+        only: the outputs of the BatchNormalizations to fold; None folds all.
+        """
+        self._only = only
+
     def run(self, model: Model) -> PassResult:
         """Fold every BatchNormalization that can be folded."""
         names = wiring(model)
         layers = {names.nodes[i].outputs[0]: i for kind in _LAYERS for i in names.kinds.get(kind, ())}
         norms = names.kinds.get("BatchNormalization", ())
+        if self._only is not None:
+            norms = [index for index in norms if names.nodes[index].outputs[0] in self._only]
         found = [fold for index in norms if (fold := _fold(model, names, index, layers)) is not None]
         if not found:
             return PassResult(model, modified=False)

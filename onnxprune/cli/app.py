@@ -13,6 +13,7 @@ from onnxprune.cli.explain import explain
 from onnxprune.cli.passes import normalize, passes, run
 from onnxprune.cli.prune import apply, prune, verify
 from onnxprune.cli.report import report
+from onnxprune.cli.train import train
 
 app = typer.Typer(cls=ErrorHandlingGroup, add_completion=False, pretty_exceptions_enable=False)
 
@@ -37,5 +38,5 @@ def onnxprune(
     """
 
 
-for _command in (analyze, prune, apply, verify, explain, report, bench, normalize, run, passes):
+for _command in (analyze, prune, apply, verify, explain, train, report, bench, normalize, run, passes):
     app.command()(_command)

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from onnxprune.errors import BudgetError, MeasurementError, OnnxPruneError, PassError, VerificationError
+from onnxprune.errors import BudgetError, MeasurementError, OnnxPruneError, PassError, TrainingError, VerificationError
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -20,7 +20,7 @@ class OutputError(OnnxPruneError):
     """The result could not be written."""
 
 
-_COULD_NOT = (BudgetError, VerificationError, PassError, OutputError, MeasurementError)
+_COULD_NOT = (BudgetError, VerificationError, PassError, OutputError, MeasurementError, TrainingError)
 
 
 class ErrorHandlingGroup(TyperGroup):

@@ -16,6 +16,20 @@ from onnxprune.torch.builder import Builder
 from onnxprune.torch.converters import default_registry
 from onnxprune.torch.layouts import Held
 from onnxprune.torch.module import OnnxModule, to_module
+from onnxprune.torch.training import Callback, Recipe, Training, train
 from onnxprune.torch.writing import write_back
 
-__all__ = ["Builder", "Converter", "Held", "OnnxModule", "Registry", "default_registry", "to_module", "write_back"]
+__all__ = [
+    "Builder",
+    "Callback",
+    "Converter",
+    "Held",
+    "OnnxModule",
+    "Recipe",
+    "Registry",
+    "Training",
+    "default_registry",
+    "to_module",
+    "train",
+    "write_back",
+]

@@ -1,0 +1,138 @@
+"""``onnxprune train``: train a model in PyTorch, and write the values back into its graph."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onnxprune.cli import training as options
+from onnxprune.cli.files import check_distinct, check_output, save_model, save_text
+from onnxprune.cli.options import ForceOption, JsonOption, ModelArgument, OutputOption
+from onnxprune.cli.reading import read
+from onnxprune.cli.terminal import Terminal
+from onnxprune.cli.units import long
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+
+
+def train(
+    model: ModelArgument,
+    output: OutputOption,
+    data: Annotated[str, typer.Option(metavar="SPEC", help=options.DATA_HELP, show_default=False)],
+    epochs: options.EpochsOption = 10,
+    lr: options.RateOption = 1e-3,
+    batch_size: options.BatchSizeOption = 128,
+    optimizer: options.OptimizerOption = "adamw",
+    from_scratch: Annotated[
+        bool,
+        typer.Option("--from-scratch/--fine-tune", help="Begin with fresh weights, or with those of the file."),
+    ] = False,
+    restore_batchnorm: options.RestoreOption = False,
+    teacher: options.TeacherOption = None,
+    seed: options.SeedOption = 0,
+    amp: options.AmpOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint of a training that was interrupted.")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where that is. [default: OUTPUT.checkpoint]", show_default=False),
+    ] = None,
+    schedule: options.ScheduleOption = "cosine",
+    warm_up: options.WarmUpOption = 0.1,
+    weight_decay: options.WeightDecayOption = 1e-2,
+    loss: options.LossOption = "auto",
+    label_smoothing: options.SmoothingOption = 0.0,
+    distill: options.DistillOption = 0.5,
+    temperature: options.TemperatureOption = 4.0,
+    clip: options.ClipOption = None,
+    patience: options.PatienceOption = None,
+    train_output: options.TargetOption = None,
+    device: options.DeviceOption = "auto",
+    metrics_out: options.MetricsOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model, pruned or not, and write the values back into the same graph. Works under torchrun."""
+    options.require_torch()
+    terminal = Terminal(as_json)
+    process = options.this_process()
+    check_output(output, (model,), force=force)
+    state = checkpoint if checkpoint is not None else output.with_name(f"{output.name}.checkpoint")
+    check_output(state, (model,))
+    check_distinct(state, output)
+    if metrics_out is not None:
+        check_output(metrics_out, (model,))
+        check_distinct(metrics_out, output)
+    from onnxprune.data import read_data
+    from onnxprune.torch import Recipe
+    from onnxprune.torch import train as run
+
+    recipe = Recipe(
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        optimizer=optimizer,  # type: ignore[arg-type] # checked by Recipe
+        weight_decay=weight_decay,
+        schedule=schedule,  # type: ignore[arg-type]
+        warm_up=warm_up,
+        start="from-scratch" if from_scratch else "fine-tune",
+        restore_batchnorm=restore_batchnorm,
+        seed=seed,
+        loss=loss,  # type: ignore[arg-type]
+        label_smoothing=label_smoothing,
+        distill=distill,
+        temperature=temperature,
+        clip=clip,
+        patience=patience,
+        precision=amp or "float32",  # type: ignore[arg-type]
+        output=train_output,
+    )
+    source = read(terminal, model)
+    tutor = None if teacher is None else read(terminal, teacher)
+    with terminal.step("Reading data"):
+        samples = read_data(data, source)
+    with options.watching(terminal, "Training", quiet=not process.first) as callbacks:
+        result = run(
+            source,
+            samples,
+            recipe,
+            teacher=tutor,
+            checkpoint=state,
+            resume=state if resume else None,
+            device=device,
+            callbacks=callbacks,
+        )
+    if not process.first:
+        return
+    report: dict[str, Any] = {
+        "model": str(model),
+        "output": str(output),
+        "data": data,
+        "recipe": recipe.to_dict(),
+        **options.training_report(result),
+    }
+    if samples.test is not None:
+        report |= _measured(terminal, source, result.model, samples.test, train_output)
+    with terminal.step(f"Writing {output.name}"):
+        save_model(result.model, output, force=force)
+        if metrics_out is not None:
+            save_text(json.dumps(report, indent=2) + "\n", metrics_out)
+    state.unlink(missing_ok=True)
+    terminal.json(report)
+    terminal.show(f"Trained in {result.seconds:.1f} s.")
+    terminal.show(f"Wrote {output} ({long(result.model.file_size, 'B')}).")
+
+
+def _measured(terminal: Terminal, before: Model, after: Model, test: Any, output: str | None) -> dict[str, Any]:
+    """Scores of both files on the held-out samples, in onnxruntime."""
+    from onnxprune.evaluation import evaluate
+
+    with terminal.step("Evaluating"):
+        old, new = evaluate(before, test, output=output), evaluate(after, test, output=output)
+    terminal.show(f"Before, in onnxruntime: {options.score_line(old)}.", f"After: {options.score_line(new)}.")
+    return {"before": old.to_dict(), "after": new.to_dict()}

@@ -1,0 +1,196 @@
+"""What ``train`` and ``compress`` share: the options of training, its progress, and its figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onnxprune.cli.terminal import Terminal
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.evaluation import Score
+    from onnxprune.torch import Callback, Training
+
+_TRAINING, _MORE = "Training", "More about training"
+
+EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the data.", rich_help_panel=_TRAINING)]
+RateOption = Annotated[float, typer.Option("--lr", help="The highest learning rate.", rich_help_panel=_TRAINING)]
+BatchSizeOption = Annotated[
+    int, typer.Option(min=1, help="Samples per step, of all processes together.", rich_help_panel=_TRAINING)
+]
+OptimizerOption = Annotated[str, typer.Option(help="adamw, adam or sgd.", rich_help_panel=_TRAINING)]
+SeedOption = Annotated[
+    int, typer.Option(min=0, help="Of weights, order of samples and draws.", rich_help_panel=_TRAINING)
+]
+AmpOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="bfloat16|float16",
+        help="Mixed precision: compute in this type where that is safe.",
+        rich_help_panel=_TRAINING,
+        show_default=False,
+    ),
+]
+RestoreOption = Annotated[
+    bool,
+    typer.Option(
+        "--restore-batchnorm",
+        help="Train with a BatchNormalization after each Conv that has none, and fold it afterwards.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+TeacherOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="MODEL", help="Follow this trained model, too.", rich_help_panel=_TRAINING, show_default=False
+    ),
+]
+ScheduleOption = Annotated[str, typer.Option(help="cosine or constant.", rich_help_panel=_MORE)]
+WarmUpOption = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Share of all steps over which the learning rate rises.", rich_help_panel=_MORE),
+]
+WeightDecayOption = Annotated[float, typer.Option(min=0, help="Of weights.", rich_help_panel=_MORE)]
+LossOption = Annotated[
+    str, typer.Option(help="cross-entropy, mse, or auto: what the labels ask for.", rich_help_panel=_MORE)
+]
+SmoothingOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of the target that all classes get.", rich_help_panel=_MORE)
+]
+DistillOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of the loss that follows the teacher.", rich_help_panel=_MORE)
+]
+TemperatureOption = Annotated[float, typer.Option(help="Of distillation.", rich_help_panel=_MORE)]
+ClipOption = Annotated[
+    float | None, typer.Option(help="Largest norm of the gradient.", rich_help_panel=_MORE, show_default=False)
+]
+PatienceOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Stop after so many epochs without improvement, and keep the best.",
+        rich_help_panel=_MORE,
+        show_default=False,
+    ),
+]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--train-output",
+        metavar="NAME",
+        help="The graph output to train on, where there are several.",
+        rich_help_panel=_MORE,
+        show_default=False,
+    ),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …", rich_help_panel=_MORE)]
+MetricsOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write all figures as JSON, too.", show_default=False, rich_help_panel=_MORE),
+]
+DATA_HELP = (
+    "What to learn from: an .npz file, a folder of images or IDX files, or module:function; "
+    "SPEC?mean=0.5&std=0.2&limit=5000."
+)
+
+
+def require_torch() -> None:
+    """Raise UsageError where PyTorch is not installed."""
+    try:
+        import onnxprune.torch  # noqa: F401
+    except ImportError as error:
+        if not is_missing_torch(error):
+            raise
+        raise UsageError("training needs PyTorch; install it with: pip install 'onnxprune[torch]'") from error
+
+
+def is_missing_torch(error: ImportError) -> bool:
+    """Whether it says that PyTorch is missing, and not some other module."""
+    return error.name == "torch" or "onnxprune[torch]" in str(error)
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those that torchrun started; the first one writes and reports."""
+
+    rank: int
+
+    @property
+    def first(self) -> bool:
+        """Whether it writes and reports."""
+        return self.rank == 0
+
+
+def this_process() -> Process:
+    """The process that the environment describes."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return Process(int(os.environ.get("RANK", "0")) if several else 0)
+
+
+@contextmanager
+def watching(terminal: Terminal, title: str, *, quiet: bool = False) -> Iterator[list[Callback]]:
+    """Callbacks that show how training goes: a bar where somebody watches, and a line per epoch."""
+    if quiet:
+        yield []
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from onnxprune.torch import Callback
+
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+    class Watching(Callback):
+        """The bar and the lines."""
+
+        def __init__(self) -> None:
+            self._task = bar.add_task(title, total=None, figures="")
+
+        def stepped(self, step: Any) -> None:
+            figures = f"epoch {step.epoch + 1}  loss {step.loss:.4f}{_accuracy(step.accuracy)}"
+            bar.update(self._task, completed=step.number, total=step.steps, figures=figures)
+
+        def epoch_ended(self, epoch: Any) -> None:
+            terminal.show(f"{title}, epoch {epoch.index + 1}: {_figures(epoch)}")
+
+    with bar:
+        yield [Watching()]
+
+
+def _figures(epoch: Any) -> str:
+    text = f"loss {epoch.train.loss:.4f}{_accuracy(epoch.train.accuracy)}"
+    if epoch.test is not None:
+        text += f"; held out: loss {epoch.test.loss:.4f}{_accuracy(epoch.test.accuracy)}"
+    return f"{text}; {epoch.seconds:.1f} s"
+
+
+def _accuracy(value: float | None) -> str:
+    return "" if value is None else f", accuracy {100 * value:.2f} %"
+
+
+def score_line(score: Score) -> str:
+    """One sentence about a score."""
+    return f"loss {score.loss:.4f}{_accuracy(score.accuracy)} on {score.samples} samples"
+
+
+def training_report(training: Training) -> dict[str, Any]:
+    """A training as plain data."""
+    return {
+        "epochs": [epoch.to_dict() for epoch in training.history],
+        "kept_epoch": training.kept,
+        "seconds": training.seconds,
+    }

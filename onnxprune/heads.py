@@ -1,0 +1,79 @@
+"""The end of a classifier: logits instead of the probabilities that the file gives.
+
+The cross-entropy of a Softmax's result loses precision where a probability is nearly 0 or 1. So the model is trained
+on what goes *into* its last Softmax; the file keeps the node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnx import NodeProto
+
+from onnxprune.errors import TrainingError
+from onnxprune.model import Model
+from onnxprune.protos import STANDARD_DOMAINS
+
+_THROUGH = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast"})
+"""What may follow a Softmax without making it another function."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The output to train on: its name and position, and whether a Softmax or LogSoftmax (``ending``) makes it."""
+
+    output: str
+    position: int
+    ending: str | None
+
+
+def head_of(model: Model, output: str | None = None) -> Head:
+    """What the model's output is.
+
+    Raises:
+        TrainingError: there is no such output, or several and none was named.
+    """
+    names = [value.name for value in model.graph.output]
+    if output is None and len(names) != 1:
+        raise TrainingError(f"the model has {len(names)} outputs; say which to train on: {', '.join(names)}")
+    name = output if output is not None else names[0]
+    if name not in names:
+        raise TrainingError(f"the model has no output '{name}'; there are: {', '.join(names)}")
+    node = _ending(model, name)
+    return Head(name, names.index(name), None if node is None else node.op_type)
+
+
+def without_softmax(model: Model, head: Head) -> Model:
+    """The model with an Identity in place of the Softmax that ends it: for training only."""
+    found = _ending(model, head.output)
+    if found is None:
+        return model
+    draft = model.edit()
+    node = next(node for node in draft.graph.node if node.output[:1] == found.output[:1])
+    node.op_type = "Identity"
+    node.ClearField("domain")
+    node.ClearField("attribute")
+    return draft.finish()
+
+
+def _ending(model: Model, output: str) -> NodeProto | None:
+    """The Softmax that makes an output, if one does."""
+    maker = {name: node for node in model.graph.node for name in node.output if name}
+    readers: dict[str, int] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers[name] = readers.get(name, 0) + 1
+    outputs = {value.name for value in model.graph.output}
+    name = output
+    while True:
+        found = maker.get(name)
+        if found is None or found.domain not in STANDARD_DOMAINS:
+            return None
+        # Where others read the probabilities, they are more than the end of the model.
+        if readers.get(name, 0) + (name in outputs) > 1:
+            return None
+        if found.op_type in ("Softmax", "LogSoftmax"):
+            return found
+        if found.op_type not in _THROUGH:
+            return None
+        name = found.input[0]

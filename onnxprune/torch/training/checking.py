@@ -1,0 +1,43 @@
+"""The proof that the written model computes what the trained module computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from onnxprune.errors import VerificationError
+from onnxprune.heads import Head, without_softmax
+from onnxprune.model import Model
+from onnxprune.runtime import Session
+from onnxprune.torch.module import OnnxModule
+
+_TOLERANCE = 1e-3
+"""Of the largest value: the two sum in different orders, and BatchNormalization may have been folded between."""
+
+
+def check_written(module: OnnxModule, model: Model, head: Head, inputs: Mapping[str, NDArray[Any]]) -> None:
+    """Compare a module in ``eval`` mode with the model of its weights, in onnxruntime, on these inputs.
+
+    Raises:
+        VerificationError: onnxruntime does not run the model, or gives something else.
+    """
+    Session(model, "the trained model", threads=1)
+    results = Session(without_softmax(model, head), "the trained model", threads=1).run(inputs)
+    with torch.no_grad():
+        found = module(*(torch.from_numpy(inputs[name]) for name in module.onnx_inputs))
+    tensors = [found] if isinstance(found, torch.Tensor) else list(found)
+    for (name, wanted), got in zip(results.items(), tensors, strict=True):
+        if wanted.dtype.kind != "f":
+            continue
+        gap = np.abs(wanted.astype(np.float64) - got.to(torch.float64).numpy())
+        scale = max(float(np.abs(wanted).max(initial=0.0)), 1e-6)
+        # Not "gap > allowed": NaN must not pass.
+        if not bool((gap <= _TOLERANCE * scale).all()):
+            raise VerificationError(
+                f"output '{name}' of the trained model differs in onnxruntime from PyTorch by "
+                f"{float(gap.max()) / scale:.1e} of the largest value ({_TOLERANCE:.0e} allowed); nothing was written"
+            )

@@ -1,0 +1,124 @@
+"""Checkpoints: complete or not there, and of no use to another training."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onnxprune._files import check_regular, move, temporary
+from onnxprune.errors import CheckpointError
+from onnxprune.model import Model
+from onnxprune.torch.training.history import Epoch
+
+_FORMAT = "onnxprune training 1"
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a training is: digests of model (graph and first weights), data and teacher, and the recipe."""
+
+    model: str
+    data: str
+    teacher: str
+    recipe: Mapping[str, Any]
+
+
+@dataclass
+class Progress:
+    """Where a training stands after an epoch: everything that the next one depends on."""
+
+    history: list[Epoch] = field(default_factory=list)
+    module: State = field(default_factory=dict)
+    optimizer: State = field(default_factory=dict)
+    scaler: State = field(default_factory=dict)
+    best: State = field(default_factory=dict)
+    best_epoch: int = -1
+
+
+def save(path: Path, identity: Identity, progress: Progress) -> None:
+    """Write a checkpoint, atomically: a kill leaves the one before.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    content = {
+        "format": _FORMAT,
+        "identity": _plain(identity),
+        "history": [epoch.to_dict() for epoch in progress.history],
+        **{name: getattr(progress, name) for name in ("module", "optimizer", "scaler", "best", "best_epoch")},
+    }
+    try:
+        check_regular(path)
+        with contextlib.ExitStack() as cleanup:
+            partial = temporary(path, cleanup)
+            with partial.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            move(partial, path)
+    except OSError as error:
+        raise CheckpointError(f"cannot write checkpoint {path}: {error.strerror or error}") from error
+
+
+def load(path: Path, identity: Identity) -> Progress:
+    """Read the checkpoint of this very training.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of another model, recipe or data.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint {path}; train without resuming") from None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} is no checkpoint, or damaged; train without resuming") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of onnxprune; train without resuming")
+    _require(path, content["identity"], _plain(identity))
+    history = [Epoch.from_dict(epoch) for epoch in content["history"]]
+    names = ("module", "optimizer", "scaler", "best", "best_epoch")
+    return Progress(history, **{name: content[name] for name in names})
+
+
+def _require(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for part in ("model", "data", "teacher"):
+        if found[part] != wanted[part]:
+            what = {"model": "another model", "data": "other data", "teacher": "another teacher"}[part]
+            raise CheckpointError(f"checkpoint {path} is of {what}; resume with the same, or train without resuming")
+    changed = [name for name, value in wanted["recipe"].items() if found["recipe"].get(name) != value]
+    if changed:
+        name = changed[0]
+        raise CheckpointError(
+            f"checkpoint {path} was made with {name} {found['recipe'].get(name)} and not {wanted['recipe'][name]}; "
+            "resume with the same settings, or train without resuming"
+        )
+
+
+def digest(model: Model | None) -> str:
+    """A hash of graph and weights; empty for None."""
+    if model is None:
+        return ""
+    state = hashlib.sha256(model.skeleton.SerializeToString(deterministic=True))
+    for name, weight in model.weights.items():
+        state.update(f"{name} {weight.shape} {weight.elem_type}\n".encode())
+        state.update(weight.array.tobytes())
+    return state.hexdigest()
+
+
+def _plain(identity: Identity) -> dict[str, Any]:
+    return {
+        "model": identity.model,
+        "data": identity.data,
+        "teacher": identity.teacher,
+        "recipe": dict(identity.recipe),
+    }
