@@ -1,140 +1,192 @@
 """Which models become PyTorch modules: onnxprune beside onnx2torch, onnx2pytorch and onnx2fx, on the same files.
 
-    python -m tests.benchmarks.coverage_torch [--zoo] [--output docs/torch_coverage.md]
+    python -m tests.benchmarks.coverage_torch [--zoo] [--folder DIR] [--output docs/torch_coverage.md]
 
 Each tool reads each file in a process of its own. A model counts as read if the module computes what onnxruntime does
 (within 1e-4 of the largest value), and as trainable if every parameter then gets a finite gradient in training mode.
+The answers stand in a CSV file beside the page: an interrupted run just starts again, `--again PATTERN` asks anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 import onnxprune
 from onnxprune.runtime import random_inputs
 from onnxprune.shapes import infer_shapes
 
+from .coverage_torch_page import ORIGIN, PEERS, PRUNED, Answers, page
 from .environments import OWN, Environment, interpreter, one_thread
 
 WORKER = Path(__file__).with_name("coverage_torch_worker.py")
 MODELS = Path(__file__).parents[2] / "models"
 SECONDS = 180
+"""Of the processor, for a tool and a model."""
+SHARE = 0.5
+"""Of the channels of every group, what pruned models lack."""
 
 IMPORTERS = Environment(
     "importers",
     "ONNXPRUNE_BENCH_IMPORTERS",
     ("torch==2.14.1", "torchvision==0.29.1", "onnx2torch==1.5.15", "onnx2pytorch==0.6.0", "onnx2fx==0.0.1"),
 )
-TOOLS: Mapping[str, Environment] = {
-    "onnxprune": OWN,
-    "onnx2torch": IMPORTERS,
-    "onnx2pytorch": IMPORTERS,
-    "onnx2fx": IMPORTERS,
-}
 
-INTRODUCTION = """\
-# Reading ONNX files into PyTorch
+_PACKAGE = "package"
+_REFERENCE = "models"
 
-Written by `python -m tests.benchmarks.coverage_torch`. "yes": the module computes what onnxruntime does, within 1e-4
-of the largest value, and every parameter gets a finite gradient in training mode. Otherwise the exception, or the
-difference. "halved" models are pruned to half their MACs. onnx2torch 1.5.15, onnx2pytorch 0.6.0, onnx2fx 0.0.1.
-"""
+Key = tuple[str, str]
+Inputs = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, and shapes for its inputs if the file leaves them open."""
+    """A model: where it comes from, its name, its file if there is one as it is, shapes and values of its inputs."""
 
+    origin: str
     name: str
-    model: onnxprune.Model
+    path: Path | None
     shapes: Mapping[str, tuple[int, ...]]
+    inputs: Inputs
+
+    @property
+    def key(self) -> Key:
+        """What names it in the table."""
+        return self.origin, self.name
+
+    def load(self) -> onnxprune.Model:
+        """The model."""
+        if self.path is not None:
+            return onnxprune.load(self.path)
+        from tests.zoo import sources
+
+        return onnxprune.load(sources.load(self.name))
 
 
-def subjects(zoo: bool) -> Iterator[Subject]:
-    """The reference models, originals and halved, and on request the quick ones of the zoo."""
+def subjects(zoo: bool, folder: Path | None, largest: float) -> Iterator[Subject]:
+    """The reference models, and on request those that packages ship and those of a folder, small ones first."""
     for path in sorted(MODELS.glob("*.onnx")):
-        model = onnxprune.load(path)
-        yield Subject(path.stem, model, {})
-        pruned = onnxprune.compress(model, mode="flops", reduce=0.5, certify=False).model
-        yield Subject(f"{path.stem}, halved", pruned, {})
+        yield Subject(_REFERENCE, path.stem, path, {}, {})
     if zoo:
-        from tests.zoo.subjects import ALL, QUICK
+        from tests.zoo import sources
 
-        for subject in ALL:
-            if subject.name in QUICK:
-                yield Subject(subject.name, onnxprune.load(subject.load()), subject.shapes())
+        for name in sources.NAMES:
+            # The inputs matter where they are no noise: a sampling rate chooses a branch.
+            yield Subject(_PACKAGE, name, None, sources.input_shapes(name), sources.example_inputs(name))
+    if folder is not None:
+        files = [path for path in folder.glob("*/*.onnx") if path.stat().st_size <= largest]
+        for path in sorted(files, key=lambda path: path.stat().st_size):
+            yield Subject(path.parent.name, path.stem, path, {}, {})
 
 
-def examine(tool: str, folder: Path) -> str:
-    """What one tool makes of the model in a folder: a word for the table."""
-    command = [interpreter(TOOLS[tool]), str(WORKER), tool, str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=one_thread())
-    except subprocess.TimeoutExpired:
-        return "too slow"
+def answers(subject: Subject, peers: bool) -> Answers:
+    """What the tools make of the model, and onnxprune of the pruned one: a word each."""
+    found: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = subject.load()
+        path = subject.path or _saved(model, folder)
+        prepare(model, path, subject, folder)
+        for tool, environment in {"onnxprune": OWN, **dict.fromkeys(PEERS if peers else (), IMPORTERS)}.items():
+            found[tool] = examine(tool, environment, path, folder)
+        try:
+            pruned = onnxprune.compress(model, channels=SHARE, input_shapes=subject.shapes, certify=False).model
+        except onnxprune.BudgetError:
+            return {**found, PRUNED: "nothing may go"}
+        path = _saved(pruned, folder)
+        prepare(pruned, path, subject, folder)
+        return {**found, PRUNED: examine("onnxprune", OWN, path, folder)}
+
+
+def examine(tool: str, environment: Environment, path: Path, folder: Path) -> str:
+    """What one tool makes of the model at ``path``, with the inputs and outputs in ``folder``: a word for the table."""
+    command = [interpreter(environment), str(WORKER), tool, str(path), str(folder), str(SECONDS)]
+    done = subprocess.run(command, capture_output=True, text=True, env=one_thread())
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         return "crash"
     found = json.loads(lines[-1])
     if "error" in found:
-        return str(found["error"])
-    if found["difference"] > 1e-4:
+        return "too slow" if found["error"] == "TimeoutError" else str(found["error"])
+    if not found["difference"] <= 1e-4:
         return f"wrong ({found['difference']:.0e})"
     return "yes" if found["trains"] else "not trainable"
 
 
-def prepare(subject: Subject, folder: Path) -> None:
-    """Put the model, inputs and what onnxruntime computes into a folder."""
-    proto = subject.model.to_proto()
-    onnx.save(proto, folder / "model.onnx")
-    normal = onnxprune.normalize(subject.model)
-    inputs = random_inputs(normal, dict(infer_shapes(normal, subject.shapes).binding), seed=0)
+def prepare(model: onnxprune.Model, path: Path, subject: Subject, folder: Path) -> None:
+    """Put inputs for a model, and what onnxruntime computes from them, into a folder."""
+    normal = onnxprune.normalize(model)
+    inputs = random_inputs(normal, dict(infer_shapes(normal, subject.shapes).binding), seed=0) | dict(subject.inputs)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
     np.savez(folder / "inputs.npz", *(inputs[name] for name in names))
     np.savez(folder / "outputs.npz", *session.run(None, {name: inputs[name] for name in names}))
 
 
-def table(rows: Mapping[str, Mapping[str, str]]) -> str:
-    """The results as Markdown."""
-    lines = ["| model | " + " | ".join(TOOLS) + " |", "|---" * (len(TOOLS) + 1) + "|"]
-    lines += [f"| {name} | " + " | ".join(found[tool] for tool in TOOLS) + " |" for name, found in rows.items()]
-    counts = [sum(found[tool] == "yes" for found in rows.values()) for tool in TOOLS]
-    lines.append(f"| **of {len(rows)}** | " + " | ".join(f"**{count}**" for count in counts) + " |")
-    return "\n".join(lines)
+def _saved(model: onnxprune.Model, folder: Path) -> Path:
+    path = folder / "model.onnx"
+    onnx.save(model.to_proto(), path)
+    return path
+
+
+def read(path: Path) -> dict[Key, Answers]:
+    """The answers that `write` wrote."""
+    with path.open(newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    return {(line[ORIGIN], line["model"]): {k: v for k, v in list(line.items())[2:] if v} for line in lines}
+
+
+def write(path: Path, rows: Mapping[Key, Answers]) -> None:
+    """Write answers in the order of origins and names; the file is whole at every moment."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as stream:
+        columns = [ORIGIN, "model", "onnxprune", PRUNED, *PEERS]
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({ORIGIN: origin, "model": name, **found} for (origin, name), found in sorted(rows.items()))
+    partial.replace(path)
 
 
 def main() -> None:
-    """Run the comparison and print or write the table."""
+    """Ask what has not been asked, and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--zoo", action="store_true", help="published models too")
-    parser.add_argument("--output", type=Path, help="the page to write")
-    arguments = parser.parse_args()
-    rows: dict[str, dict[str, str]] = {}
-    for subject in subjects(arguments.zoo):
-        with tempfile.TemporaryDirectory() as folder:
-            prepare(subject, Path(folder))
-            rows[subject.name] = {tool: examine(tool, Path(folder)) for tool in TOOLS}
-        print(subject.name, rows[subject.name], file=sys.stderr)
-    page = f"{INTRODUCTION}\n{table(rows)}\n"
-    if arguments.output is None:
-        print(page)
-    else:
-        arguments.output.write_text(page)
+    parser.add_argument("--zoo", action="store_true", help="the models that packages ship, too")
+    parser.add_argument(
+        "--folder", type=Path, help="folder of folders of ONNX files, as tests/zoo/export_zoo.py leaves"
+    )
+    parser.add_argument("--largest", type=float, default=450e6, help="bytes; larger files of the folder are left out")
+    parser.add_argument("--peers", type=float, default=450e6, help="bytes; peers are not asked about larger files")
+    parser.add_argument("--again", metavar="PATTERN", help="ask about these anew: a glob of origin/name")
+    parser.add_argument("--output", type=Path, required=True, help="the page; its answers go to the same name, .csv")
+    options = parser.parse_args()
+    table = options.output.with_suffix(".csv")
+    rows = read(table) if table.exists() else {}
+    for subject in subjects(options.zoo, options.folder, options.largest):
+        if subject.key in rows and not (options.again and fnmatchcase("/".join(subject.key), options.again)):
+            continue
+        peers = subject.path is None or subject.path.stat().st_size <= options.peers
+        rows[subject.key] = answers(subject, peers)
+        write(table, rows)
+        options.output.write_text(page(rows))
+        print("/".join(subject.key), rows[subject.key], file=sys.stderr, flush=True)
+    options.output.write_text(page(rows))
 
 
 if __name__ == "__main__":

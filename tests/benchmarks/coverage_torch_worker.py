@@ -1,14 +1,17 @@
 """One tool and one model in a process of its own; run as a script, by interpreters that lack onnxprune.
 
-    python coverage_torch_worker.py TOOL FOLDER
+    python coverage_torch_worker.py TOOL MODEL FOLDER SECONDS
 
-The folder holds model.onnx, inputs.npz and outputs.npz. It prints a line of JSON: ``difference`` (the largest, as a
-share of the largest value) and ``trains``, or ``error``, the type of an exception.
+The folder holds inputs.npz and outputs.npz. It prints a line of JSON: ``difference`` (the largest, as a share of the
+largest value) and ``trains``, or ``error``, the type of an exception, which is TimeoutError when the process has had so
+many seconds of the processor.
 """
 
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,36 +58,52 @@ def run(module: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
     return [result] if isinstance(result, torch.Tensor) else list(result)
 
 
-def examine(tool: str, folder: Path) -> dict[str, Any]:
+def examine(tool: str, path: str, folder: Path) -> dict[str, Any]:
     """Convert, run and train one step."""
     with np.load(folder / "inputs.npz") as archive:
         inputs = [torch.from_numpy(archive[name]) for name in archive]
     with np.load(folder / "outputs.npz") as archive:
         wanted = [archive[name] for name in archive]
-    module = convert(tool, str(folder / "model.onnx"))
+    module = convert(tool, path)
     module.eval()
     found = [y.detach().numpy() for y in run(module, inputs)]
-    gaps = [
-        float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-6)) if a.shape == b.shape else float("inf")
-        for a, b in zip(wanted, found, strict=True)
-    ]
+    gaps = [gap(a, b) for a, b in zip(wanted, found, strict=True)]
     return {"difference": max(gaps), "trains": trains(tool, module, inputs)}
+
+
+def gap(wanted: Any, found: Any) -> float:
+    """The largest difference of two arrays, as a share of the largest value; infinite if their shapes differ."""
+    if wanted.shape != found.shape:
+        return float("inf")
+    a, b = wanted.astype(np.float64), found.astype(np.float64)
+    return float(np.abs(a - b).max(initial=0.0) / max(np.abs(a).max(initial=0.0), 1e-6))
 
 
 def trains(tool: str, module: Any, inputs: list[torch.Tensor]) -> bool:
     """Whether every parameter gets a finite gradient."""
     try:
         module = trainable(tool, module)
-        sum(y.square().mean() for y in run(module, inputs)).backward()  # type: ignore[union-attr]
+        sum(y.square().mean() for y in run(module, inputs) if y.is_floating_point()).backward()  # type: ignore[union-attr]
     except Exception:
         return False
     parameters = list(module.parameters())
     return bool(parameters) and all(p.grad is not None and bool(p.grad.isfinite().all()) for p in parameters)
 
 
+def give_up_after(seconds: int) -> None:
+    """Raise TimeoutError when the process has used so much of the processor, and end it a minute later."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGXCPU, give_up)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 60))
+
+
 if __name__ == "__main__":
+    give_up_after(int(sys.argv[4]))
     try:
-        answer = examine(sys.argv[1], Path(sys.argv[2]))
+        answer = examine(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
     except Exception as error:
         answer = {"error": type(error).__name__}
     print(json.dumps(answer))
