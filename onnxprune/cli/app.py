@@ -10,7 +10,9 @@ from onnxprune.cli.analyze import analyze
 from onnxprune.cli.bench import bench
 from onnxprune.cli.errors import ErrorHandlingGroup
 from onnxprune.cli.explain import explain
+from onnxprune.cli.explore import explore, merge
 from onnxprune.cli.passes import normalize, passes, run
+from onnxprune.cli.pick import pick
 from onnxprune.cli.prune import apply, prune, verify
 from onnxprune.cli.report import report
 from onnxprune.cli.train import train
@@ -38,5 +40,20 @@ def onnxprune(
     """
 
 
-for _command in (analyze, prune, apply, verify, explain, train, report, bench, normalize, run, passes):
+for _command in (
+    analyze,
+    prune,
+    apply,
+    verify,
+    explain,
+    train,
+    explore,
+    pick,
+    merge,
+    report,
+    bench,
+    normalize,
+    run,
+    passes,
+):
     app.command()(_command)

@@ -11,7 +11,16 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from onnxprune.errors import BudgetError, MeasurementError, OnnxPruneError, PassError, TrainingError, VerificationError
+from onnxprune.errors import (
+    BudgetError,
+    ClusterError,
+    MeasurementError,
+    OnnxPruneError,
+    PassError,
+    RecordingError,
+    TrainingError,
+    VerificationError,
+)
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -20,7 +29,16 @@ class OutputError(OnnxPruneError):
     """The result could not be written."""
 
 
-_COULD_NOT = (BudgetError, VerificationError, PassError, OutputError, MeasurementError, TrainingError)
+_COULD_NOT = (
+    BudgetError,
+    VerificationError,
+    PassError,
+    OutputError,
+    MeasurementError,
+    TrainingError,
+    RecordingError,
+    ClusterError,
+)
 
 
 class ErrorHandlingGroup(TyperGroup):

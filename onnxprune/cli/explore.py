@@ -1,0 +1,266 @@
+"""``onnxprune explore`` and ``merge``: many prunings of one model, recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onnxprune.cli.files import check_output
+from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, input_shapes
+from onnxprune.cli.reading import MACS, read
+from onnxprune.cli.runs import SCORES, runs_table
+from onnxprune.cli.terminal import Terminal
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.exploration.backends import Backend
+    from onnxprune.exploration.exploring import Progress
+    from onnxprune.exploration.results import Results
+    from onnxprune.exploration.steps import Step
+
+_GRID, _WHERE, _MEASURE = "What to try", "Where runs are made", "What is measured"
+
+_STEPS = ("nothing",)
+
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="SPEC",
+        help="Data to judge models with: an .npz file, a folder of IDX files or images, or module:function; options "
+        "like ?mean=0.286&std=0.353&limit=5000 may follow.",
+        show_default=False,
+    ),
+]
+OverOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="latency,size",
+        help="What to weigh accuracy against: some of params, flops, memory, latency and size.",
+        show_default=False,
+    ),
+]
+
+
+def _listed(text: str, name: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
+    try:
+        return tuple(dict.fromkeys(kind(part.strip()) for part in text.split(",") if part.strip()))
+    except ValueError as error:
+        raise UsageError(f"{name} '{text}' is not a list of numbers like 0.3,0.5") from error
+
+
+def explore(
+    model: ModelArgument,
+    data: DataOption,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="RESULTS",
+            help="The table (SQLite) to record runs in; runs that it has already are not made again.",
+            show_default=False,
+        ),
+    ],
+    modes: Annotated[
+        str, typer.Option(help="Complexities to draw layers by and to reduce.", rich_help_panel=_GRID)
+    ] = "params,flops,memory",
+    reduce: Annotated[str, typer.Option(help="Fractions of them to remove.", rich_help_panel=_GRID)] = "0.3,0.5,0.7",
+    allocation: Annotated[
+        str, typer.Option(help="How many go from which layer; see prune.", rich_help_panel=_GRID)
+    ] = "complexity",
+    criterion: Annotated[
+        str, typer.Option(help="Which channels of a layer go first; see prune.", rich_help_panel=_GRID)
+    ] = "l2",
+    seeds: Annotated[str, typer.Option(help="Of all draws.", rich_help_panel=_GRID)] = "0",
+    then: Annotated[str, typer.Option(help="What follows the pruning: nothing.", rich_help_panel=_GRID)] = "nothing",
+    search: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Instead of all combinations, N that cover them evenly, with reductions in between, too. A longer "
+            "search contains a shorter one.",
+            rich_help_panel=_GRID,
+            show_default=False,
+        ),
+    ] = None,
+    search_seed: Annotated[int, typer.Option(min=0, help="Of the search.", rich_help_panel=_GRID)] = 0,
+    floor: Annotated[float, typer.Option(min=0, help="As in prune.", rich_help_panel=_GRID)] = 0.1,
+    round_to: Annotated[int, typer.Option(min=1, help="As in prune.", rich_help_panel=_GRID)] = 1,
+    include: Annotated[
+        list[str] | None, typer.Option(help="As in prune. Repeatable.", rich_help_panel=_GRID, show_default=False)
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="As in prune. Repeatable.", rich_help_panel=_GRID, show_default=False)
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes; as many as there are processors, if not given.",
+            rich_help_panel=_WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep the pruned models there; without it, pick makes the one it needs again.",
+            rich_help_panel=_WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Make those runs again that failed.", rich_help_panel=_WHERE)
+    ] = False,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of onnxruntime, per process.", rich_help_panel=_MEASURE)
+    ] = 1,
+    no_latency: Annotated[
+        bool, typer.Option("--no-latency", help="Do not measure latencies.", rich_help_panel=_MEASURE)
+    ] = False,
+    over: OverOption = None,
+    input_shape: InputShapeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune a model in many ways, and record what each loses and saves.
+
+    Every run prunes, is judged on held-out data and measured; killed and started again, only what is missing is done.
+    """
+    terminal = Terminal(as_json)
+    check_output(output, (model,))
+    loaded = read(terminal, model)
+    from onnxprune.exploration.exploring import Exploration
+    from onnxprune.exploration.exploring import explore as make
+    from onnxprune.exploration.grid import Grid
+    from onnxprune.exploration.pareto import check_resources
+    from onnxprune.exploration.subject import default_rounds
+    from onnxprune.latency.engine import Engine
+
+    resources = None if over is None else check_resources(_listed(over, "--over", str))
+    options: dict[str, Any] = {"floor": floor, "round_to": round_to}
+    options.update({n: tuple(v) for n, v in (("include", include), ("exclude", exclude)) if v})
+    grid = Grid(
+        modes=_listed(modes, "--modes", str),
+        reduce=_listed(reduce, "--reduce", float),
+        allocations=_listed(allocation, "--allocation", str),
+        criteria=_listed(criterion, "--criterion", str),
+        seeds=_listed(seeds, "--seeds", int),
+        steps=_steps(_listed(then, "--then", str)),
+        options=tuple(sorted(options.items())),
+    )
+    settings = grid.settings() if search is None else grid.search(search, search_seed)
+    with _bar(terminal) as progress:
+        how = Exploration(
+            backend=_backend(jobs, threads),
+            engine=Engine(threads),
+            rounds=None if no_latency else default_rounds(),
+            keep=keep,
+            retry=retry_failed,
+            progress=progress,
+        )
+        results = make(model, data, output, settings, input_shapes=input_shapes(input_shape, loaded), how=how)
+    show_results(terminal, results, resources)
+
+
+def merge(
+    tables: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Tables of one model and the same data.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="RESULTS", help="The table to join them in.", show_default=False),
+    ],
+    over: OverOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Join tables that 'explore' recorded, every run once."""
+    terminal = Terminal(as_json)
+    from onnxprune.exploration.merging import merge as join
+    from onnxprune.exploration.pareto import check_resources
+
+    resources = None if over is None else check_resources(_listed(over, "--over", str))
+    check_output(output, (), force=True)
+    with terminal.step("Joining"):
+        results = join(tables, output)
+    show_results(terminal, results, resources)
+
+
+def show_results(terminal: Terminal, results: Results, resources: Sequence[str] | None) -> None:
+    """The runs that no other beats, and what failed."""
+    front = results.pareto(resources) if results.done else ()
+    terminal.json({**results.to_dict(), "pareto": [run.key for run in front]})
+    if terminal.as_json:
+        return
+    if front:
+        terminal.show(runs_table(results, front), "")
+        terminal.show(f"These are the runs that no other beats. {SCORES[results.about.score]} {MACS}")
+    for reason, count in _reasons(results).items():
+        terminal.show(f"{count} failed: {reason}", style="yellow")
+    terminal.show(f"{len(results.done)} runs in {results.path}; 'onnxprune pick' writes the model of one.")
+
+
+def _reasons(results: Results, most: int = 5) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for run in results.failed:
+        found[run.message] = found.get(run.message, 0) + 1
+    listed = sorted(found.items(), key=lambda item: -item[1])
+    rest = sum(count for _, count in listed[most:])
+    return {**dict(listed[:most]), **({"for other reasons": rest} if rest else {})}
+
+
+def _steps(names: Sequence[str]) -> tuple[Step, ...]:
+    from onnxprune.exploration.steps import Nothing
+
+    known: dict[str, Callable[[], Step]] = {"nothing": Nothing}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"--then '{unknown[0]}' is not known; choose some of {', '.join(known)}")
+    return tuple(known[name]() for name in names)
+
+
+def _backend(jobs: int | None, threads: int) -> Backend:
+    from onnxprune.exploration.backends import Here, Processes
+
+    if jobs is None:
+        import joblib
+
+        jobs = max(1, joblib.cpu_count() // threads)
+    return Here() if jobs == 1 else Processes(jobs, threads)
+
+
+@contextmanager
+def _bar(terminal: Terminal) -> Iterator[Callable[[Progress], None]]:
+    """A progress bar with the time that is left, if somebody watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    # The speed of the last runs, long ones in parallel, tells the time that is left.
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        speed_estimate_period=600,
+    )
+    task = bar.add_task("Measuring the original", total=None, failed="")
+
+    def show(progress: Progress) -> None:
+        if progress.last is None:
+            # What was recorded before says nothing about the speed.
+            bar.reset(task, total=progress.total, completed=progress.recorded, description="Exploring")
+        bar.update(task, completed=progress.recorded, failed=f"{progress.failed} failed" if progress.failed else "")
+
+    with bar:
+        yield show

@@ -1,0 +1,52 @@
+"""Joining tables of runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from onnxprune.errors import ResultsError
+from onnxprune.exploration.results import Results, read_results
+from onnxprune.exploration.store import Reader, Store
+
+
+def merge(tables: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> Results:
+    """Join the runs of several tables of one model and the same data, each once.
+
+    A run that is done in one table and failed in another counts as done. The figures of the original are those of
+    the first table that has them. ``output`` may exist already: then its runs stay.
+
+    Raises:
+        ResultsError: no tables, one is damaged, or they cannot be compared.
+        RecordingError: the output cannot be written.
+    """
+    if not tables:
+        raise ResultsError("give at least one table of results to join")
+    target = Path(output)
+    with Reader(Path(tables[0])) as first:
+        about = first.about()
+    with Store.open(target, about) as store:
+        for table in tables:
+            if target.exists() and Path(table).exists() and target.samefile(table):
+                continue
+            with Reader(Path(table)) as reader:
+                _copy(reader, store)
+    return read_results(target)
+
+
+def _copy(reader: Reader, store: Store) -> None:
+    from onnxprune.exploration.store import check_same
+
+    check_same(store.path, store.about, reader.about())
+    original = reader.original()
+    if store.original is None and original is not None:
+        store.set_original(original)
+    plans = dict(reader.plans())
+    base = store.original
+    for run in reader.runs():
+        # Latencies of another table are ratios to its original; here they are beside this table's.
+        comparable = run.latency_ratio is not None and base is not None and base.latency is not None
+        latency = run.latency_ratio * base.latency if comparable else run.latency
+        store.add(replace(run, latency=latency), plans.get(run.key))

@@ -1,0 +1,301 @@
+"""The table of runs on disk: SQLite, one transaction per run, so that what was recorded survives whatever follows."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from onnxprune.errors import RecordingError, ResultsError
+from onnxprune.exploration.runs import About, Figures, Run
+
+_APPLICATION = 0x6F707266
+"""Marks the file as ours (SQLite's application_id)."""
+_VERSION = 1
+_CORRUPT, _FULL, _NO_DATABASE = 11, 13, 26
+"""Result codes of SQLite; Python names them since 3.11."""
+_PATIENCE = 30.0
+"""Seconds to wait for another process that writes."""
+_TYPES = {"int": "INTEGER", "float": "REAL"}
+_COLUMNS = {
+    column.name: _TYPES.get(str(column.type).partition(" ")[0], "TEXT")
+    for column in sorted(fields(Run), key=lambda column: column.name != "key")
+}
+# Quoted, since some are words of SQL.
+_QUOTED = [f'"{name}"' for name in _COLUMNS]
+_NAMES = ", ".join(_QUOTED)
+_SCHEMA = (
+    "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE runs ("
+    + ", ".join(f"{name} {kind}" for name, kind in zip(_QUOTED, _COLUMNS.values(), strict=True))
+    + ", PRIMARY KEY (key))",
+    "CREATE TABLE plans (key TEXT PRIMARY KEY, plan BLOB NOT NULL)",
+    f"PRAGMA application_id = {_APPLICATION}",
+    f"PRAGMA user_version = {_VERSION}",
+)
+# A run that failed may be tried again; one that is done stays as it is.
+_INSERT = (
+    f"INSERT INTO runs ({_NAMES}) VALUES ({', '.join('?' for _ in _COLUMNS)}) ON CONFLICT (key) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _QUOTED[1:])
+    + " WHERE runs.status = 'failed'"
+)
+
+
+class Store:
+    """A table that is open for writing. Use it in one process and thread; close it, or use it in a ``with``."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path, about: About) -> Store:
+        """Open a table, or begin one.
+
+        Raises:
+            ResultsError: the file is no such table, is damaged, or holds runs of another model or other data.
+            RecordingError: it cannot be written.
+        """
+        with _translated(path, writing=True):
+            connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+        store = cls(path, connection)
+        try:
+            with _translated(path, writing=True):
+                if _is_empty(connection):
+                    connection.execute("PRAGMA journal_mode = WAL")
+                    store._begin(about)
+                else:
+                    _check(connection, path)
+                    check_same(path, _about(connection, path), about)
+                    connection.execute("PRAGMA journal_mode = WAL")
+        except BaseException:
+            connection.close()
+            raise
+        return store
+
+    def add(self, run: Run, plan: str | None = None) -> None:
+        """Record a run and its plan (JSON); a run that is recorded as done already stays as it is.
+
+        Raises:
+            RecordingError: it could not be written; what was recorded before is safe.
+        """
+        values = asdict(run)
+        with self._transaction() as connection:
+            connection.execute(_INSERT, [values[name] for name in _COLUMNS])
+            if plan is not None:
+                packed = zlib.compress(plan.encode(), 9)
+                connection.execute("INSERT OR IGNORE INTO plans VALUES (?, ?)", (run.key, packed))
+
+    def statuses(self) -> dict[str, str]:
+        """Key → status of all runs."""
+        with _translated(self.path, writing=False):
+            return dict(self._connection.execute("SELECT key, status FROM runs"))
+
+    @property
+    def about(self) -> About:
+        """What the runs have in common."""
+        with _translated(self.path, writing=False):
+            return _about(self._connection, self.path)
+
+    @property
+    def original(self) -> Figures | None:
+        """The figures of the model as it was, if they are recorded."""
+        with _translated(self.path, writing=False):
+            return _original(self._connection, self.path)
+
+    def set_original(self, figures: Figures) -> None:
+        """Record the figures of the model as it was. Raises RecordingError."""
+        with self._transaction() as connection:
+            values = ("original", json.dumps(asdict(figures)))
+            connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", values)
+
+    def close(self) -> None:
+        """Leave one file behind, which can be copied and be read where nothing can be written."""
+        try:
+            self._connection.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.Error:
+            pass  # Another process has it open, or the disk is full: the log beside the file is as good.
+        finally:
+            self._connection.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self, about: About) -> None:
+        with self._transaction() as connection:
+            if not _is_empty(connection):
+                return  # Another process was faster.
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            rows = [(name, json.dumps(value)) for name, value in asdict(about).items()]
+            connection.executemany("INSERT INTO about VALUES (?, ?)", rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with _translated(self.path, writing=True):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+
+class Reader:
+    """A table that is open for reading."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it. Raises ResultsError where the file is missing, damaged or no such table."""
+        if not path.is_file():
+            raise ResultsError(f"there are no results in {path}; write some with 'onnxprune explore'")
+        self.path = path
+        with _translated(path, writing=False):
+            self._connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
+            try:
+                if _is_empty(self._connection):
+                    raise ResultsError(f"{path} is empty: no exploration has recorded anything in it")
+                _check(self._connection, path)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def about(self) -> About:
+        """What the runs have in common."""
+        with _translated(self.path, writing=False):
+            return _about(self._connection, self.path)
+
+    def original(self) -> Figures | None:
+        """The figures of the model as it was."""
+        with _translated(self.path, writing=False):
+            return _original(self._connection, self.path)
+
+    def runs(self) -> tuple[Run, ...]:
+        """All runs, in the order in which they were recorded."""
+        with _translated(self.path, writing=False):
+            rows = self._connection.execute(f"SELECT {_NAMES} FROM runs ORDER BY rowid")
+            names = tuple(_COLUMNS)
+            return tuple(Run(**dict(zip(names, row, strict=True))) for row in rows)
+
+    def plans(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
+        """(key, plan as JSON) of these runs, or of all."""
+        with _translated(self.path, writing=False):
+            if keys is None:
+                rows: Iterable[Any] = self._connection.execute("SELECT key, plan FROM plans")
+            else:
+                query = "SELECT key, plan FROM plans WHERE key = ?"
+                rows = (row for key in keys for row in self._connection.execute(query, (key,)))
+            for key, packed in rows:
+                try:
+                    yield str(key), zlib.decompress(packed).decode()
+                except (zlib.error, UnicodeDecodeError) as error:
+                    raise ResultsError(f"the plan of run {key} in {self.path} is damaged: {error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def check_same(path: Path, found: About, wanted: About) -> None:
+    """Raise ResultsError where a table's runs cannot be compared with those that are to be added."""
+    other = "choose another file for these results"
+    if found.model_digest != wanted.model_digest:
+        raise ResultsError(f"{path} holds runs of another model ({found.model}), not of {wanted.model}; {other}")
+    if found.data_digest != wanted.data_digest:
+        raise ResultsError(f"{path} holds runs on other data ({found.data}), not on {wanted.data}; {other}")
+    if dict(found.input_shapes) != dict(wanted.input_shapes):
+        raise ResultsError(f"{path} holds runs for other input shapes ({_shown(found)}); {other}")
+    if found.engine and wanted.engine and dict(found.engine) != dict(wanted.engine):
+        raise ResultsError(
+            f"the latencies in {path} hold for {dict(found.engine)} and not {dict(wanted.engine)}; {other}"
+        )
+
+
+def _shown(about: About) -> str:
+    shapes = (f"{name} {'×'.join(map(str, shape))}" for name, shape in about.input_shapes.items())
+    return ", ".join(shapes) or "none given"
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    if _pragma(connection, "application_id") != _APPLICATION:
+        raise ResultsError(f"{path} is a database, but not one of 'onnxprune explore'")
+    version = _pragma(connection, "user_version")
+    if version != _VERSION:
+        raise ResultsError(f"{path} has version {version}; this onnxprune reads version {_VERSION}")
+    problems = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
+    if problems != ["ok"]:
+        raise _damaged(path, problems[0].splitlines()[-1] if problems else "no reason given")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _about(connection: sqlite3.Connection, path: Path) -> About:
+    try:
+        rows = {name: json.loads(value) for name, value in connection.execute("SELECT name, value FROM about")}
+        rows.pop("original", None)
+        shapes = {name: tuple(shape) for name, shape in rows.pop("input_shapes", {}).items()}
+        return About(**rows, input_shapes=shapes)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _original(connection: sqlite3.Connection, path: Path) -> Figures | None:
+    row = connection.execute("SELECT value FROM about WHERE name = 'original'").fetchone()
+    try:
+        return None if row is None else Figures(**json.loads(row[0]))
+    except (TypeError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+@contextmanager
+def _translated(path: Path, *, writing: bool) -> Iterator[None]:
+    """Errors of SQLite, in words."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (_CORRUPT, _NO_DATABASE) or _says_damaged(error):
+            raise _damaged(path, str(error)) from error
+        if writing:
+            full = code == _FULL or "full" in str(error)
+            todo = "free some space" if full else "see that the folder can be written"
+            raise RecordingError(
+                f"cannot write to {path}: {error}; what was recorded before is safe: {todo}, and give the same "
+                "command again to go on"
+            ) from error
+        raise ResultsError(f"cannot read {path}: {error}") from error
+
+
+def _says_damaged(error: sqlite3.Error) -> bool:
+    return isinstance(error, sqlite3.DatabaseError) and any(
+        words in str(error) for words in ("malformed", "not a database", "no such table", "no such column")
+    )
+
+
+def _damaged(path: Path, why: str) -> ResultsError:
+    return ResultsError(
+        f"{path} is damaged or no table of results ({why}); it was left as it is. Restore a copy, save what is "
+        f"left with 'sqlite3 {path} .recover | sqlite3 NEW', or give another name"
+    )
