@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -93,7 +94,7 @@ def subjects(zoo: bool, folder: Path | None, largest: float) -> Iterator[Subject
             yield Subject(path.parent.name, path.stem, path, {}, {})
 
 
-def answers(subject: Subject, peers: bool) -> Answers:
+def answers(subject: Subject, workers: Mapping[str, Worker], peers: bool) -> Answers:
     """What the tools make of the model, and onnxprune of the pruned one: a word each."""
     found: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -101,30 +102,50 @@ def answers(subject: Subject, peers: bool) -> Answers:
         model = subject.load()
         path = subject.path or _saved(model, folder)
         prepare(model, path, subject, folder)
-        for tool, environment in {"onnxprune": OWN, **dict.fromkeys(PEERS if peers else (), IMPORTERS)}.items():
-            found[tool] = examine(tool, environment, path, folder)
+        for tool, worker in workers.items():
+            if peers or tool not in PEERS:
+                found[tool] = worker.examine(path, folder)
         try:
             pruned = onnxprune.compress(model, channels=SHARE, input_shapes=subject.shapes, certify=False).model
         except onnxprune.BudgetError:
             return {**found, PRUNED: "nothing may go"}
         path = _saved(pruned, folder)
         prepare(pruned, path, subject, folder)
-        return {**found, PRUNED: examine("onnxprune", OWN, path, folder)}
+        return {**found, PRUNED: workers["onnxprune"].examine(path, folder)}
 
 
-def examine(tool: str, environment: Environment, path: Path, folder: Path) -> str:
-    """What one tool makes of the model at ``path``, with the inputs and outputs in ``folder``: a word for the table."""
-    command = [interpreter(environment), str(WORKER), tool, str(path), str(folder), str(SECONDS)]
-    done = subprocess.run(command, capture_output=True, text=True, env=one_thread())
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        return "crash"
-    found = json.loads(lines[-1])
-    if "error" in found:
-        return "too slow" if found["error"] == "TimeoutError" else str(found["error"])
-    if not found["difference"] <= 1e-4:
-        return f"wrong ({found['difference']:.0e})"
-    return "yes" if found["trains"] else "not trainable"
+class Worker:
+    """The parent's end of ``coverage_torch_worker.py``."""
+
+    def __init__(self, tool: str, environment: Environment) -> None:
+        self._process = subprocess.Popen(
+            [interpreter(environment), str(WORKER), tool, str(SECONDS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=one_thread(),
+        )
+
+    def examine(self, path: Path, folder: Path) -> str:
+        """What the tool makes of a model, with the inputs and outputs in ``folder``: a word for the table."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([str(path), str(folder)]) + "\n")
+        self._process.stdin.flush()
+        found = json.loads(self._process.stdout.readline())
+        if "error" in found:
+            return "too slow" if found["error"] == "TimeoutError" else str(found["error"])
+        if not found["difference"] <= 1e-4:
+            return f"wrong ({found['difference']:.0e})"
+        return "yes" if found["trains"] else "not trainable"
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
 
 
 def prepare(model: onnxprune.Model, path: Path, subject: Subject, folder: Path) -> None:
@@ -173,19 +194,22 @@ def main() -> None:
     )
     parser.add_argument("--largest", type=float, default=450e6, help="bytes; larger files of the folder are left out")
     parser.add_argument("--peers", type=float, default=450e6, help="bytes; peers are not asked about larger files")
-    parser.add_argument("--again", metavar="PATTERN", help="ask about these anew: a glob of origin/name")
+    parser.add_argument("--again", default="", metavar="PATTERN", help="ask about these anew: a glob of origin/name")
     parser.add_argument("--output", type=Path, required=True, help="the page; its answers go to the same name, .csv")
     options = parser.parse_args()
     table = options.output.with_suffix(".csv")
     rows = read(table) if table.exists() else {}
-    for subject in subjects(options.zoo, options.folder, options.largest):
-        if subject.key in rows and not (options.again and fnmatchcase("/".join(subject.key), options.again)):
-            continue
-        peers = subject.path is None or subject.path.stat().st_size <= options.peers
-        rows[subject.key] = answers(subject, peers)
-        write(table, rows)
-        options.output.write_text(page(rows))
-        print("/".join(subject.key), rows[subject.key], file=sys.stderr, flush=True)
+    with ExitStack() as stack:
+        environments = {"onnxprune": OWN, **dict.fromkeys(PEERS, IMPORTERS)}
+        workers = {tool: stack.enter_context(Worker(tool, each)) for tool, each in environments.items()}
+        for subject in subjects(options.zoo, options.folder, options.largest):
+            if subject.key in rows and not fnmatchcase("/".join(subject.key), options.again):
+                continue
+            peers = subject.path is None or subject.path.stat().st_size <= options.peers
+            rows[subject.key] = answers(subject, workers, peers)
+            write(table, rows)
+            options.output.write_text(page(rows))
+            print("/".join(subject.key), rows[subject.key], file=sys.stderr, flush=True)
     options.output.write_text(page(rows))
 
 

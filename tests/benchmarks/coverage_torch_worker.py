@@ -1,15 +1,18 @@
-"""One tool and one model in a process of its own; run as a script, by interpreters that lack onnxprune.
+"""One tool and all models: a process that has loaded the tool, and a copy of it per model.
 
-    python coverage_torch_worker.py TOOL MODEL FOLDER SECONDS
+    python coverage_torch_worker.py TOOL SECONDS
 
-The folder holds inputs.npz and outputs.npz. It prints a line of JSON: ``difference`` (the largest, as a share of the
-largest value) and ``trains``, or ``error``, the type of an exception, which is TimeoutError when the process has had so
-many seconds of the processor.
+It is run as a script, by interpreters that lack onnxprune. Every line on standard input names a model and a folder that
+holds inputs.npz and outputs.npz, as a JSON list. It is answered by a line of JSON: ``difference`` (the largest, as a
+share of the largest value) and ``trains``, or ``error``, the type of an exception, which is TimeoutError when the copy
+has had so many seconds of the processor, or "crash".
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import resource
 import signal
 import sys
@@ -100,10 +103,29 @@ def give_up_after(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 60))
 
 
-if __name__ == "__main__":
-    give_up_after(int(sys.argv[4]))
+def answer(tool: str, request: str, seconds: int) -> dict[str, Any]:
+    """What the tool makes of one model."""
+    give_up_after(seconds)
+    path, folder = json.loads(request)
     try:
-        answer = examine(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
-    except Exception as error:
-        answer = {"error": type(error).__name__}
-    print(json.dumps(answer))
+        return examine(tool, path, Path(folder))
+    except Exception as error:  # whatever a tool fails with is its result
+        return {"error": type(error).__name__}
+
+
+def main(tool: str, seconds: str) -> None:
+    """Serve models until standard input ends."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # what tools print must not mix with the answers
+    importlib.import_module("onnxprune.torch" if tool == "onnxprune" else tool)
+    for request in sys.stdin:
+        # Loading PyTorch takes longer than most models do; a copy starts with it loaded, and may crash alone.
+        child = os.fork()
+        if not child:
+            print(json.dumps(answer(tool, request, int(seconds))), file=answers, flush=True)
+            os._exit(0)
+        if os.waitpid(child, 0)[1]:
+            print(json.dumps({"error": "crash"}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
