@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from onnxprune.cli import training as options
 from onnxprune.cli.files import check_output
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, input_shapes
 from onnxprune.cli.reading import MACS, read
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.exploration.steps import Step
 
 _GRID, _WHERE, _MEASURE = "What to try", "Where runs are made", "What is measured"
-
-_STEPS = ("nothing",)
+_TRAINING = "Training"
 
 DataOption = Annotated[
     str,
@@ -77,7 +77,9 @@ def explore(
         str, typer.Option(help="Which channels of a layer go first; see prune.", rich_help_panel=_GRID)
     ] = "l2",
     seeds: Annotated[str, typer.Option(help="Of all draws.", rich_help_panel=_GRID)] = "0",
-    then: Annotated[str, typer.Option(help="What follows the pruning: nothing.", rich_help_panel=_GRID)] = "nothing",
+    then: Annotated[
+        str, typer.Option(help="What follows the pruning: nothing, train or compensate.", rich_help_panel=_GRID)
+    ] = "nothing",
     search: Annotated[
         int | None,
         typer.Option(
@@ -98,6 +100,29 @@ def explore(
     exclude: Annotated[
         list[str] | None, typer.Option(help="As in prune. Repeatable.", rich_help_panel=_GRID, show_default=False)
     ] = None,
+    epochs: options.EpochsOption = 10,
+    lr: options.RateOption = 1e-3,
+    batch_size: options.BatchSizeOption = 128,
+    optimizer: options.OptimizerOption = "adamw",
+    from_scratch: Annotated[
+        bool,
+        typer.Option(
+            "--from-scratch/--fine-tune",
+            help="Begin training with fresh weights, or with those of the file.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = False,
+    restore_batchnorm: options.RestoreOption = False,
+    schedule: options.ScheduleOption = "cosine",
+    warm_up: options.WarmUpOption = 0.1,
+    weight_decay: options.WeightDecayOption = 1e-2,
+    label_smoothing: options.SmoothingOption = 0.0,
+    compensate: Annotated[
+        str, typer.Option(help="How to compensate: refit or bias; see prune.", rich_help_panel=_TRAINING)
+    ] = "refit",
+    calibration_samples: Annotated[
+        int, typer.Option(min=1, help="How many samples to compensate with.", rich_help_panel=_TRAINING)
+    ] = 256,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -140,20 +165,38 @@ def explore(
     from onnxprune.exploration.exploring import explore as make
     from onnxprune.exploration.grid import Grid
     from onnxprune.exploration.pareto import check_resources
+    from onnxprune.exploration.steps import Compensate, Nothing, Train
     from onnxprune.exploration.subject import default_rounds
     from onnxprune.latency.engine import Engine
 
     resources = None if over is None else check_resources(_listed(over, "--over", str))
-    options: dict[str, Any] = {"floor": floor, "round_to": round_to}
-    options.update({n: tuple(v) for n, v in (("include", include), ("exclude", exclude)) if v})
+    fixed: dict[str, Any] = {"floor": floor, "round_to": round_to}
+    fixed.update({n: tuple(v) for n, v in (("include", include), ("exclude", exclude)) if v})
+    recipe = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "start": "from-scratch" if from_scratch else "fine-tune",
+        "restore_batchnorm": restore_batchnorm,
+        "schedule": schedule,
+        "warm_up": warm_up,
+        "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing,
+    }
+    known: dict[str, Step] = {
+        "nothing": Nothing(),
+        "train": Train(tuple(sorted(recipe.items()))),
+        "compensate": Compensate(compensate, calibration_samples),
+    }
     grid = Grid(
         modes=_listed(modes, "--modes", str),
         reduce=_listed(reduce, "--reduce", float),
         allocations=_listed(allocation, "--allocation", str),
         criteria=_listed(criterion, "--criterion", str),
         seeds=_listed(seeds, "--seeds", int),
-        steps=_steps(_listed(then, "--then", str)),
-        options=tuple(sorted(options.items())),
+        steps=_steps(_listed(then, "--then", str), known),
+        options=tuple(sorted(fixed.items())),
     )
     settings = grid.settings() if search is None else grid.search(search, search_seed)
     with _bar(terminal) as progress:
@@ -213,14 +256,15 @@ def _reasons(results: Results, most: int = 5) -> dict[str, int]:
     return {**dict(listed[:most]), **({"for other reasons": rest} if rest else {})}
 
 
-def _steps(names: Sequence[str]) -> tuple[Step, ...]:
-    from onnxprune.exploration.steps import Nothing
-
-    known: dict[str, Callable[[], Step]] = {"nothing": Nothing}
+def _steps(names: Sequence[str], known: Mapping[str, Step]) -> tuple[Step, ...]:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError(f"--then '{unknown[0]}' is not known; choose some of {', '.join(known)}")
-    return tuple(known[name]() for name in names)
+    if "train" in names:
+        options.require_torch()
+    for name in names:
+        known[name].to_dict(seed=0)  # Odd values are refused now, and not in every run.
+    return tuple(known[name] for name in names)
 
 
 def _backend(jobs: int | None, threads: int) -> Backend:

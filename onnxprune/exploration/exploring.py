@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,8 @@ from onnxprune.errors import ResultsError
 from onnxprune.exploration.backends import Backend, Here, Lost
 from onnxprune.exploration.judging import kind_of
 from onnxprune.exploration.results import Results, read_results
-from onnxprune.exploration.running import Outcome, Task, execute, failed, measure
-from onnxprune.exploration.runs import About, Figures, Run, Setting, run_key
+from onnxprune.exploration.running import Task, execute, failed, measure
+from onnxprune.exploration.runs import About, Figures, Run, Setting, beside, run_key
 from onnxprune.exploration.store import Store
 from onnxprune.exploration.subject import Subject, default_rounds, described, open_subject
 from onnxprune.latency.engine import Engine
@@ -112,7 +112,7 @@ def explore(
         left = [task for key, task in tasks.items() if key not in set(recorded)]
         for task, result in how.backend.run(partial(execute, subject), left) if left else ():
             outcome = failed(task, result.reason) if isinstance(result, Lost) else result
-            run = _placed(outcome, original)
+            run = beside(outcome.run, original)
             store.add(run, outcome.plan)
             progress = Progress(len(tasks), progress.recorded + 1, progress.failed + (not run.done), run)
             how.progress(progress)
@@ -141,14 +141,6 @@ def _original(subject: Subject, store: Store) -> Figures:
     figures = measure(subject, opened, opened.model, Path(subject.model))
     store.set_original(figures)
     return figures
-
-
-def _placed(outcome: Outcome, original: Figures) -> Run:
-    """The run with its latency as it would be beside the original's at the beginning."""
-    run = outcome.run
-    if run.latency_ratio is None or original.latency is None:
-        return run
-    return replace(run, latency=run.latency_ratio * original.latency)
 
 
 def _make_folder(folder: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from onnxprune.errors import ResultsError
 from onnxprune.exploration.results import Results, read_results
-from onnxprune.exploration.store import Reader, Store
+from onnxprune.exploration.runs import beside
+from onnxprune.exploration.store import Reader, Store, check_same
 
 
 def merge(tables: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> Results:
@@ -37,8 +37,6 @@ def merge(tables: Sequence[str | os.PathLike[str]], output: str | os.PathLike[st
 
 
 def _copy(reader: Reader, store: Store) -> None:
-    from onnxprune.exploration.store import check_same
-
     check_same(store.path, store.about, reader.about())
     original = reader.original()
     if store.original is None and original is not None:
@@ -46,7 +44,4 @@ def _copy(reader: Reader, store: Store) -> None:
     plans = dict(reader.plans())
     base = store.original
     for run in reader.runs():
-        # Latencies of another table are ratios to its original; here they are beside this table's.
-        comparable = run.latency_ratio is not None and base is not None and base.latency is not None
-        latency = run.latency_ratio * base.latency if comparable else run.latency
-        store.add(replace(run, latency=latency), plans.get(run.key))
+        store.add(beside(run, base), plans.get(run.key))

@@ -56,8 +56,8 @@ def execute(subject: Subject, task: Task) -> Outcome:
     except Exception as error:
         values = {"status": "failed", "message": f"unexpected {type(error).__name__}: {error}"}
     seconds = time.perf_counter() - begin
-    common = {"seconds": seconds, "started": started, "machine": platform.node()}
-    return Outcome(Run(**run_of(task.key, task.setting), **values, **common), plan)
+    values.update(run_of(task.key, task.setting), seconds=seconds, started=started, machine=platform.node())
+    return Outcome(Run(**values), plan)
 
 
 def failed(task: Task, message: str) -> Outcome:

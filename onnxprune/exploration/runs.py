@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from onnxprune.exploration.steps import Nothing, Step
@@ -160,3 +160,10 @@ def run_of(key: str, setting: Setting) -> dict[str, Any]:
         "then": setting.then.name,
         "settings": json.dumps(setting.to_dict(), sort_keys=True),
     }
+
+
+def beside(run: Run, original: Figures | None) -> Run:
+    """The run with the latency that its ratio gives next to this original, so that all of a table compare."""
+    if run.latency_ratio is None or original is None or original.latency is None:
+        return run
+    return replace(run, latency=run.latency_ratio * original.latency)

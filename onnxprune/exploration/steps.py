@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from onnxprune.data import Data
     from onnxprune.model import Model
     from onnxprune.plans import Plan
+    from onnxprune.torch import Recipe
 
 
 class Step(Protocol):
@@ -43,8 +44,64 @@ class Nothing:
         return pruned
 
 
-def step_of(name: str, settings: Any) -> Step:
+@dataclass(frozen=True)
+class Train:
+    """The pruned model is trained; the seed of the run is that of the training.
+
+    ``recipe`` holds the arguments of :class:`onnxprune.torch.Recipe` that are not as they are there, as pairs.
+    """
+
+    recipe: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """``train``."""
+        return "train"
+
+    def to_dict(self, seed: int) -> Mapping[str, Any]:
+        """The whole recipe."""
+        return {key: value for key, value in self._recipe(seed).to_dict().items() if key != "seed"}
+
+    def __call__(self, pruned: Model, original: Model, plan: Plan, data: Data, seed: int) -> Model:
+        from onnxprune.torch import train
+
+        # Held-out samples are for the judge alone.
+        return train(pruned, replace(data, test=None), self._recipe(seed)).model
+
+    def _recipe(self, seed: int) -> Recipe:
+        from onnxprune.torch import Recipe
+
+        return Recipe(**{**dict(self.recipe), "seed": seed})
+
+
+@dataclass(frozen=True)
+class Compensate:
+    """The remaining weights make good what was removed; see :func:`onnxprune.compensation.compensate`."""
+
+    method: str = "refit"
+    samples: int = 256
+
+    @property
+    def name(self) -> str:
+        """``compensate``."""
+        return "compensate"
+
+    def to_dict(self, seed: int) -> Mapping[str, Any]:
+        """Method and number of samples."""
+        return {"method": self.method, "samples": self.samples}
+
+    def __call__(self, pruned: Model, original: Model, plan: Plan, data: Data, seed: int) -> Model:
+        from onnxprune.compensation import compensate
+
+        return compensate(pruned, original, plan, data, method=self.method, samples=self.samples, seed=seed).model
+
+
+def step_of(name: str, settings: Mapping[str, Any]) -> Step:
     """The step that a recorded run took. Raises ValueError if there is no such step."""
     if name == "nothing":
         return Nothing()
+    if name == "compensate":
+        return Compensate(**settings)
+    if name == "train":
+        return Train(tuple(sorted(settings.items())))
     raise ValueError(f"step '{name}' is not known")

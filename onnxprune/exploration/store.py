@@ -233,7 +233,7 @@ def _shown(about: About) -> str:
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    return not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,9 @@ from onnxprune.errors import BudgetError, DataError, OnnxPruneError, ResultsErro
 from onnxprune.exploration import Grid, Limits, choose, explore, pick, read_results
 from onnxprune.exploration.backends import Processes
 from onnxprune.exploration.exploring import Exploration, Progress
+from onnxprune.exploration.picking import setting_of
+from onnxprune.exploration.results import Results
+from onnxprune.exploration.steps import Compensate, Nothing, Train
 from onnxprune.latency.sampling import exactly
 from onnxprune.model import Model
 from onnxprune.plans import Plan
@@ -282,3 +286,29 @@ def test_odd_grids_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_modes_have_two_names() -> None:
     assert [s.mode for s in Grid(modes=["pa", "params", "fa"], reduce=[0.5]).settings()] == ["params", "flops"]
+
+
+def test_what_follows_the_pruning_is_part_of_the_run(tmp_path: Path, model: Path, data: Path) -> None:
+    steps = [Nothing(), Compensate("bias", 16), Train((("epochs", 2), ("batch_size", 8), ("lr", 0.01)))]
+    grid = Grid(modes=["flops"], reduce=[0.5], steps=steps, seeds=[1])
+    table = tmp_path / "r.sqlite"
+    results = explore(model, str(data), table, grid, how=QUICK)
+    assert [run.then for run in results.done] == ["nothing", "compensate", "train"]
+    assert len({run.key for run in results.runs}) == 3
+    assert explore(model, str(data), table, replace(grid, steps=steps[2:]), how=QUICK) == results
+    more = replace(grid, steps=[Train((("epochs", 3), ("batch_size", 8), ("lr", 0.01)))])
+    assert len(explore(model, str(data), table, more, how=QUICK).runs) == 4
+
+    # The model of a run with training is trained again, and comes out the same.
+    for run in results.runs:
+        assert setting_of(json.loads(run.settings)).to_dict() == json.loads(run.settings)
+        made = Results(table, results.about, results.original, (run,))
+        picked = pick(made, Limits(), tmp_path / f"{run.then}.onnx")
+        assert picked.checked.accuracy == run.accuracy
+    weights = [onnxprune.load(tmp_path / f"{then}.onnx").weights for then in ("nothing", "compensate", "train")]
+    changed = [
+        [name for name in weights[0] if not np.array_equal(weights[0][name].array, other[name].array)]
+        for other in weights[1:]
+    ]
+    assert changed[0]
+    assert set(changed[0]) < set(changed[1]), "biases are compensated, everything is trained"
