@@ -6,7 +6,7 @@ is found by experiment: the shapes are inferred a second time under other bindin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,9 +18,9 @@ from onnxprune.errors import ShapeError
 from onnxprune.flow import DOMAIN, is_open
 from onnxprune.flow_shapes import BorderShapes, Carried, varying_values
 from onnxprune.model import Model
-from onnxprune.protos import captured_names
+from onnxprune.protos import STANDARD_DOMAINS, captured_names
 from onnxprune.runtime import inferred_by_runtime
-from onnxprune.values import Values
+from onnxprune.values import READS_EXTENTS, Values
 
 _SMALL = 4096
 _SMALL_FLOATS = 16
@@ -205,9 +205,12 @@ def _infer(model: Model, binding: Mapping[str, Extents]) -> tuple[dict[str, Exte
 class _Inference:
     """Shape inference in stretches of nodes, and rounds.
 
-    onnx infers what it can; where a shape depends on a computed tensor that it does not follow (a Reshape target,
-    say), the value of that tensor is computed and handed to the next round, which looks at the open nodes only.
-    There can be such a tensor in every layer: a round looks at one stretch of nodes, not at all that follows.
+    Arithmetic on extents that are known is computed at once, and onnx need not look at it. A stretch ends where some
+    extent in it is asked for, so that exporters' chains of Shape, Gather and Concat, which can be most of a graph,
+    are followed in one go. Of the other nodes onnx infers what it can; where a shape depends on a computed tensor
+    that it does not follow (a Reshape target, say), the value of that tensor is computed and handed to the next
+    round, which looks at the open nodes only. There can be such a tensor in every layer: a round looks at one stretch
+    of nodes, not at all that follows.
     What stays open then belongs to operators outside the standard: their recorded shapes and onnxruntime help.
     """
 
@@ -235,15 +238,50 @@ class _Inference:
 
     def run(self) -> None:
         """Infer until nothing new is found."""
-        nodes = list(self._model.graph.node)
         left: list[NodeProto] = []
-        for start in range(0, len(nodes), _STRETCH):
-            left.extend(self._infer(nodes[start : start + _STRETCH]))
+        for stretch in self._stretches():
+            left.extend(self._infer(stretch))
         # Once more all together: what is known of a shape only in part is not handed from stretch to stretch.
         while left:
             left = self._infer(left)
             if not left or not self._ask_runtime(left):
                 break
+
+    def _stretches(self) -> Iterator[list[NodeProto]]:
+        """The nodes to infer, in order; each stretch has to be inferred before the next is asked for."""
+        stretch: list[NodeProto] = []
+        made: set[str] = set()
+        computed: set[str] = set()
+        for node in self._model.graph.node:
+            names, asks = node.input, node.op_type in READS_EXTENTS and node.domain in STANDARD_DOMAINS
+            if len(stretch) == _STRETCH or (asks and names[0] in made):
+                yield stretch
+                stretch, made = [], set()
+            if (
+                names[0] in self.extents
+                if asks
+                else not computed.isdisjoint(names) and all(name in self._constants for name in names)
+            ):
+                outputs = [name for name in node.output if name]
+                if self._compute(outputs):
+                    computed.update(outputs)
+                    continue
+            stretch.append(node)
+            made.update(node.output)
+        if stretch:
+            yield stretch
+
+    def _compute(self, names: Sequence[str]) -> bool:
+        """Take over the values of tensors, if they all can be computed, with the shapes that this gives them."""
+        values = {name: self.values.value(name) for name in names}
+        found = {name: value for name, value in values.items() if value is not None}
+        if len(found) < len(values):
+            return False
+        self._constants.update(found)
+        for name, value in found.items():
+            self.extents[name] = value.shape
+            self.types[name] = helper.np_dtype_to_tensor_dtype(value.dtype)
+        return True
 
     def _infer(self, nodes: list[NodeProto]) -> list[NodeProto]:
         """Infer these nodes until nothing new is found; returns those that stay open."""

@@ -136,3 +136,5 @@ def _size_value(node: onnx.NodeProto, shape: tuple[int, ...]) -> NDArray[np.int6
 
 
 _EXTENTS = {"Shape": _shape_value, "Size": _size_value}
+READS_EXTENTS = frozenset(_EXTENTS)
+"""Operators whose results depend on the extents of their operand alone."""

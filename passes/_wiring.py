@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from onnx import NodeProto
 
@@ -11,8 +13,7 @@ from onnxprune.model import Model
 from onnxprune.protos import STANDARD_DOMAINS, captured_names
 
 
-@dataclass(frozen=True)
-class NodeWiring:
+class NodeWiring(NamedTuple):
     """The names at one node.
 
     Attributes:
@@ -68,19 +69,19 @@ def wiring(model: Model) -> Wiring:
 def _wire(model: Model) -> Wiring:
     graph = model.graph
     nodes = tuple(_node_wiring(node) for node in graph.node)
-    slots: dict[str, list[tuple[int, int]]] = {}
-    kinds: dict[str, list[int]] = {}
+    slots: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    kinds: defaultdict[str, list[int]] = defaultdict(list)
     for index, node in enumerate(nodes):
         for number, name in enumerate(node.inputs):
-            slots.setdefault(name, []).append((index, number))
+            slots[name].append((index, number))
         if node.op_type is not None:
-            kinds.setdefault(node.op_type, []).append(index)
+            kinds[node.op_type].append(index)
     slots.pop("", None)
     return Wiring(
         nodes,
-        slots,
+        dict(slots),
         frozenset(name for node in nodes for name in node.captured),
-        kinds,
+        dict(kinds),
         frozenset(value.name for value in graph.output),
         frozenset(value.name for value in graph.input),
         frozenset(_names_elsewhere(model)),
