@@ -8,6 +8,7 @@ import typer
 
 from onnxprune.cli.analyze import analyze
 from onnxprune.cli.bench import bench
+from onnxprune.cli.compress import compress
 from onnxprune.cli.errors import ErrorHandlingGroup
 from onnxprune.cli.explain import explain
 from onnxprune.cli.explore import explore, merge
@@ -47,6 +48,7 @@ for _command in (
     verify,
     explain,
     train,
+    compress,
     explore,
     pick,
     merge,

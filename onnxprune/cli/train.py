@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,9 +14,6 @@ from onnxprune.cli.options import ForceOption, JsonOption, ModelArgument, Output
 from onnxprune.cli.reading import read
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.units import long
-
-if TYPE_CHECKING:
-    from onnxprune.model import Model
 
 
 def train(
@@ -60,7 +57,6 @@ def train(
     """Train a model, pruned or not, and write the values back into the same graph. Works under torchrun."""
     options.require_torch()
     terminal = Terminal(as_json)
-    process = options.this_process()
     check_output(output, (model,), force=force)
     state = checkpoint if checkpoint is not None else output.with_name(f"{output.name}.checkpoint")
     check_output(state, (model,))
@@ -68,46 +64,36 @@ def train(
     if metrics_out is not None:
         check_output(metrics_out, (model,))
         check_distinct(metrics_out, output)
-    from onnxprune.data import read_data
-    from onnxprune.torch import Recipe
-    from onnxprune.torch import train as run
-
-    recipe = Recipe(
+    recipe = options.recipe(
         epochs=epochs,
         lr=lr,
         batch_size=batch_size,
-        optimizer=optimizer,  # type: ignore[arg-type] # checked by Recipe
+        optimizer=optimizer,
         weight_decay=weight_decay,
-        schedule=schedule,  # type: ignore[arg-type]
+        schedule=schedule,
         warm_up=warm_up,
         start="from-scratch" if from_scratch else "fine-tune",
         restore_batchnorm=restore_batchnorm,
         seed=seed,
-        loss=loss,  # type: ignore[arg-type]
+        loss=loss,
         label_smoothing=label_smoothing,
         distill=distill,
         temperature=temperature,
         clip=clip,
         patience=patience,
-        precision=amp or "float32",  # type: ignore[arg-type]
+        precision=amp or "float32",
         output=train_output,
     )
+    from onnxprune.data import read_data
+
     source = read(terminal, model)
-    tutor = None if teacher is None else read(terminal, teacher)
+    tutor = None if teacher is None else options.read_teacher(terminal, teacher)
     with terminal.step("Reading data"):
         samples = read_data(data, source)
-    with options.watching(terminal, "Training", quiet=not process.first) as callbacks:
-        result = run(
-            source,
-            samples,
-            recipe,
-            teacher=tutor,
-            checkpoint=state,
-            resume=state if resume else None,
-            device=device,
-            callbacks=callbacks,
-        )
-    if not process.first:
+    job = options.Job(terminal, samples, recipe, tutor, device)
+    job.advise(source)
+    result = job.train("Training", source, checkpoint=state, resume=state if resume else None)
+    if not options.this_process().first:
         return
     report: dict[str, Any] = {
         "model": str(model),
@@ -116,8 +102,11 @@ def train(
         "recipe": recipe.to_dict(),
         **options.training_report(result),
     }
-    if samples.test is not None:
-        report |= _measured(terminal, source, result.model, samples.test, train_output)
+    before, after = job.score(source), job.score(result.model)
+    if before is not None and after is not None:
+        report |= {"before": before.to_dict(), "after": after.to_dict()}
+        terminal.show(f"Before, in onnxruntime: {options.score_line(before)}.")
+        terminal.show(f"After: {options.score_line(after)}.")
     with terminal.step(f"Writing {output.name}"):
         save_model(result.model, output, force=force)
         if metrics_out is not None:
@@ -126,13 +115,3 @@ def train(
     terminal.json(report)
     terminal.show(f"Trained in {result.seconds:.1f} s.")
     terminal.show(f"Wrote {output} ({long(result.model.file_size, 'B')}).")
-
-
-def _measured(terminal: Terminal, before: Model, after: Model, test: Any, output: str | None) -> dict[str, Any]:
-    """Scores of both files on the held-out samples, in onnxruntime."""
-    from onnxprune.evaluation import evaluate
-
-    with terminal.step("Evaluating"):
-        old, new = evaluate(before, test, output=output), evaluate(after, test, output=output)
-    terminal.show(f"Before, in onnxruntime: {options.score_line(old)}.", f"After: {options.score_line(new)}.")
-    return {"before": old.to_dict(), "after": new.to_dict()}

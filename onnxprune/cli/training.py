@@ -15,8 +15,10 @@ from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
+    from onnxprune.data import Data
     from onnxprune.evaluation import Score
-    from onnxprune.torch import Callback, Training
+    from onnxprune.model import Model
+    from onnxprune.torch import Callback, Recipe, Training
 
 _TRAINING, _MORE = "Training", "More about training"
 
@@ -180,6 +182,66 @@ def _figures(epoch: Any) -> str:
 
 def _accuracy(value: float | None) -> str:
     return "" if value is None else f", accuracy {100 * value:.2f} %"
+
+
+def recipe(**values: Any) -> Recipe:
+    """A recipe of what the command line says; its choices are checked there. Raises UsageError."""
+    from onnxprune.torch import Recipe
+
+    return Recipe(**values)
+
+
+def read_teacher(terminal: Terminal, path: Path) -> Model:
+    """Load the teacher. Raises ModelError."""
+    from onnxprune.cli.reading import read
+
+    return read(terminal, path)
+
+
+@dataclass(frozen=True)
+class Job:
+    """How the models of one command are trained."""
+
+    terminal: Terminal
+    data: Data
+    recipe: Recipe
+    teacher: Model | None
+    device: str
+
+    def advise(self, model: Model) -> None:
+        """Say so where training from scratch lacks the BatchNormalization that exporters fold away."""
+        kinds = {node.op_type for node in model.graph.node}
+        bare = "Conv" in kinds and not any("Normalization" in kind for kind in kinds)
+        if bare and self.recipe.start == "from-scratch" and not self.recipe.restore_batchnorm:
+            advice = "The model has no BatchNormalization: --restore-batchnorm usually trains better from scratch."
+            self.terminal.show(advice, style="yellow")
+
+    def train(
+        self, title: str, model: Model, *, checkpoint: Path | None = None, resume: Path | None = None
+    ) -> Training:
+        """Train one model, and show how it goes."""
+        from onnxprune.torch import train
+
+        with watching(self.terminal, title, quiet=not this_process().first) as callbacks:
+            return train(
+                model,
+                self.data,
+                self.recipe,
+                teacher=self.teacher,
+                checkpoint=checkpoint,
+                resume=resume,
+                device=self.device,
+                callbacks=callbacks,
+            )
+
+    def score(self, model: Model) -> Score | None:
+        """Of a model on the held-out samples, in onnxruntime; None without any, and in all processes but the first."""
+        if self.data.test is None or not this_process().first:
+            return None
+        from onnxprune.evaluation import evaluate
+
+        with self.terminal.step("Evaluating"):
+            return evaluate(model, self.data.test, output=self.recipe.output)
 
 
 def score_line(score: Score) -> str:
