@@ -3,16 +3,18 @@
 Every cost is a sum of products: a coefficient times the kept counts of up to four classes. Planning asks for such
 sums thousands of times, so they are held as arrays.
 
+What is measured instead of counted, latency, joins as one more :class:`MetricFunction`.
+
 Parameters are elements of weights, FLOPs are multiply-accumulates (the field's habit), memory is bytes of weights
 plus bytes of output activations, all for the batch size of the shapes that the graph was analysed with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import onnx
@@ -24,7 +26,8 @@ from onnxprune.graph import UnknownShapeError
 from onnxprune.ops import Contraction, Registry
 from onnxprune.relations import IntArray
 
-Metric = Literal["params", "flops", "memory"]
+Metric = Literal["params", "flops", "memory", "latency"]
+#: What is counted on every graph. Latency is there only where a profile was measured.
 METRICS: tuple[Metric, ...] = ("params", "flops", "memory")
 FloatArray = NDArray[np.float64]
 
@@ -62,6 +65,16 @@ class Terms:
         factors: FloatArray = self.coefficient * kept[self.classes].prod(axis=1)
         return factors
 
+    def gradient(self, kept: IntArray) -> FloatArray:
+        """The derivative of their sum by every kept count."""
+        counts = kept[self.classes].astype(np.float64)
+        found = np.zeros(len(kept))
+        for column in range(self.classes.shape[1]):
+            others = np.delete(counts, column, axis=1).prod(axis=1)
+            found += np.bincount(self.classes[:, column], weights=self.coefficient * others, minlength=len(kept))
+        found[-1] = 0.0
+        return found
+
 
 @dataclass(frozen=True)
 class Liveness:
@@ -81,9 +94,19 @@ class Liveness:
         return np.cumsum(change)[:-1]
 
 
+class MetricFunction(Protocol):
+    """A cost as a function of kept counts (one per class, and a 1 at the end), which may be fractions."""
+
+    def per_layer(self, kept: IntArray) -> FloatArray:
+        """The share of every layer, in the order of the cost model's ``layers``."""
+
+    def total(self, kept: IntArray) -> float:
+        """The whole model, with what belongs to no layer. Never grows when counts fall."""
+
+
 @dataclass(frozen=True)
 class CostModel:
-    """The costs of a graph as functions of kept counts."""
+    """The costs of a graph as functions of kept counts; ``measured`` holds those that are not counted."""
 
     layers: tuple[Layer, ...]
     params: Terms
@@ -91,19 +114,32 @@ class CostModel:
     memory: Terms
     liveness: Liveness
     full: IntArray
+    measured: Mapping[Metric, MetricFunction] = field(default_factory=dict)
+
+    def with_measured(self, metric: Metric, function: MetricFunction) -> CostModel:
+        """The same with one more metric."""
+        return replace(self, measured={**self.measured, metric: function})
 
     def terms(self, metric: Metric) -> Terms:
-        """The terms of one metric."""
+        """The terms of a counted metric."""
         return {"params": self.params, "flops": self.flops, "memory": self.memory}[metric]
 
     def per_layer(self, metric: Metric, kept: IntArray) -> FloatArray:
         """The metric of every layer, in the order of ``layers``."""
+        if metric in self.measured:
+            return self.measured[metric].per_layer(kept)
         terms = self.terms(metric)
         sums = np.bincount(terms.owner, weights=terms.values(kept), minlength=len(self.layers) + 1)
         return sums[: len(self.layers)].astype(np.float64, copy=False)
 
+    def gradient(self, metric: Metric, kept: IntArray) -> FloatArray:
+        """What one position more of every class costs (0 for the 1 at the end), for a counted metric."""
+        return self.terms(metric).gradient(kept)
+
     def total(self, metric: Metric, kept: IntArray) -> float:
         """The metric of the whole model."""
+        if metric in self.measured:
+            return self.measured[metric].total(kept)
         return float(self.terms(metric).values(kept).sum())
 
     def peak_activations(self, kept: IntArray) -> float:
@@ -146,6 +182,14 @@ def cost_model(coupling: Coupling, registry: Registry) -> CostModel:
         memory.add(_item_size(weight.elem_type), axes, owner)
     full = np.append(coupling.extents, 1)
     return CostModel(tuple(layers), params.done(), flops.done(), memory.done(), _liveness(coupling, classes), full)
+
+
+def extent_terms(coupling: Coupling, rows: Iterable[tuple[float, Sequence[int], int]]) -> Terms:
+    """Terms of rows (coefficient, axes by number, owner): each the coefficient times the extents of the axes."""
+    terms = _TermList(_classes_of_axes(coupling))
+    for coefficient, axes, owner in rows:
+        terms.add(coefficient, axes, owner)
+    return terms.done()
 
 
 def _layer(coupling: Coupling, index: int, node: int, contraction: Contraction) -> Layer:

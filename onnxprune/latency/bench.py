@@ -16,7 +16,7 @@ import numpy as np
 from onnxprune.errors import MeasurementError, UsageError
 from onnxprune.latency.engine import Engine, first_line
 from onnxprune.latency.memory import Memory, peak_memory
-from onnxprune.latency.operators import NodeTime, by_type, node_times
+from onnxprune.latency.operators import NodeTime, by_type, traced
 from onnxprune.latency.sampling import Clock, Rounds, sample
 from onnxprune.latency.statistics import Ratio, Spread, paired_ratio, spread
 
@@ -125,7 +125,7 @@ def bench(
         runners = [_runner(p, engine) for p in prepared]
         seconds = sample(runners, rounds or Rounds(), clock)
         del runners
-        nodes = [node_times(p.path, p.inputs, engine, runs=_TRACED_RUNS) if per_operator else () for p in prepared]
+        nodes = [traced(p.path, p.inputs, engine, runs=_TRACED_RUNS).nodes if per_operator else () for p in prepared]
     subjects = tuple(
         Subject(
             name=p.name,

@@ -45,10 +45,23 @@ def by_type(nodes: Sequence[NodeTime]) -> tuple[TypeTime, ...]:
     return tuple(sorted(sums, key=lambda entry: -entry.seconds))
 
 
-def node_times(
+@dataclass(frozen=True)
+class Trace:
+    """Where the time of a run goes: the nodes in the order of execution, and the seconds between them."""
+
+    nodes: tuple[NodeTime, ...]
+    between: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of a run on a quiet machine."""
+        return sum(node.seconds for node in self.nodes) + self.between
+
+
+def traced(
     source: str | Path | bytes, inputs: Mapping[str, Any], engine: Engine, *, runs: int, quantile: float = 0.5
-) -> tuple[NodeTime, ...]:
-    """Run a model under onnxruntime's profiler and give every node's time, in the order of execution.
+) -> Trace:
+    """Run a model under onnxruntime's profiler and see where its time goes.
 
     Args:
         source: a file or a serialised model.
@@ -72,7 +85,7 @@ def node_times(
     return read_trace(events, warmup, quantile)
 
 
-def read_trace(events: Sequence[Mapping[str, Any]], warmup: int, quantile: float = 0.5) -> tuple[NodeTime, ...]:
+def read_trace(events: Sequence[Mapping[str, Any]], warmup: int, quantile: float = 0.5) -> Trace:
     """The nodes' times in a trace, without its first ``warmup`` runs.
 
     Durations come in whole microseconds. What a body (If, Loop, Scan) executes shows up by itself and within its
@@ -80,19 +93,25 @@ def read_trace(events: Sequence[Mapping[str, Any]], warmup: int, quantile: float
     """
     begins = sorted(event["ts"] for event in events if event.get("name") == "model_run")[warmup:]
     if not begins:
-        return ()
+        return Trace((), 0.0)
     kernels = [e for e in events if e.get("cat") == "Node" and str(e.get("name", "")).endswith(_KERNEL)]
     op_types: dict[tuple[str, str], str] = {}
     per_run: dict[tuple[str, str], list[float]] = {}
-    for event in kernels:
-        op_type = event["args"]["op_name"]
-        run = int(np.searchsorted(begins, event["ts"], side="right")) - 1
+    gaps: dict[tuple[str, str], list[float]] = {}
+    ended, ended_run = 0, -1
+    for event in sorted(kernels, key=lambda event: event["ts"]):
+        op_type, at = event["args"]["op_name"], event["ts"]
+        run = int(np.searchsorted(begins, at, side="right")) - 1
         if run < 0 or op_type in ("If", "Loop", "Scan"):
             continue
         # Names need not differ; indices count anew in every body.
         node = (event["name"].removesuffix(_KERNEL), str(event["args"].get("node_index", "")))
         op_types.setdefault(node, op_type)
         per_run.setdefault(node, [0.0] * len(begins))[run] += event["dur"] * _MICROSECOND
-    return tuple(
+        if run == ended_run:
+            gaps.setdefault(node, []).append(max(at - ended, 0) * _MICROSECOND)
+        ended, ended_run = at + event["dur"], run
+    nodes = (
         NodeTime(node[0], op_types[node], float(np.quantile(seconds, quantile))) for node, seconds in per_run.items()
     )
+    return Trace(tuple(nodes), sum(float(np.quantile(seconds, quantile)) for seconds in gaps.values()))

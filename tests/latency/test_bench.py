@@ -29,11 +29,11 @@ def test_the_trace_gives_the_median_of_the_counted_runs() -> None:
         run(400), kernel("a", 401, 30), kernel("b", 450, 5, "Relu"), kernel("loop", 400, 99, "Loop"),
         {"cat": "Node", "name": "a_fence_before", "ts": 401, "dur": 50, "args": {"op_name": "Conv"}},
     ]  # fmt: skip
-    assert read_trace(events, warmup=1) == (
+    assert read_trace(events, warmup=1).nodes == (
         NodeTime("a", "Conv", pytest.approx(20e-6)),
         NodeTime("b", "Relu", pytest.approx(5e-6)),  # twice in one run, as in a loop: summed
     )
-    assert read_trace(events, warmup=1, quantile=0)[0].seconds == pytest.approx(10e-6)
+    assert read_trace(events, warmup=1, quantile=0).nodes[0].seconds == pytest.approx(10e-6)
 
 
 def test_types_are_summed_the_slowest_first() -> None:

@@ -1,0 +1,178 @@
+"""Plan by prediction, measure the result, correct the prediction: until a latency is met."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from onnxprune.analysis import Analysis
+from onnxprune.compression import apply
+from onnxprune.errors import BudgetError, MeasurementError, UsageError
+from onnxprune.latency.machine import Machine, Runtime
+from onnxprune.latency.profile import LatencyProfile, inputs_of
+from onnxprune.latency.sampling import Rounds
+from onnxprune.latency.statistics import Ratio, paired_ratio, spread
+from onnxprune.model import Model
+from onnxprune.planning import MODES
+from onnxprune.planning import plan as make_plan
+from onnxprune.plans import Plan
+
+#: Measured and asked latency may differ by this fraction.
+TOLERANCE = 0.05
+#: Measured are targets a little below the one that is asked for: so most results lie on the right side.
+_AIM = 0.985
+_MOST_TRIALS = 5
+_LEAST_SLOPE = 0.2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One plan: its time as the profile predicts it without correction, and as measured (seconds).
+
+    ``ratio`` is the time over that of the unpruned model, measured in turns; ``measured`` is that ratio of the
+    profile's baseline.
+    """
+
+    predicted: float
+    measured: float
+    ratio: Ratio
+
+
+@dataclass(frozen=True)
+class LatencyFit:
+    """The plan whose result meets a latency, the pruned model, and what was asked, predicted and measured (seconds).
+
+    ``profile`` is corrected by what was measured: the next plan for the same model starts from there.
+    """
+
+    plan: Plan
+    model: Model
+    asked: float
+    best: Trial
+    trials: tuple[Trial, ...]
+    profile: LatencyProfile
+
+    @property
+    def met(self) -> bool:
+        """Whether the measured latency lies within the tolerance of the asked one."""
+        return abs(self.best.measured / self.asked - 1) <= TOLERANCE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything about time as plain data; seconds."""
+        return {
+            "asked": self.asked,
+            "predicted": self.best.predicted,
+            "measured": self.best.measured,
+            "met": self.met,
+            "ratio": asdict(self.best.ratio),
+            "trials": [asdict(trial) for trial in self.trials],
+            "profile": self.profile.to_dict(),
+        }
+
+
+def meet_latency(
+    model: Analysis,
+    latency: LatencyProfile,
+    *,
+    mode: str = "latency",
+    reduce: float | None = None,
+    max_latency: float | None = None,
+    machine: Machine | None = None,
+    rounds: Rounds | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> LatencyFit:
+    """Plan until the pruned model, measured end to end beside the original, meets a latency within 5 %.
+
+    Args:
+        model: the analysis that ``latency`` was measured for.
+        latency: what :func:`onnxprune.profile_latency` measured.
+        mode: as for :func:`onnxprune.plan`; with ``latency``, ``reduce`` is the fraction of the time to remove.
+        reduce: the fraction of the mode's complexity to remove.
+        max_latency: largest allowed seconds per run.
+        machine: the one that the profile was measured on; onnxruntime here with one thread, if not another.
+        rounds: how often and how long each trial is measured.
+        seed: of the draws, and of the random inputs.
+        options: the other arguments of :func:`onnxprune.plan`.
+
+    Raises:
+        UsageError: no latency is asked for.
+        BudgetError: no width reaches it; the message names the least.
+        MeasurementError: the machine is too noisy to see whether it is met; the message gives the spread.
+    """
+    if latency.identity != (machine := machine or Runtime()).identity:
+        raise UsageError("the latency profile was measured on another machine, or with other settings; measure it here")
+    unpruned = latency.baseline.median
+    asked = max_latency
+    if MODES.get(mode.lower()) == "latency" and reduce is not None:
+        if not 0 < reduce < 1:
+            raise UsageError(f"reduce must lie between 0 and 1, not {reduce}")
+        asked = min(unpruned * (1 - reduce), max_latency or unpruned)
+    else:
+        options["reduce"] = reduce
+    if asked is None:
+        raise UsageError("no latency is asked for: give max_latency, or reduce with mode latency")
+    inputs = inputs_of(model, seed)
+    profile, known, done = latency, [(1.0, 1.0)], list[tuple[Plan, Model, Trial]]()
+    target = asked * _AIM if asked < unpruned else asked
+    while len(done) < _MOST_TRIALS:
+        plan = make_plan(model, mode=mode, latency=profile, max_latency=target, seed=seed, **options)
+        pruned = apply(model.model, plan, registry=model.registry)
+        ratio = _ratio(machine, [model.model, pruned], inputs, rounds or Rounds(least=20, seconds=6.0))
+        predicted = unpruned - (unpruned - plan.after["latency"]) / profile.gain
+        done.append((plan, pruned, Trial(predicted, ratio.median * unpruned, ratio)))
+        # What other budgets, or the steps of the widths, hold below the target cannot be corrected.
+        idle = plan.after["latency"] < target * (1 - TOLERANCE) or not plan
+        off = done[-1][2].measured / asked - 1
+        if abs(off) <= TOLERANCE or (off < 0 and idle):
+            break
+        if any(abs(predicted / unpruned - r) < 1e-9 for r, _ in known):
+            break
+        known.append((predicted / unpruned, ratio.median))
+        profile = replace(profile, gain=_gain(known, target / unpruned))
+    plan, pruned, best = min(done, key=lambda trial: _distance(trial[2].measured / asked))
+    if best.measured > asked * (1 + TOLERANCE):
+        raise BudgetError(
+            f"a latency of {1e3 * asked:.4g} ms was not reached: the nearest of {len(done)} plans takes "
+            f"{1e3 * best.measured:.4g} ms ({1e3 * best.predicted:.4g} ms predicted); round channel counts less "
+            f"(round_to={plan.settings['round_to']}), lower the floors, or ask for less"
+        )
+    return LatencyFit(plan, pruned, asked, best, tuple(trial for _, _, trial in done), profile)
+
+
+def _ratio(machine: Machine, models: Sequence[Model], inputs: Any, rounds: Rounds) -> Ratio:
+    """Time of the second model over that of the first; measured for longer where that is not enough."""
+    for patience in (1, 2, 4):
+        longer = replace(rounds, least=rounds.least * patience, most=rounds.most * patience)
+        seconds = machine.rounds(models, inputs, replace(longer, seconds=rounds.seconds * patience))
+        ratio = paired_ratio(seconds[:, 1], seconds[:, 0])
+        if ratio.uncertainty <= TOLERANCE / 2:
+            return ratio
+    if ratio.uncertainty > TOLERANCE:
+        first = spread(seconds[:, 0])
+        raise MeasurementError(
+            f"the machine is too noisy to see whether a latency is met within {100 * TOLERANCE:.0f} %: after "
+            f"{first.count} rounds the pruned model takes between {ratio.low:.2f} and {ratio.high:.2f} of the "
+            f"original's time, whose middle half spreads over {100 * first.relative:.0f} % of the median; stop what "
+            "else runs, or plan by the prediction alone"
+        )
+    return ratio
+
+
+def _gain(known: Sequence[tuple[float, float]], target: float) -> float:
+    """The gain that makes the prediction right at the target, from (predicted, measured) fractions of the original.
+
+    A straight line through the two measurements around the target, or the two that come nearest to it.
+    """
+    order = sorted(known, key=lambda pair: pair[1])
+    at = next((i for i, (_, measured) in enumerate(order) if measured >= target), len(order) - 1)
+    (r0, m0), (r1, m1) = (order[at - 1], order[at]) if at > 0 else (order[0], order[1])
+    slope = max((m1 - m0) / (r1 - r0), _LEAST_SLOPE) if abs(r1 - r0) > 1e-9 else 1.0
+    wanted = min(max(r1 + (target - m1) / slope, 0.0), 0.999)
+    return (1 - target) / (1 - wanted)
+
+
+def _distance(fraction: float) -> float:
+    """How far from the asked latency; too slow is worse than too fast, but within the tolerance."""
+    return abs(fraction - 1) + (10.0 if fraction > 1 + TOLERANCE else 0.0)

@@ -1,0 +1,106 @@
+"""The machine that is measured on. Tests put another in its place, whose times are known."""
+
+from __future__ import annotations
+
+import platform
+import re
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from onnxprune.errors import MeasurementError
+from onnxprune.latency.engine import Engine, first_line
+from onnxprune.latency.layer_models import Point, side_by_side, times_of_points
+from onnxprune.latency.operators import Trace, traced
+from onnxprune.latency.sampling import Clock, FloatArray, Rounds, sample
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+
+#: Of the times of one node, this quantile counts: what else runs on the machine only ever makes it slower.
+_QUIET = 0.25
+_RUNS = 12
+
+
+class Machine(Protocol):
+    """What latency mode asks a machine."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What times hold for: processor, version and settings of the runtime."""
+
+    def points(self, points: Sequence[Point]) -> list[float | None]:
+        """Seconds of each layer at its widths; None for what cannot be run."""
+
+    def trace(self, model: Model, inputs: Mapping[str, Any]) -> Trace:
+        """Where the time of a whole model goes."""
+
+    def rounds(self, models: Sequence[Model], inputs: Mapping[str, Any], rounds: Rounds) -> FloatArray:
+        """Seconds per run, shape (rounds, models), of models that take turns."""
+
+
+class Runtime:
+    """onnxruntime on this machine."""
+
+    def __init__(self, engine: Engine | None = None, clock: Clock = time.perf_counter) -> None:
+        self.engine = engine or Engine()
+        self._clock = clock
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Processor, version of onnxruntime, threads and provider."""
+        import onnxruntime as ort
+
+        return {
+            "processor": processor(),
+            "onnxruntime": ort.__version__,
+            "threads": str(self.engine.threads),
+            "inter_threads": str(self.engine.inter_threads),
+            "provider": self.engine.provider,
+        }
+
+    def points(self, points: Sequence[Point]) -> list[float | None]:
+        """Seconds of each layer at its widths, all of them in one model; None for what cannot be run."""
+        try:
+            proto, inputs = side_by_side(points)
+            trace = traced(proto.SerializeToString(), inputs, self.engine, runs=_RUNS, quantile=_QUIET)
+        except MeasurementError:
+            if len(points) == 1:
+                return [None]
+            # One that onnxruntime refuses takes the others with it: find it.
+            half = len(points) // 2
+            return [*self.points(points[:half]), *self.points(points[half:])]
+        return times_of_points(trace.nodes, len(points))
+
+    def trace(self, model: Model, inputs: Mapping[str, Any]) -> Trace:
+        """Where the time of a whole model goes. Raises MeasurementError where it does not run."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            model.save(path)
+            return traced(path, inputs, self.engine, runs=_RUNS, quantile=_QUIET)
+
+    def rounds(self, models: Sequence[Model], inputs: Mapping[str, Any], rounds: Rounds) -> FloatArray:
+        """Seconds per run, shape (rounds, models). Raises MeasurementError where one does not run."""
+        with ExitStack() as cleanup:
+            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
+            runs: list[Callable[[], object]] = []
+            for at, model in enumerate(models):
+                model.save(folder / f"{at}.onnx")
+                runs.append(partial(self.engine.session(folder / f"{at}.onnx").run, None, dict(inputs)))
+            try:
+                return sample(runs, rounds, self._clock)
+            except Exception as error:
+                raise MeasurementError(f"onnxruntime does not run the model: {first_line(error)}") from error
+
+
+def processor() -> str:
+    """The name of the processor."""
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()

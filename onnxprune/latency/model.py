@@ -1,0 +1,205 @@
+"""Latency as a function of kept counts: one more metric for planning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.analysis import Analysis
+from onnxprune.cost import Terms, extent_terms
+from onnxprune.errors import UsageError
+from onnxprune.latency.layers import MOST_ROLES, LayerCase, layer_cases
+from onnxprune.latency.profile import LatencyProfile, Table
+from onnxprune.relations import IntArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Predicted seconds at kept counts: :class:`~onnxprune.cost.MetricFunction`.
+
+    Times of layers are interpolated in their widths, bilinearly between measured ones; the largest and the smallest
+    measured one hold beyond them. Everything is scaled so that the unpruned model takes what was measured, and what
+    is saved by ``gain``.
+
+    Attributes:
+        classes: (layers, 2), the classes of each layer's measured roles; the last class (always 1) stands for none.
+        start: (layers, 2), where a role's part of ``position`` begins.
+        position: for every count of a role, where it lies between the measured widths.
+        seconds: (layers, knots, knots).
+        linear: what layers are proportional to besides: further roles, and multiply-accumulates where nothing was
+            measured. One row per layer; its value is a factor.
+        others: seconds of everything else, without an owner.
+        fixed: seconds that nothing changes.
+        unpruned: predicted seconds of the unpruned model.
+        gain: see :class:`LatencyProfile`.
+    """
+
+    classes: IntArray
+    start: IntArray
+    position: FloatArray
+    seconds: FloatArray
+    linear: Terms
+    others: Terms
+    fixed: float
+    unpruned: float
+    gain: float
+
+    def per_layer(self, kept: IntArray) -> FloatArray:
+        """Seconds of every layer."""
+        if not len(self.classes):
+            return np.zeros(0)
+        counts = kept[self.classes]
+        whole = np.floor(counts).astype(np.int64)
+        at = self.start + whole
+        here, ahead = self.position[at], self.position[at + 1]
+        place = here + (counts - whole) * (ahead - here)
+        low = np.minimum(place.astype(np.int64), np.array(self.seconds.shape[1:]) - 2)
+        part = place - low
+        rows, i, j = np.arange(len(low)), low[:, 0], low[:, 1]
+        s, t = part[:, 0], part[:, 1]
+        times: FloatArray = self.linear.values(kept) * (
+            (1 - s) * (1 - t) * self.seconds[rows, i, j]
+            + s * (1 - t) * self.seconds[rows, i + 1, j]
+            + (1 - s) * t * self.seconds[rows, i, j + 1]
+            + s * t * self.seconds[rows, i + 1, j + 1]
+        )
+        return times
+
+    def total(self, kept: IntArray) -> float:
+        """Seconds of the whole model."""
+        raw = self.fixed + float(self.others.values(kept).sum()) + float(self.per_layer(kept).sum())
+        return self.unpruned - self.gain * (self.unpruned - raw)
+
+
+def with_latency(analysis: Analysis, profile: LatencyProfile) -> Analysis:
+    """The analysis with latency among its costs.
+
+    Raises:
+        UsageError: the profile was measured for another model.
+    """
+    return replace(analysis, costs=analysis.costs.with_measured("latency", latency_model(analysis, profile)))
+
+
+def latency_model(analysis: Analysis, profile: LatencyProfile) -> LatencyModel:
+    """What a profile says about a model, as a function of kept counts.
+
+    Raises:
+        UsageError: the profile was measured for another model.
+    """
+    cases = layer_cases(analysis)
+    tables = [profile.tables.get(case.kind) if case is not None else None for case in cases]
+    if cases and profile.tables and not any(table is not None for table in tables):
+        raise UsageError("this latency profile was measured for another model; measure this one")
+    raw = _Layers(analysis, cases, tables)
+    others = _others(analysis, profile)
+    full = analysis.costs.full
+    alone = LatencyModel(*raw.arrays, raw.linear, others, profile.between, 0.0, 1.0)
+    by_layers = float(alone.per_layer(full).sum())
+    # Within the model layers take a little more or less than by themselves; and the whole takes what was measured.
+    inside = profile.layers / by_layers if by_layers else 0.0
+    predicted = profile.layers + sum(profile.others.values()) + profile.between
+    scale = profile.baseline.median / predicted
+    return replace(
+        alone,
+        seconds=alone.seconds * inside * scale,
+        others=replace(others, coefficient=others.coefficient * scale),
+        fixed=profile.between * scale,
+        unpruned=profile.baseline.median,
+        gain=profile.gain,
+    )
+
+
+class _Layers:
+    """The tables of all layers as arrays."""
+
+    def __init__(self, analysis: Analysis, cases: tuple[LayerCase | None, ...], tables: list[Table | None]) -> None:
+        none = len(analysis.costs.full) - 1
+        work = analysis.costs.per_layer("flops", analysis.costs.full)
+        per_mac = _seconds_per_mac(work, tables)
+        size = max([2, *(len(w) for table in tables if table is not None for w in table.widths)])
+        self._classes = np.full((len(tables), MOST_ROLES), none, dtype=np.int64)
+        self._start = np.zeros((len(tables), MOST_ROLES), dtype=np.int64)
+        self._seconds = np.zeros((len(tables), size, size))
+        # A role that is not there always has one channel, at the first measured width.
+        position: list[FloatArray] = [np.zeros(3)]
+        used = 3
+        rows: list[tuple[float, list[int], int]] = []
+        for at, (case, table) in enumerate(zip(cases, tables, strict=True)):
+            if case is None or table is None:
+                rows.append((1.0, [], at))
+                self._seconds[at] = per_mac * float(work[at])
+                continue
+            for role, widths in enumerate(table.widths):
+                full = case.full[role]
+                self._classes[at, role], self._start[at, role] = case.classes[role], used
+                position.append(np.interp(np.arange(full + 2), widths, np.arange(len(widths))))
+                used += full + 2
+            padding = [(0, size - n) for n in (*table.seconds.shape, *(1,) * (MOST_ROLES - table.seconds.ndim))]
+            shaped = table.seconds.reshape([*table.seconds.shape, *(1,) * (MOST_ROLES - table.seconds.ndim)])
+            self._seconds[at] = np.pad(shaped, padding, mode="edge")
+            rows.append((1.0, [], at))
+        self.arrays = (self._classes, self._start, np.concatenate(position), self._seconds)
+        self.linear = _linear(analysis, cases, tables)
+
+
+def _linear(analysis: Analysis, cases: tuple[LayerCase | None, ...], tables: list[Table | None]) -> Terms:
+    """Per layer a factor that is 1 for the unpruned model.
+
+    Roles beyond the measured ones count in proportion; a layer without measurements by its multiply-accumulates.
+    """
+    none = len(analysis.costs.full) - 1
+    flops = analysis.costs.flops
+    width = flops.classes.shape[1]
+    coefficient = np.ones(len(tables))
+    classes = np.full((len(tables), width), none, dtype=np.int64)
+    for at, (case, table) in enumerate(zip(cases, tables, strict=True)):
+        if case is not None and table is not None:
+            further = case.classes[MOST_ROLES : MOST_ROLES + width]
+        else:
+            mine = np.flatnonzero(flops.owner == at)
+            further = tuple(int(c) for c in flops.classes[mine[0]] if c != none) if len(mine) else ()
+        classes[at, : len(further)] = further
+        coefficient[at] = 1.0 / float(analysis.costs.full[classes[at]].prod())
+    return Terms(coefficient, classes, np.arange(len(tables), dtype=np.int64))
+
+
+def _seconds_per_mac(work: FloatArray, tables: list[Table | None]) -> float:
+    """What a multiply-accumulate takes in layers that were measured."""
+    known = [(float(work[at]), float(table.seconds.flat[-1])) for at, table in enumerate(tables) if table is not None]
+    macs = sum(w for w, _ in known)
+    return sum(t for _, t in known) / macs if macs else 1e-10
+
+
+def _others(analysis: Analysis, profile: LatencyProfile) -> Terms:
+    """Seconds of what is no layer, in proportion to the sizes of what it computes.
+
+    A type that the graph does not show (onnxruntime fuses, and converts layouts) follows all activations together.
+    """
+    graph, coupling = analysis.graph, analysis.coupling
+    layers = {layer.node for layer in analysis.costs.layers}
+    outputs: dict[str, list[list[int]]] = {}
+    for node in graph.nodes:
+        for name in node.outputs:
+            if node.index not in layers and name in coupling.axes and name not in graph.constants:
+                axes = coupling.axes.axes_of(name, len(graph.shapes.extents[name]))
+                outputs.setdefault(node.op_type, []).append(list(axes))
+    everything = [axes for lists in outputs.values() for axes in lists]
+    rows: list[tuple[float, list[int], int]] = []
+    owner = len(analysis.costs.layers)
+    for op_type, seconds in profile.others.items():
+        tensors = outputs.get(op_type.removeprefix("Fused")) or everything
+        size = float(sum(_size(analysis, axes) for axes in tensors))
+        if size:
+            rows += [(seconds / size, axes, owner) for axes in tensors]
+        else:
+            rows.append((seconds, [], owner))
+    return extent_terms(coupling, rows)
+
+
+def _size(analysis: Analysis, axes: list[int]) -> float:
+    extents = analysis.coupling.axes.extents
+    return float(np.prod([float(extents[axis]) for axis in axes])) if axes else 1.0

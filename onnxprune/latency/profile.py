@@ -1,0 +1,232 @@
+"""The latency profile: what the layers of a model cost at several widths on one machine. Pure data once measured.
+
+A model's time is taken apart by onnxruntime's profiler: layers, other operators by type, and what passes between
+them. Layers are then measured one by one over a grid of widths; the others are scaled with the sizes of what they
+compute. What layers take within the model and by themselves differs a little: one factor corrects it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.analysis import Analysis
+from onnxprune.errors import MeasurementError, UsageError
+from onnxprune.latency.cache import Cache, default_folder
+from onnxprune.latency.grid import MULTIPLES, knots, points, typical
+from onnxprune.latency.layer_models import Point, batches, by_kind
+from onnxprune.latency.layers import LayerCase, Widths, layer_cases
+from onnxprune.latency.machine import Machine, Runtime
+from onnxprune.latency.operators import Trace
+from onnxprune.latency.sampling import Rounds
+from onnxprune.latency.statistics import Spread, spread
+from onnxprune.runtime import Arrays, random_inputs
+
+FloatArray = NDArray[np.float64]
+
+AUTO = "auto"
+#: How many of the costliest layers decide about the multiple, at which share of their widths they are tried, how much
+#: better a larger multiple has to be, and for which share of them there has to be such a width.
+_JUDGES, _SHARES, _BETTER, _APPLIES = 8, (0.4, 0.6), 0.03, 0.8
+
+
+@dataclass(frozen=True)
+class Table:
+    """Seconds of a layer over the widths of its measured roles; shape (len(w) for w in widths)."""
+
+    widths: tuple[tuple[int, ...], ...]
+    seconds: FloatArray = field(compare=False)
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """What latency mode plans by.
+
+    Attributes:
+        identity: the machine and the settings of the runtime.
+        multiple: widths are measured at multiples of this; plans keep channels at such.
+        baseline: seconds per run of the unpruned model.
+        layers: seconds that its layers take within it, together.
+        others: seconds of all other operators, by type as onnxruntime runs them.
+        between: seconds between operators.
+        tables: times of the layers by kind.
+        gain: by how much more than predicted pruning saves: 1 until a pruned model was measured.
+        choices: what a kept channel takes by multiple, relative to counts that are not rounded, if this was tried.
+    """
+
+    identity: Mapping[str, str]
+    multiple: int
+    baseline: Spread
+    layers: float
+    others: Mapping[str, float]
+    between: float
+    tables: Mapping[str, Table]
+    gain: float = 1.0
+    choices: Mapping[int, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it says about machine and model as plain data, without the tables."""
+        data = asdict(self)
+        del data["tables"]
+        return {**data, "baseline": self.baseline.to_dict(), "choices": {str(m): t for m, t in self.choices.items()}}
+
+
+def profile_latency(
+    model: Analysis,
+    *,
+    machine: Machine | None = None,
+    round_to: int | str = AUTO,
+    rounds: Rounds | None = None,
+    cache: Cache | None = None,
+    seed: int = 0,
+) -> LatencyProfile:
+    """Measure what the layers of a model cost on this machine.
+
+    Args:
+        model: the analysis; its input shapes are those that are measured.
+        machine: onnxruntime here with one thread, if not another.
+        round_to: the multiple that channel counts will be rounded to, or ``auto``: the one that gives the most
+            channels for the time.
+        rounds: how often and how long the whole model is measured.
+        cache: where times of layers are kept; the user's cache folder if not given.
+        seed: of the random inputs.
+
+    Raises:
+        MeasurementError: onnxruntime does not run the model.
+        UsageError: ``round_to`` is neither ``auto`` nor a positive number.
+    """
+    if round_to != AUTO and (not isinstance(round_to, int) or round_to < 1):
+        raise UsageError(f"round_to must be '{AUTO}' or at least 1, not {round_to!r}")
+    machine = machine or Runtime()
+    cases = layer_cases(model)
+    meter = _Meter(machine, cache or Cache(default_folder(), machine.identity))
+    inputs = inputs_of(model, seed)
+    baseline = spread(machine.rounds([model.model], inputs, rounds or Rounds())[:, 0])
+    choices = _choices(model, cases, meter) if round_to == AUTO else {}
+    multiple = _best(choices) if round_to == AUTO else int(round_to)
+    kinds = by_kind(cases)
+    grids = {kind: tuple(knots(full, multiple) for full in case.measured_full) for kind, case in kinds.items()}
+    measured = meter.seconds(Point(case, w) for kind, case in kinds.items() for w in points(grids[kind]))
+    tables = {}
+    for kind, grid in grids.items():
+        times = [measured.get((kinds[kind].key, widths)) for widths in points(grid)]
+        if all(time is not None for time in times):
+            tables[kind] = Table(grid, _monotone(np.array(times, dtype=np.float64).reshape([len(w) for w in grid])))
+    layers, others, between = _parts(model, machine.trace(model.model, inputs))
+    return LatencyProfile(dict(machine.identity), multiple, baseline, layers, others, between, tables, choices=choices)
+
+
+def inputs_of(model: Analysis, seed: int = 0) -> Arrays:
+    """Random inputs of the shapes that a model was analysed with."""
+    return random_inputs(model.model, model.shapes.binding, seed)
+
+
+class _Meter:
+    """Times of points: from the cache, or measured and put there."""
+
+    def __init__(self, machine: Machine, cache: Cache) -> None:
+        self._machine, self._cache = machine, cache
+        self._known: dict[tuple[str, Widths], float] = {}
+        self._read: set[str] = set()
+
+    def seconds(self, wanted: Iterable[Point]) -> dict[tuple[str, Widths], float]:
+        """Seconds by signature and widths; what cannot be run is not there."""
+        asked = {(point.case.key, point.widths): point for point in wanted}
+        for point in asked.values():
+            if point.case.key not in self._read:
+                self._read.add(point.case.key)
+                found = self._cache.read(point.case)
+                self._known.update({(point.case.key, widths): time for widths, time in found.items()})
+        missing = [point for key, point in asked.items() if key not in self._known]
+        new: dict[str, tuple[LayerCase, dict[Widths, float]]] = {}
+        # Point by point of the grid, not layer by layer: between two runs of one layer all the others run.
+        for batch in batches(sorted(missing, key=lambda point: (math.prod(point.widths), point.case.key))):
+            for point, time in zip(batch, self._machine.points(batch), strict=True):
+                if time is not None:
+                    new.setdefault(point.case.key, (point.case, {}))[1][point.widths] = time
+        for key, (case, times) in new.items():
+            self._known.update({(key, widths): time for widths, time in times.items()})
+            self._cache.write(case, times)
+        return {key: self._known[key] for key in asked if key in self._known}
+
+
+def _choices(model: Analysis, cases: Sequence[LayerCase | None], meter: _Meter) -> dict[int, float]:
+    """What a kept channel takes when counts are multiples of so many, relative to counts that are not rounded.
+
+    The mean over the costliest layers, weighted by multiply-accumulates. A multiple that is too coarse for many of
+    them is left out.
+    """
+    work: dict[str, float] = {}
+    for case, macs in zip(cases, model.costs.per_layer("flops", model.costs.full), strict=True):
+        if case is not None and case.measured_full:
+            work[case.kind] = work.get(case.kind, 0.0) + float(macs)
+    kinds = by_kind(cases)
+    judges = [kinds[kind] for kind in sorted(work, key=lambda kind: -work[kind])[:_JUDGES]]
+    tried = {(case.kind, m): _tries(case, m) for case in judges for m in MULTIPLES}
+    seconds = meter.seconds(point for tries in tried.values() for point in tries)
+    found: dict[int, float] = {}
+    for m in MULTIPLES:
+        shares = {case.kind: _per_channel(tried[case.kind, m], seconds) for case in judges}
+        plain = {case.kind: _per_channel(tried[case.kind, 1], seconds) for case in judges}
+        known = [key for key in shares if shares[key] > 0 and plain[key] > 0]
+        weight = sum(work[key] for key in known)
+        if weight > 0 and weight >= _APPLIES * sum(work[case.kind] for case in judges):
+            found[m] = sum(work[key] * shares[key] / plain[key] for key in known) / weight
+    return found
+
+
+def _tries(case: LayerCase, multiple: int) -> list[Point]:
+    """The layer at widths that are typical for a multiple; none where it is too narrow for such."""
+    widths = (tuple(typical(share * full, full, multiple) for full in case.measured_full) for share in _SHARES)
+    return [Point(case, w) for w in widths if all(k < full for k, full in zip(w, case.measured_full, strict=True))]
+
+
+def _per_channel(tries: Sequence[Point], seconds: Mapping[tuple[str, Widths], float]) -> float:
+    """Mean seconds per combination of channels; 0 if unknown."""
+    times = [seconds.get((p.case.key, p.widths), 0.0) / math.prod(p.widths) for p in tries]
+    return sum(times) / len(times) if times and min(times) > 0 else 0.0
+
+
+def _best(choices: Mapping[int, float]) -> int:
+    """The smallest multiple that is nearly as good as the best: finer steps meet budgets better."""
+    if not choices:
+        return 1
+    least = min(choices.values())
+    return min(m for m, ratio in choices.items() if ratio <= least * (1 + _BETTER))
+
+
+def _monotone(seconds: FloatArray) -> FloatArray:
+    """The same without dips: more channels never take less time. The mean of the nearest bounds from both sides."""
+    above, below = seconds, seconds
+    for axis in range(seconds.ndim):
+        above = np.maximum.accumulate(above, axis=axis)
+        below = np.flip(np.minimum.accumulate(np.flip(below, axis), axis=axis), axis)
+    result: FloatArray = (above + below) / 2
+    return result
+
+
+def _parts(model: Analysis, trace: Trace) -> tuple[float, dict[str, float], float]:
+    """Seconds of layers, of other operators by type, and between them.
+
+    onnxruntime runs a MatMul with the Add behind it as a Gemm, and names what it fused ``Fused…``.
+    """
+    kinds = {layer.op_type for layer in model.costs.layers}
+    if "MatMul" in kinds:
+        kinds.add("Gemm")
+    layers = 0.0
+    others: dict[str, float] = {}
+    for node in trace.nodes:
+        if node.op_type.removeprefix("Fused") in kinds:
+            layers += node.seconds
+        else:
+            others[node.op_type] = others.get(node.op_type, 0.0) + node.seconds
+    if layers + sum(others.values()) <= 0:
+        raise MeasurementError(
+            "onnxruntime's profiler reports no time for any operator of the model: it is too small to be measured"
+        )
+    return layers, others, trace.between
