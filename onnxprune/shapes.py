@@ -21,6 +21,7 @@ from onnxprune.model import Model
 from onnxprune.protos import STANDARD_DOMAINS, captured_names
 from onnxprune.runtime import inferred_by_runtime
 from onnxprune.values import READS_EXTENTS, Values
+from onnxprune.weights import Weight
 
 _SMALL = 4096
 _SMALL_FLOATS = 16
@@ -95,6 +96,24 @@ def infer_shapes(model: Model, input_shapes: Mapping[str, Sequence[int]] | None 
             if tensor not in other or len(other[tensor]) != len(shape) or other[tensor][dim] != extent
         )
     return Shapes(binding, extents, types, dynamic, assumed, other_binding, given, values, other_values)
+
+
+def infer_constants(
+    model: Model, weights: Mapping[str, Weight], nodes: Sequence[NodeProto]
+) -> tuple[Mapping[str, Extents], Mapping[str, int]]:
+    """Shapes and element types of what nodes of a model compute from weights alone, as far as onnx infers them.
+
+    Raises ShapeError where the nodes contradict each other.
+    """
+    skeleton = onnx.ModelProto(ir_version=max(model.skeleton.ir_version, 4))
+    skeleton.opset_import.extend(model.skeleton.opset_import)
+    skeleton.graph.node.extend(nodes)
+    for node in nodes:
+        for name in node.output:
+            skeleton.graph.output.add().name = name
+    inference = _Inference(Model(skeleton, weights), {}, ())
+    inference.pass_through()
+    return inference.extents, inference.types
 
 
 def _bind(
@@ -238,14 +257,16 @@ class _Inference:
 
     def run(self) -> None:
         """Infer until nothing new is found."""
-        left: list[NodeProto] = []
-        for stretch in self._stretches():
-            left.extend(self._infer(stretch))
+        left = self.pass_through()
         # Once more all together: what is known of a shape only in part is not handed from stretch to stretch.
         while left:
             left = self._infer(left)
             if not left or not self._ask_runtime(left):
                 break
+
+    def pass_through(self) -> list[NodeProto]:
+        """Infer stretch by stretch; returns the nodes that stay open."""
+        return [node for stretch in self._stretches() for node in self._infer(stretch)]
 
     def _stretches(self) -> Iterator[list[NodeProto]]:
         """The nodes to infer, in order; each stretch has to be inferred before the next is asked for."""

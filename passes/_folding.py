@@ -1,21 +1,23 @@
 """Evaluating constant parts of a graph, and telling which results are worth keeping.
 
-Apart from ``fold_constants`` because it needs onnxruntime and networkx, whose import takes a while and
-which clean graphs do not need.
+Apart from ``fold_constants`` because it needs onnxruntime, whose import takes a while and which clean graphs do not
+need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from math import prod
 
-import networkx as nx
 import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import helper
 
+from onnxprune.errors import ShapeError
 from onnxprune.model import Model
 from onnxprune.passes._wiring import Wiring
+from onnxprune.shapes import infer_constants
 from onnxprune.weights import Array, Weight
 
 _SMALL = 16_384
@@ -25,6 +27,11 @@ _GROWTH = 1.25
 
 _SMALLEST_FED = 1024
 """Bytes."""
+_ITEM_BYTES = {
+    elem_type: helper.tensor_dtype_to_np_dtype(elem_type).itemsize
+    for elem_type in onnx.TensorProto.DataType.values()
+    if elem_type not in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING)
+}
 
 
 def evaluate(model: Model, names: Wiring, nodes: Sequence[int]) -> dict[str, Array]:
@@ -72,8 +79,32 @@ def _can_feed(weight: Weight) -> bool:
     return weight.nbytes > _SMALLEST_FED and weight.dtype.kind in "fiu"
 
 
-def worthwhile(model: Model, names: Wiring, nodes: Collection[int], values: dict[str, Array]) -> set[int]:
+def promising(model: Model, names: Wiring, nodes: Sequence[int]) -> list[int]:
+    """The nodes without those that are not worth it, which the shapes of their results tell before they are evaluated.
+
+    Exporters write index tables of a hundred megabytes that are sums of a few vectors.
+    """
+    needed = {name: None for index in nodes for name in names.nodes[index].inputs}
+    weights = {name: model.weights[name] for name in needed if name in model.weights}
+    try:
+        extents, types = infer_constants(model, weights, [model.graph.node[index] for index in nodes])
+    except ShapeError:
+        return list(nodes)  # evaluating them will show which of them are to blame
+    sizes = {name: prod(shape) * _ITEM_BYTES.get(types.get(name, 0), 0) for name, shape in extents.items()}
+    known = [
+        index
+        for part in _parts(model, names, nodes)
+        if all(sizes.get(name) for index in part for name in names.nodes[index].outputs if name)
+        for index in part
+    ]
+    hopeless = set(known) - worthwhile(model, names, known, sizes)
+    return [index for index in nodes if index not in hopeless]
+
+
+def worthwhile(model: Model, names: Wiring, nodes: Collection[int], sizes: Mapping[str, int]) -> set[int]:
     """The nodes to replace by their results, such that the model does not grow by much.
+
+    ``sizes`` are the bytes of all results, by name.
 
     Where a connected part would make it grow (Expand, a matrix that is transposed but also used as it is),
     the node with the largest result is left alone, with all that follows from it.
@@ -81,13 +112,12 @@ def worthwhile(model: Model, names: Wiring, nodes: Collection[int], values: dict
     chosen: set[int] = set()
     for part in _parts(model, names, nodes):
         members = set(part)
-        sizes = {index: _new_bytes(index, names, members, values) for index in part}
-        if sum(sizes.values()) <= _GROWTH * _replaced_bytes(model, names, members, values) + _SMALL:
+        added = {index: _new_bytes(index, names, members, sizes) for index in part}
+        if sum(added.values()) <= _GROWTH * _replaced_bytes(model, names, members, sizes) + _SMALL:
             chosen |= members
         else:
-            worst = max(part, key=lambda index: (sizes[index], index))
-            left = members - {worst} - nx.descendants(_dependencies(names, members), worst)
-            chosen |= worthwhile(model, names, left, values)
+            worst = max(part, key=lambda index: (added[index], index))
+            chosen |= worthwhile(model, names, members - _with_descendants(worst, part, names), sizes)
     return chosen
 
 
@@ -96,37 +126,52 @@ def is_read_outside(name: str, names: Wiring, nodes: Collection[int]) -> bool:
     return names.is_fixed(name) or any(reader not in nodes for reader, _ in names.slots.get(name, ()))
 
 
-def _new_bytes(index: int, names: Wiring, members: Collection[int], values: dict[str, Array]) -> int:
+def _new_bytes(index: int, names: Wiring, members: Collection[int], sizes: Mapping[str, int]) -> int:
     """Size of the weights that take a node's place."""
     outputs = names.nodes[index].outputs
-    return sum(values[name].nbytes for name in outputs if name and is_read_outside(name, names, members))
+    return sum(sizes[name] for name in outputs if name and is_read_outside(name, names, members))
 
 
-def _replaced_bytes(model: Model, names: Wiring, members: Collection[int], values: dict[str, Array]) -> int:
+def _replaced_bytes(model: Model, names: Wiring, members: Collection[int], sizes: Mapping[str, int]) -> int:
     """Size of the weights that nobody needs any more, and of constant fills (weights in disguise)."""
     inputs = {name for index in members for name in names.nodes[index].inputs if name in model.weights}
     freed = sum(model.weights[name].nbytes for name in inputs if not is_read_outside(name, names, members))
     fills = (names.nodes[index] for index in members if names.nodes[index].op_type == "ConstantOfShape")
-    return freed + sum(values[node.outputs[0]].nbytes for node in fills)
+    return freed + sum(sizes[node.outputs[0]] for node in fills)
 
 
-def _dependencies(names: Wiring, nodes: Iterable[int]) -> nx.DiGraph:
-    """Which of the nodes needs the results of which."""
-    graph = nx.DiGraph()
-    maker = {output: index for index in nodes for output in names.nodes[index].outputs if output}
-    graph.add_nodes_from(maker.values())
-    graph.add_edges_from((maker[name], index) for index in nodes for name in names.nodes[index].inputs if name in maker)
-    return graph
+def _with_descendants(first: int, nodes: Iterable[int], names: Wiring) -> set[int]:
+    """A node, and those of the others, which are in topological order, that depend on it."""
+    found, made = {first}, set(names.nodes[first].outputs) - {""}
+    for index in nodes:
+        if not made.isdisjoint(names.nodes[index].inputs):
+            found.add(index)
+            made.update(name for name in names.nodes[index].outputs if name)
+    return found
 
 
 def _parts(model: Model, names: Wiring, nodes: Iterable[int]) -> list[list[int]]:
     """Split nodes into those that are connected by their results, or by a large weight that they share."""
     nodes = sorted(nodes)
-    graph = _dependencies(names, nodes)
+    made = {name for index in nodes for name in names.nodes[index].outputs}
+    of_node: dict[int, list[int]] = {}
+    of_tensor: dict[str, int] = {}
     for index in nodes:
-        for name in names.nodes[index].inputs:
-            if name in model.weights and model.weights[name].nbytes > _SMALL:
-                graph.add_edge(f"weight {name}", index)
-    components = nx.weakly_connected_components(graph)
-    parts = (sorted(node for node in component if isinstance(node, int)) for component in components)
-    return sorted(parts)
+        # The part that this node extends, joined with others that it touches; the smaller ones move.
+        part = of_node[index] = [index]
+        for name in _joining(model, names, index, made):
+            other = of_node[of_tensor.setdefault(name, index)]
+            if other is not part:
+                part, moved = (part, other) if len(part) > len(other) else (other, part)
+                part.extend(moved)
+                of_node.update(dict.fromkeys(moved, part))
+    return sorted(sorted(part) for index, part in of_node.items() if part[0] == index)
+
+
+def _joining(model: Model, names: Wiring, index: int, made: Collection[str]) -> Iterator[str]:
+    """The tensors through which a node is connected with others."""
+    yield from (name for name in names.nodes[index].outputs if name)
+    for name in names.nodes[index].inputs:
+        weight = model.weights.get(name)
+        if weight.nbytes > _SMALL if weight is not None else name and name in made:
+            yield name

@@ -49,9 +49,10 @@ class FoldConstants(Pass):
             return PassResult(model, modified=False)
         from onnxprune.passes import _folding  # slow to import, and most graphs do not get here
 
-        values = _folding.evaluate(model, names, candidates)
+        candidates = _folding.promising(model, names, candidates)
+        values = _folding.evaluate(model, names, candidates) if candidates else {}
         known = [index for index in candidates if all(name in values for name in names.nodes[index].outputs if name)]
-        folded = _folding.worthwhile(model, names, known, values)
+        folded = _folding.worthwhile(model, names, known, {name: value.nbytes for name, value in values.items()})
         if not folded:
             return PassResult(model, modified=False)
         draft = model.edit(without_nodes=folded)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import networkx as nx
 import numpy as np
 import pytest
 
 from onnxprune.passes import _folding
+from onnxprune.passes._wiring import wiring
 from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.manager import Check
 
@@ -91,6 +93,56 @@ def test_what_grows_stays_but_what_leads_there_is_folded(build, apply) -> None:
     after = apply(FoldConstants(), model)
     assert ops(after) == ["Expand", "Neg", "Mul"]
     assert "s" in after.weights
+
+
+def test_what_grows_is_not_even_evaluated(build, monkeypatch) -> None:
+    """Its shape, which depends on a computed value, tells that it is not worth it."""
+    evaluated = []
+    real = _folding.evaluate
+    monkeypatch.setattr(_folding, "evaluate", lambda m, w, nodes: evaluated.extend(nodes) or real(m, w, nodes))
+    model = build(
+        """g (float[300, 300] x) => (float[300, 300] y) {
+            s = Concat <axis = 0> (n, n)
+            m = Mul(s, one)
+            e = Expand(w, m)
+            f = Neg(e)
+            y = Mul(x, f)
+        }""",
+        weights={"n": [300], "one": [1], "w": np.float32([1.0])},
+    )
+    after = FoldConstants()(model).model
+    assert evaluated == [0, 1]
+    assert ops(after) == ["Expand", "Neg", "Mul"]
+    assert set(after.weights) >= {"w", "m"}
+
+
+def test_nodes_that_contradict_each_other_stay(build) -> None:
+    model = build(
+        "g (float[2] x) => (float[2] y) { a = Add(two, three)  b = Neg(two)  y = Sum(x, a, b) }",
+        weights={"two": np.ones(2, np.float32), "three": np.ones(3, np.float32)},
+    )
+    assert ops(FoldConstants()(model).model) in (["Add", "Sum"], ["Add", "Neg", "Sum"])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_parts_are_the_connected_components(build, seed) -> None:
+    rng = np.random.default_rng(seed)
+    nodes = [f"t{i} = Sum({', '.join(f't{j}' for j in rng.choice(i, 2))})" for i in range(4, 30)]
+    large = {f"t{i}": BIG for i in range(2)}
+    small = {f"t{i}": np.float32([1.0]) for i in range(2, 4)}
+    graph = f"g () => (float[64, 128] t29) {{ {'  '.join(nodes)} }}"
+    model = build(graph, weights={**large, **small})
+    names = wiring(model)
+    chosen = sorted(rng.choice(26, 12, replace=False).tolist())
+    expected = nx.Graph()
+    expected.add_nodes_from(chosen)
+    made = {names.nodes[index].outputs[0]: index for index in chosen}
+    for index in chosen:
+        for name in names.nodes[index].inputs:
+            if name in made or name in large:
+                expected.add_edge(made.get(name, name), index)
+    parts = [sorted(node for node in part if isinstance(node, int)) for part in nx.connected_components(expected)]
+    assert _folding._parts(model, names, chosen) == sorted(parts)
 
 
 @pytest.mark.parametrize(
