@@ -132,6 +132,19 @@ def explore(
             show_default=False,
         ),
     ] = None,
+    backend: Annotated[
+        str, typer.Option(help="processes (of this machine), dask or ray.", rich_help_panel=_WHERE)
+    ] = "processes",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Of a Dask scheduler, like tcp://10.0.0.1:8786, or of a Ray cluster. Its workers have to see model "
+            "and data under the same paths.",
+            rich_help_panel=_WHERE,
+            show_default=False,
+        ),
+    ] = None,
     keep: Annotated[
         Path | None,
         typer.Option(
@@ -199,9 +212,10 @@ def explore(
         options=tuple(sorted(fixed.items())),
     )
     settings = grid.settings() if search is None else grid.search(search, search_seed)
+    where = _backend(backend, scheduler, jobs, threads)
     with _bar(terminal) as progress:
         how = Exploration(
-            backend=_backend(jobs, threads),
+            backend=where,
             engine=Engine(threads),
             rounds=None if no_latency else default_rounds(),
             keep=keep,
@@ -267,9 +281,27 @@ def _steps(names: Sequence[str], known: Mapping[str, Step]) -> tuple[Step, ...]:
     return tuple(known[name] for name in names)
 
 
-def _backend(jobs: int | None, threads: int) -> Backend:
+def _backend(name: str, scheduler: str | None, jobs: int | None, threads: int) -> Backend:
+    if name not in ("processes", "dask", "ray"):
+        raise UsageError(f"--backend '{name}' is not known; choose one of processes, dask, ray")
+    if name != "processes" and jobs is not None:
+        raise UsageError(f"--jobs is for processes of this machine; how many runs {name} makes is up to its workers")
+    if name == "processes":
+        return _processes(scheduler, jobs, threads)
+    from onnxprune.exploration.clusters import Dask, Ray
+
+    if name == "ray":
+        return Ray(scheduler)
+    if scheduler is None:
+        raise UsageError("--backend dask needs the address of its scheduler: --scheduler tcp://10.0.0.1:8786")
+    return Dask(scheduler)
+
+
+def _processes(scheduler: str | None, jobs: int | None, threads: int) -> Backend:
     from onnxprune.exploration.backends import Here, Processes
 
+    if scheduler is not None:
+        raise UsageError("--scheduler is for clusters: add --backend dask or --backend ray")
     if jobs is None:
         import joblib
 

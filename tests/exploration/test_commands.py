@@ -89,7 +89,14 @@ def test_bad_input(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
     assert "some of params" in refused(2, *common, "--over", "speed")
     assert "does not exist" in refused(2, "explore", model, "--data", "no.npz", "-o", table, *_QUICK)
     assert "is an input" in refused(2, "explore", model, "--data", data, "-o", model, *_QUICK)
-    assert not table.exists()
+    assert "--backend 'cloud'" in refused(2, *common[:-2], "--backend", "cloud")
+    assert "needs the address" in refused(2, *common[:-2], "--backend", "dask")
+    assert "--jobs is for processes" in refused(2, *common, "--backend", "ray")
+    assert "is for clusters" in refused(2, *common, "--scheduler", "tcp://127.0.0.1:1")
+    assert "does not answer" in refused(
+        1, *common[:-2], "--backend", "dask", "--scheduler", "tcp://127.0.0.1:1", "--reduce", "0.3"
+    )
+    table.unlink()
     assert "no results" in refused(2, "pick", table, "-o", tmp_path / "o.onnx")
     explored(files, "--reduce", "0.3")
     out = ("-o", tmp_path / "o.onnx")
