@@ -4,7 +4,7 @@
 proportion to their share of the complexity): draw a layer l with probability C_l / ΣC among the layers still above
 their floor, remove one step of channels from its group, update the complexity of every layer that produces or
 consumes them, and repeat until every budget is met. ``complexity-mean`` follows the expectation of these draws,
-``uniform`` removes one ratio everywhere.
+``uniform`` removes one ratio everywhere, ``global`` lets the units of all groups compete.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Problem:
 
     ``levels[g]`` are the numbers of units that may go from group g, ascending from 0; ``limits`` the budgets as
     (metric, largest allowed total); ``groups_of_layer[l]`` the groups whose removal takes filters from layer l.
+    ``losses[g][u]`` is the importance that goes with the first u units of group g (for ``global`` only).
     """
 
     costs: CostModel
@@ -44,6 +45,7 @@ class Problem:
     levels: tuple[IntArray, ...]
     limits: tuple[tuple[Metric, float], ...]
     groups_of_layer: tuple[tuple[int, ...], ...]
+    losses: tuple[FloatArray, ...] = ()
 
     @cached_property
     def effect(self) -> csr_matrix:
@@ -164,6 +166,73 @@ def complexity_mean(problem: Problem, rng: np.random.Generator) -> IntArray:
     return problem.to_levels(flow)
 
 
+def global_(problem: Problem, rng: np.random.Generator) -> IntArray:
+    """Units of all groups compete: what goes first loses the least importance per cost saved.
+
+    Cost counts against the budgets that do not hold yet, each in units of what is still too much; it follows what is
+    left of the neighbours. A group offers the step to the level with the best rate, so that a dear unit before cheap
+    ones does not hide them.
+    """
+    if not problem.losses:
+        raise UsageError("allocation 'global' needs the losses of the groups")
+    groups = len(problem.groups)
+    removed = np.zeros(groups, dtype=np.int64)
+    steps = np.maximum(1, problem.units // _STEPS_PER_GROUP)
+    target, loss = np.zeros(groups, dtype=np.int64), np.full(groups, np.inf)
+    for group in range(groups):
+        target[group], loss[group] = _best_step(problem, group, 0, int(steps[group]))
+    kept = problem.kept(removed)
+    while not problem.met(kept):
+        saved = _savings(problem, removed, kept, target)
+        rates = np.where((target > removed) & (saved > 0), loss / np.where(saved > 0, saved, 1.0), np.inf)
+        group = int(np.argmin(rates)) if groups else 0
+        if not groups or not np.isfinite(rates[group]):
+            break
+        before, after = int(removed[group]), int(target[group])
+        removed[group] = after
+        kept = problem.kept(removed)
+        if problem.met(kept):
+            # The last step need not be a whole one: take the smallest that meets the budgets.
+            for level in problem.levels[group]:
+                removed[group] = level
+                if level > before and problem.met(problem.kept(removed)):
+                    break
+            break
+        target[group], loss[group] = _best_step(problem, group, after, int(steps[group]))
+    return removed
+
+
+def _best_step(problem: Problem, group: int, removed: int, by: int) -> tuple[int, float]:
+    """The next level with the least loss per unit, at least ``by`` units on, and what is lost per unit."""
+    levels = problem.levels[group]
+    ahead = levels[np.searchsorted(levels, min(removed + by, int(levels[-1]))) :]
+    ahead = ahead[ahead > removed]
+    if not len(ahead):
+        return removed, np.inf
+    losses = problem.losses[group]
+    rates = np.maximum(losses[ahead] - losses[removed], 0.0) / (ahead - removed)
+    best = int(np.argmin(rates))
+    return int(ahead[best]), float(rates[best])
+
+
+def _savings(problem: Problem, removed: IntArray, kept: IntArray, target: IntArray) -> FloatArray:
+    """What one unit of every group saves of the budgets that do not hold, in shares of what is too much."""
+    saved = np.zeros(len(problem.groups))
+    for metric, limit in problem.limits:
+        total = problem.costs.total(metric, kept)
+        if total <= limit:
+            continue
+        if metric in problem.costs.measured:
+            for group in np.flatnonzero(target > removed).tolist():
+                trial = removed.copy()
+                trial[group] = target[group]
+                change = total - problem.costs.total(metric, problem.kept(trial))
+                saved[group] += change / (target[group] - removed[group]) / (total - limit)
+        else:
+            saved += problem.effect.T @ problem.costs.gradient(metric, kept) / (total - limit)
+    return saved
+
+
 def uniform(problem: Problem, rng: np.random.Generator) -> IntArray:
     """One ratio everywhere: the smallest that meets the budgets, group by group."""
     ratio = np.concatenate(
@@ -234,6 +303,7 @@ def allocation(name: str) -> Allocation:
         "complexity": complexity,
         "complexity-mean": complexity_mean,
         "uniform": uniform,
+        "global": global_,
     }
     if name not in known:
         raise UsageError(f"allocation '{name}' is not known; choose one of {', '.join(known)}")

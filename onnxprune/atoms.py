@@ -67,6 +67,15 @@ class Group:
             chosen.append(members[np.argsort(scores[members], kind="stable")[: units * take]])
         return np.concatenate(chosen)
 
+    def losses(self, scores: NDArray[np.float64], worth: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the first 0, 1, 2, ... units with the lowest ``scores`` are worth together (one per component label)."""
+        total = np.zeros(self.units + 1)
+        for cell, take in enumerate(self.take.tolist()):
+            members = self.atoms[self.cells == cell]
+            ordered = members[np.argsort(scores[members], kind="stable")][: self.units * take]
+            total[1:] += np.cumsum(worth[ordered])[take - 1 :: take]
+        return total
+
 
 @dataclass(frozen=True)
 class Atoms:

@@ -17,7 +17,7 @@ from onnxprune.planning import plan as make_plan
 from onnxprune.plans import Plan
 
 if TYPE_CHECKING:
-    from onnxprune.calibration import CalibrationSource
+    from onnxprune.calibration import CalibrationSource, Samples
     from onnxprune.compensation import Compensation
     from onnxprune.fidelity import Fidelity
 
@@ -91,14 +91,21 @@ def compress(
     """
     source = as_model(model)
     analysis = analyze(source, input_shapes, split=split, registry=registry)
-    chosen = make_plan(analysis, **options)
+    given = None if calibration is None else _calibration(calibration, source, calibration_samples)
+    chosen = make_plan(analysis, calibration=None if given is None else given[0], **options)
     pruned = apply(source, chosen, registry=registry)
     certificate = None
     if certify:
         certificate = verify(source, pruned, chosen, input_shapes=input_shapes, registry=registry)
         require(certificate)
-    finished = finish(source, pruned, chosen, calibration, calibration_samples, compensate)
+    finished = finish(source, pruned, chosen, given, compensate)
     return Compression(finished.model, chosen, analysis, certificate, finished.compensation, finished.fidelity)
+
+
+def _calibration(source: CalibrationSource, model: Model, count: int | None) -> tuple[Samples, Samples, bool]:
+    from onnxprune.calibration.samples import DEFAULT_COUNT, collect_both
+
+    return collect_both(source, model, DEFAULT_COUNT if count is None else count)
 
 
 @dataclass(frozen=True)
@@ -114,26 +121,31 @@ def finish(
     original: Model,
     pruned: Model,
     plan: Plan,
-    calibration: CalibrationSource | None,
-    samples: int | None,
+    given: tuple[Samples, Samples, bool] | None,
     method: str | None,
 ) -> Finished:
     """Compensate a pruned model, if ``method`` is given, and compare it with the original, if there is data.
 
+    Args:
+        original: the model before.
+        pruned: the result of applying ``plan``.
+        plan: what was removed.
+        given: samples to fit to, samples to compare with, and whether they are the same.
+        method: see :func:`onnxprune.compensate`.
+
     Raises:
-        DataError: the calibration data is empty, not finite, or does not fit the model.
+        DataError: the calibration data does not fit the model.
         UsageError: an unknown method, or one that needs data and has none.
         VerificationError: the compensated model is not valid.
     """
-    if calibration is None and method is None:
+    if given is None and method is None:
         return Finished(pruned)
-    from onnxprune.calibration.samples import DEFAULT_COUNT, collect_both
     from onnxprune.compensation import compensate as run
     from onnxprune.fidelity import measure_fidelity
 
-    if calibration is None:
+    if given is None:
         raise UsageError(f"compensation '{method}' needs calibration data; give some, or leave it out")
-    fit, held_out, seen = collect_both(calibration, original, DEFAULT_COUNT if samples is None else samples)
+    fit, held_out, seen = given
     found = None if method is None else run(pruned, original, plan, fit, method=method)
     result = pruned if found is None else found.model
     if found is not None:

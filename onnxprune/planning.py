@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.allocation import Problem, give_back, same_share
+from onnxprune.allocation import Problem, give_back, global_, same_share
 from onnxprune.allocation import allocation as find_allocation
 from onnxprune.analysis import Analysis, InputShapes, ModelLike, analyze
 from onnxprune.atoms import Group, Grouping
-from onnxprune.cost import METRICS, Layer, Metric
-from onnxprune.criteria import criterion as find_criterion
+from onnxprune.cost import METRICS, FloatArray, Layer, Metric
+from onnxprune.criteria import Criterion, Scoring, comparable, default_registry
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.ops import Registry
 from onnxprune.plans import Plan
 from onnxprune.relations import IntArray
 from onnxprune.summary import why_nothing
+
+if TYPE_CHECKING:
+    from onnxprune.calibration import CalibrationSource, Samples
+    from onnxprune.latency.profile import LatencyProfile
 
 MODES: Mapping[str, Metric] = {
     "params": "params",
@@ -29,6 +33,8 @@ MODES: Mapping[str, Metric] = {
     "fa": "flops",
     "memory": "memory",
     "ma": "memory",
+    "latency": "latency",
+    "la": "latency",
 }
 DEFAULT_FLOOR = 0.1
 
@@ -41,13 +47,16 @@ def plan(
     max_params: float | None = None,
     max_flops: float | None = None,
     max_memory: float | None = None,
+    max_latency: float | None = None,
+    latency: LatencyProfile | None = None,
     channels: float | None = None,
     allocation: str = "complexity",
-    criterion: str = "l2",
+    criterion: str | Criterion = "l2",
+    calibration: CalibrationSource | Samples | None = None,
     seed: int = 0,
     floor: float = DEFAULT_FLOOR,
     floors: Mapping[str, float] | None = None,
-    round_to: int = 1,
+    round_to: int | str = 1,
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
     exact_only: bool = False,
@@ -61,18 +70,27 @@ def plan(
     Args:
         model: a Model, ModelProto or path, or an Analysis to use again.
         mode: the complexity that layers are drawn by and that ``reduce`` counts: ``params`` (``pa``), ``flops``
-            (``fa``, multiply-accumulates) or ``memory`` (``ma``, bytes of weights and output activations).
+            (``fa``, multiply-accumulates), ``memory`` (``ma``, bytes of weights and output activations) or
+            ``latency`` (``la``, seconds as ``latency`` predicts them).
         reduce: the fraction of that complexity to remove, between 0 and 1.
         max_params: largest allowed number of parameters. All given budgets must hold.
         max_flops: largest allowed number of multiply-accumulates.
         max_memory: largest allowed bytes of weights and output activations.
+        max_latency: largest allowed seconds per run, as ``latency`` predicts them.
+        latency: what was measured of this model; see :func:`onnxprune.profile_latency`. Planning itself measures
+            nothing.
         channels: instead of a budget, the fraction to remove from every group's channels.
-        allocation: ``complexity``, ``complexity-mean`` or ``uniform``.
-        criterion: which channels of a group go first: ``random``, ``l1`` or ``l2``.
+        allocation: ``complexity``, ``complexity-mean``, ``uniform``, or ``global`` (channels of all layers compete:
+            what goes first is what loses the least importance per cost saved).
+        criterion: which channels of a group go first: ``random``, ``l1``, ``l2``, ``fpgm``, ``lamp``, ``bn_scale``;
+            with calibration data ``activation``, ``relief``, ``variance``, ``reconstruction``, ``refit``, ``taylor``;
+            or a Criterion of your own.
+        calibration: samples for criteria that look at data: a SPEC, Data, Batches, or arrays by input.
         seed: of the draws; equal seeds give equal plans.
         floor: what every layer keeps at least: a fraction below 1, or a number of channels.
         floors: the same for layers by name or glob, which goes before ``floor``.
-        round_to: keep channel counts multiples of this where channels are removed.
+        round_to: keep channel counts multiples of this where channels are removed; ``auto`` is the multiple of
+            ``latency``.
         include: names or globs of the only layers that may lose filters, besides those coupled with them.
         exclude: names or globs of layers that keep all filters, and so do those coupled with them.
         exact_only: leave approximate groups alone.
@@ -85,18 +103,20 @@ def plan(
         registry: the known operators, if not the default ones.
 
     Raises:
-        UsageError: an argument outside its range, or no budget at all.
+        UsageError: an argument outside its range, no budget at all, or a criterion without the data it needs.
+        DataError: the calibration data is empty, not finite, or does not fit the model.
         BudgetError: the budget cannot be met; the message names the smallest reachable value.
     """
     if not isinstance(model, Analysis):
         model = analyze(model, input_shapes, split=split, registry=registry)
     metric = _metric(mode)
-    absolute = {"params": max_params, "flops": max_flops, "memory": max_memory}
+    model = _timed(model, latency)
+    absolute: dict[Metric, float | None] = {"params": max_params, "flops": max_flops, "memory": max_memory}
+    absolute["latency"] = max_latency
     limits = _limits(model, metric, reduce, absolute, channels)
-    chooser = find_criterion(criterion)
+    chooser = default_registry().find(criterion) if isinstance(criterion, str) else criterion
     allocate = find_allocation(allocation)
-    if round_to < 1:
-        raise UsageError(f"round_to must be at least 1, not {round_to}")
+    multiple = _multiple(round_to, latency)
     if seed < 0:
         raise UsageError(f"seed must not be negative: {seed}")
     # A single name is meant as one, not as its letters.
@@ -104,10 +124,17 @@ def plan(
     if not model.coupling.groups:
         raise BudgetError(why_nothing(model))
 
+    samples = None if calibration is None else _collected(calibration, model)
+
     def choose(grouping: Grouping) -> _Choice:
-        analysis = model.under(grouping)
-        problem = _problem(analysis, metric, limits, floor, dict(floors or {}), round_to, include, exclude, exact_only)
+        analysis = _timed(model.under(grouping), latency)
+        problem = _problem(analysis, metric, limits, floor, dict(floors or {}), multiple, include, exclude, exact_only)
         rng = np.random.default_rng(seed)
+        scoring = Scoring(analysis, rng, samples)
+        scores = None
+        if allocate is global_ and channels is None:
+            scores = chooser.scores(scoring)
+            problem = replace(problem, losses=_losses(problem, scoring, scores, chooser))
         removed = same_share(problem, channels) if channels is not None else allocate(problem, rng)
         kept = problem.kept(removed)
         if not problem.met(kept):
@@ -115,7 +142,8 @@ def plan(
         if channels is None:
             removed = give_back(problem, removed)
             kept = problem.kept(removed)
-        scores = chooser.scores(analysis.coupling, rng)
+        if scores is None:
+            scores = chooser.scores(scoring)
         lowest = [group.lowest(int(units), scores) for group, units in zip(problem.groups, removed, strict=True)]
         atoms = np.concatenate(lowest) if lowest else np.zeros(0, dtype=np.int64)
         return _Choice(analysis, atoms, kept, float(scores[atoms].sum()))
@@ -124,13 +152,13 @@ def plan(
     settings: dict[str, Any] = {
         "mode": metric,
         "allocation": allocation,
-        "criterion": criterion,
+        "criterion": chooser.name,
         "seed": seed,
     }
     given = {"reduce": reduce, "channels": channels, **{f"max_{m}": v for m, v in absolute.items()}}
     settings.update({name: value for name, value in given.items() if value is not None})
     must_stay = {"floors": dict(floors or {}), "include": list(include), "exclude": list(exclude)}
-    settings.update(floor=floor, round_to=round_to, exact_only=exact_only)
+    settings.update(floor=floor, round_to=multiple, exact_only=exact_only)
     settings.update({name: value for name, value in must_stay.items() if value})
     settings.update(grouped=chosen.analysis.coupling.grouping.value, split=model.split.value)
     if model.shapes.given:
@@ -140,12 +168,24 @@ def plan(
     return Plan(
         removed=removed_by_axis(chosen.analysis, chosen.atoms),
         settings=settings,
-        before=model.totals,
+        before={**model.totals, **{m: model.costs.total(m, model.costs.full) for m in model.costs.measured}},
         after={
-            **{m: chosen.analysis.costs.total(m, chosen.kept) for m in METRICS},
+            **{m: chosen.analysis.costs.total(m, chosen.kept) for m in (*METRICS, *chosen.analysis.costs.measured)},
             "peak_activations": chosen.analysis.costs.peak_activations(chosen.kept),
         },
     )
+
+
+def _collected(calibration: CalibrationSource | Samples, analysis: Analysis) -> Samples:
+    from onnxprune.calibration import Samples, collect
+
+    return calibration if isinstance(calibration, Samples) else collect(calibration, analysis.model)
+
+
+def _losses(problem: Problem, scoring: Scoring, scores: FloatArray, chooser: Criterion) -> tuple[FloatArray, ...]:
+    """Per group, the importance that goes with its first 0, 1, 2, ... units."""
+    scale = scores if chooser.comparable else comparable(scoring, scores)
+    return tuple(group.losses(scores, scale) for group in problem.groups)
 
 
 def removed_by_axis(analysis: Analysis, atoms: IntArray) -> dict[str, dict[int, tuple[int, ...]]]:
@@ -208,6 +248,25 @@ def _least_loss(choose: Callable[[Grouping], _Choice], groupings: Sequence[Group
     return min(found, key=lambda choice: choice.lost)
 
 
+def _timed(analysis: Analysis, latency: LatencyProfile | None) -> Analysis:
+    """The analysis with latency among its costs, where it was measured."""
+    if latency is None:
+        return analysis
+    from onnxprune.latency.model import with_latency
+
+    return with_latency(analysis, latency)
+
+
+def _multiple(round_to: int | str, latency: LatencyProfile | None) -> int:
+    if round_to == "auto":
+        if latency is None:
+            raise UsageError("round_to 'auto' needs a latency profile: pass latency=onnxprune.profile_latency(...)")
+        return latency.multiple
+    if not isinstance(round_to, int) or round_to < 1:
+        raise UsageError(f"round_to must be at least 1, not {round_to}")
+    return round_to
+
+
 def _metric(mode: str) -> Metric:
     try:
         return MODES[mode.lower()]
@@ -219,25 +278,26 @@ def _limits(
     analysis: Analysis,
     metric: Metric,
     reduce: float | None,
-    absolute: Mapping[str, float | None],
+    absolute: Mapping[Metric, float | None],
     channels: float | None,
 ) -> tuple[tuple[Metric, float], ...]:
+    if (metric == "latency" or absolute["latency"] is not None) and "latency" not in analysis.costs.measured:
+        raise UsageError("latency has to be measured first: pass latency=onnxprune.profile_latency(...)")
     for name, value in (("reduce", reduce), ("channels", channels)):
         if value is not None and not 0 < value < 1:
             raise UsageError(f"{name} must lie between 0 and 1, not {value}")
     limits: list[tuple[Metric, float]] = []
     if reduce is not None:
-        limits.append((metric, analysis.totals[metric] * (1 - reduce)))
-    for name in METRICS:
-        limit = absolute[name]
+        limits.append((metric, analysis.costs.total(metric, analysis.costs.full) * (1 - reduce)))
+    for name, limit in absolute.items():
         if limit is not None:
             if not limit > 0:
                 raise UsageError(f"max_{name} must be positive, not {limit}")
             limits.append((name, float(limit)))
     if channels is not None and limits:
-        raise UsageError("give either channels, or budgets (reduce, max_params, max_flops, max_memory)")
+        raise UsageError("give either channels, or budgets (reduce, max_params, max_flops, max_memory, max_latency)")
     if channels is None and not limits:
-        raise UsageError("give a budget: reduce, max_params, max_flops or max_memory, or channels")
+        raise UsageError("give a budget: reduce, max_params, max_flops, max_memory or max_latency, or channels")
     return tuple(limits)
 
 
@@ -332,11 +392,12 @@ def _unmet(analysis: Analysis, problem: Problem) -> str:
     smallest = problem.kept(problem.most)
     parts = []
     for metric, limit in problem.limits:
-        reachable, total = problem.costs.total(metric, smallest), analysis.totals[metric]
+        reachable, total = (problem.costs.total(metric, kept) for kept in (smallest, problem.costs.full))
         if reachable > limit:
             least = 1 - reachable / total if total else 0.0
             parts.append(
-                f"{metric} cannot fall to {limit:,.0f}: the smallest reachable value is {reachable:,.0f} "
+                f"{metric} cannot fall to {_amount(metric, limit)}: the smallest reachable value is "
+                f"{_amount(metric, reachable)} "
                 f"(reduce={least:.3f})"
             )
     left = problem.costs.per_layer(problem.metric, smallest)
@@ -348,3 +409,7 @@ def _unmet(analysis: Analysis, problem: Problem) -> str:
         ways.append(f"{analysis.layer_name(layer)} ({why})")
     stands = f". What stands in the way: {', '.join(ways)}" if ways else ". The model has no layer to prune"
     return "; ".join(parts) + stands + ". Ask for less, lower the floors, or allow more layers"
+
+
+def _amount(metric: Metric, value: float) -> str:
+    return f"{1e3 * value:.4g} ms" if metric == "latency" else f"{value:,.0f}"

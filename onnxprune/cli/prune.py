@@ -9,6 +9,7 @@ import typer
 
 from onnxprune.cli.errors import FAILED
 from onnxprune.cli.files import check_distinct, check_output
+from onnxprune.cli.latency import ProviderOption, ThreadsOption, Timing, parse_duration, planned, rounding
 from onnxprune.cli.names import resolve
 from onnxprune.cli.options import (
     ForceOption,
@@ -67,7 +68,8 @@ def prune(
     mode: Annotated[
         str,
         typer.Option(
-            help="What layers are drawn by and --reduce counts: params (pa), flops (fa; MACs) or memory (ma).",
+            help="What layers are drawn by and --reduce counts: params (pa), flops (fa; MACs), memory (ma) or "
+            "latency (la; measured here).",
             rich_help_panel=_BUDGET,
         ),
     ] = "flops",
@@ -79,6 +81,16 @@ def prune(
     max_flops: Annotated[float | None, _quantity("--max-flops", "Most MACs left, like 1.2G.")] = None,
     max_memory: Annotated[
         float | None, _quantity("--max-memory", "Most bytes of weights and output activations left.")
+    ] = None,
+    max_latency: Annotated[
+        float | None,
+        typer.Option(
+            parser=parse_duration,
+            metavar="5ms",
+            help="Longest time of a run, measured here and met within 5 %.",
+            rich_help_panel=_BUDGET,
+            show_default=False,
+        ),
     ] = None,
     channels: Annotated[
         float | None,
@@ -92,11 +104,18 @@ def prune(
     allocation: Annotated[
         str,
         typer.Option(
-            help="How many go from which layer: complexity, complexity-mean or uniform.", rich_help_panel=_CHOICE
+            help="How many go from which layer: complexity, complexity-mean, uniform or global (channels of all "
+            "layers compete).",
+            rich_help_panel=_CHOICE,
         ),
     ] = "complexity",
     criterion: Annotated[
-        str, typer.Option(help="Which channels of a layer go first: l2, l1 or random.", rich_help_panel=_CHOICE)
+        str,
+        typer.Option(
+            help="Which channels of a layer go first: l2, l1, fpgm, lamp, bn_scale, random; with --calibrate also "
+            "activation, relief, variance, reconstruction, refit, taylor.",
+            rich_help_panel=_CHOICE,
+        ),
     ] = "l2",
     seed: Annotated[int, typer.Option(min=0, help="Of all draws.", rich_help_panel=_CHOICE)] = 0,
     floor: Annotated[
@@ -113,8 +132,13 @@ def prune(
         ),
     ] = None,
     round_to: Annotated[
-        int, typer.Option(min=1, help="Keep channel counts multiples of this.", rich_help_panel=_LIMITS)
-    ] = 1,
+        str,
+        typer.Option(
+            metavar="8|auto",
+            help="Keep channel counts multiples of this; auto measures which gives the most channels for the time.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = "1",
     include: Annotated[
         list[str] | None,
         typer.Option(
@@ -149,6 +173,8 @@ def prune(
     calibration_samples: SamplesOption = 256,
     split: SplitOption = "finest",
     input_shape: InputShapeOption = None,
+    threads: ThreadsOption = 1,
+    provider: ProviderOption = "CPUExecutionProvider",
     plan_out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan as JSON, too.", show_default=False)
     ] = None,
@@ -157,11 +183,13 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Make a model smaller until it meets a budget, and prove that the result is right."""
-    budgets = (reduce, max_params, max_flops, max_memory)
+    budgets = (reduce, max_params, max_flops, max_memory, max_latency)
     if channels is None and all(budget is None for budget in budgets):
-        raise UsageError("give a budget: --reduce, --max-params, --max-flops or --max-memory, or --channels")
+        raise UsageError(
+            "give a budget: --reduce, --max-params, --max-flops, --max-memory or --max-latency, or --channels"
+        )
     terminal = Terminal(as_json)
-    at_least = named_floors(floors)
+    at_least, multiple = named_floors(floors), rounding(round_to)
     check_output(output, (model,), force=force)
     if plan_out is not None:
         check_output(plan_out, (model,))
@@ -173,30 +201,31 @@ def prune(
 
         raise BudgetError(f"{why_nothing(analysis)}; nothing was written")
     layers = [(layer.name, layer.op_type) for layer in analysis.layers]
-    with terminal.step("Planning"):
-        from onnxprune.planning import plan
-
-        chosen = plan(
-            analysis,
-            mode=mode,
-            reduce=reduce,
-            max_params=max_params,
-            max_flops=max_flops,
-            max_memory=max_memory,
-            channels=channels,
-            allocation=allocation,
-            criterion=criterion,
-            seed=seed,
-            floor=floor,
-            floors={resolve(name, layers): value for name, value in at_least.items()},
-            round_to=round_to,
-            include=[resolve(name, layers) for name in include or ()],
-            exclude=[resolve(name, layers) for name in exclude or ()],
-            exact_only=exact_only,
-            grouped=grouped,
-        )
     calibration = Calibration(calibrate, compensate, calibration_samples)
-    finish(terminal, Job(reading, output, plan_out, force, not no_verify, calibration), chosen)
+    given = calibration.collected(reading.model)
+    chosen, fit = planned(
+        terminal,
+        analysis,
+        Timing(max_latency, threads, provider),
+        mode=mode,
+        reduce=reduce,
+        max_params=max_params,
+        max_flops=max_flops,
+        max_memory=max_memory,
+        channels=channels,
+        allocation=allocation,
+        criterion=criterion,
+        calibration=None if given is None else given[0],
+        seed=seed,
+        floor=floor,
+        floors={resolve(name, layers): value for name, value in at_least.items()},
+        round_to=multiple,
+        include=[resolve(name, layers) for name in include or ()],
+        exclude=[resolve(name, layers) for name in exclude or ()],
+        exact_only=exact_only,
+        grouped=grouped,
+    )
+    finish(terminal, Job(reading, output, plan_out, force, not no_verify, calibration, fit), chosen)
 
 
 def apply(

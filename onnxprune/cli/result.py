@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli.files import save_model, save_plan
+from onnxprune.cli.latency import latency_lines
 from onnxprune.cli.reading import MACS, Reading, assumptions, unknown
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.units import long
 
 if TYPE_CHECKING:
+    from onnxprune.calibration import Samples
     from onnxprune.certificate import Certificate
     from onnxprune.comparison import Comparison
     from onnxprune.compression import Finished
+    from onnxprune.latency.fitting import LatencyFit
     from onnxprune.model import Model
     from onnxprune.plans import Plan
 
@@ -34,6 +37,25 @@ class Calibration:
             return None if self.spec is None else "refit"
         return None if self.compensate == "none" else self.compensate
 
+    def collected(self, model: Model) -> tuple[Samples, Samples, bool] | None:
+        """Samples to calibrate with, samples to compare with, and whether they are the same; None without data."""
+        if self.spec is None:
+            return None
+        return model.derived(_Collect(self.spec, self.samples))
+
+
+@dataclass(frozen=True)
+class _Collect:
+    """Collecting these samples: a key that the model can remember them by."""
+
+    spec: str
+    count: int
+
+    def __call__(self, model: Model) -> tuple[Samples, Samples, bool]:
+        from onnxprune.calibration.samples import collect_both
+
+        return collect_both(self.spec, model, self.count)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -45,6 +67,7 @@ class Job:
     force: bool
     verify: bool
     calibration: Calibration = Calibration()
+    latency: LatencyFit | None = None
 
 
 def finish(terminal: Terminal, job: Job, plan: Plan) -> None:
@@ -82,8 +105,9 @@ def _calibrated(terminal: Terminal, job: Job, pruned: Model, plan: Plan) -> Fini
     calibration = job.calibration
     if calibration.spec is None and calibration.method is None:
         return Finished(pruned)
+    given = calibration.collected(job.reading.model)
     with terminal.step("Compensating" if calibration.method else "Comparing"):
-        return compensated(job.reading.model, pruned, plan, calibration.spec, calibration.samples, calibration.method)
+        return compensated(job.reading.model, pruned, plan, given, calibration.method)
 
 
 def _measured(finished: Finished) -> dict[str, Any]:
@@ -131,6 +155,7 @@ def _report(
         "removed": {key: 1 - after[key] / value if value else 0.0 for key, value in before.items()},
         "unknown": job.reading.analysis.unknown,
         "certificate": None if certificate is None else certificate.to_dict(),
+        "latency": None if job.latency is None else job.latency.to_dict(),
     }
 
 
@@ -158,7 +183,7 @@ def _show(
         terminal.show("No certificate: the result was not verified.", style="yellow")
     else:
         terminal.show(certificate_line(certificate), style="green" if certificate.passed else "red")
-    for line in data_lines(finished):
+    for line in [*data_lines(finished), *([] if job.latency is None else latency_lines(job.latency))]:
         terminal.show(line)
     also = "" if job.plan_output is None else f", the plan to {job.plan_output}"
     terminal.show(f"Wrote {job.output} ({long(after['file_size'], 'B')}){also}.")
