@@ -19,6 +19,8 @@ from onnxprune.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
     from onnxprune.certificate import Certificate
+    from onnxprune.exploration import Results
+    from onnxprune.model import Model
     from onnxprune.plans import Plan
     from onnxprune.report import Candidate, Subject
 
@@ -39,6 +41,10 @@ def report(
             show_default=False,
         ),
     ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="RESULTS", help="What 'explore' recorded of the model.", show_default=False),
+    ] = None,
     input_shape: InputShapeOption = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="No certificates.")] = False,
     as_json: JsonOption = False,
@@ -53,14 +59,17 @@ def report(
         raise UsageError(
             f"{len(plans)} plans are given for {len(files)} pruned models; give one --plan for each, in their order"
         )
-    check_output(output, (model, *files, *plans))
+    check_output(output, (model, *files, *plans, *([] if results is None else [results])))
     from onnxprune.plans import Plan
     from onnxprune.report import Report, subject
     from onnxprune.report.page import render
 
+    runs = None if results is None else _recorded(results)
     chosen = [Plan.load(path) for path in plans]
     split = chosen[0].split if chosen else "finest"
     reading = read_and_analyze(terminal, model, input_shape, split, chosen[0].input_shapes if chosen else None)
+    if runs is not None:
+        _check_same(reading.model, model, runs)
     original = subject(model.name, reading.model, reading.analysis, model)
     if files:
         of_each: Sequence[Plan | None] = chosen or [None] * len(files)
@@ -72,11 +81,29 @@ def report(
             for path, its in zip(plans, chosen, strict=True)
         ]
     with terminal.step("Drawing"):
-        page = render(Report(original, tuple(candidates), (), _command()))
+        page = render(Report(original, tuple(candidates), runs, _command()))
     save_text(page, output)
     size = len(page.encode())
     terminal.json({"output": str(output), "bytes": size, "candidates": [c.subject.name for c in candidates]})
     terminal.show(f"Wrote {output} ({long(size, 'B')}): open it in a browser.")
+
+
+def _recorded(path: Path) -> Results:
+    from onnxprune.exploration import read_results
+
+    return read_results(path)
+
+
+def _check_same(model: Model, path: Path, results: Results) -> None:
+    """Raise ResultsError where the runs are those of another model."""
+    from onnxprune.errors import ResultsError
+    from onnxprune.exploration.subject import model_digest
+
+    if model_digest(model) != results.about.model_digest:
+        raise ResultsError(
+            f"{results.path} holds runs of another model ({results.about.model}), not of {path}; give that model, or "
+            "the results of this one"
+        )
 
 
 def _from_file(

@@ -10,8 +10,8 @@ from typing import Any
 
 import altair as alt
 
-_SHORT = "datum.value === 0 ? '0' : format(datum.value, '~s')"
-"""Labels like 250k; the format alone makes 0k of zero."""
+_SHORT = "datum.value === 0 ? '0' : format(datum.value, '~s') + unit"
+"""Labels like 250k; the format alone makes 0k of zero. ``unit`` is a parameter that the script sets."""
 
 
 def specifications() -> dict[str, dict[str, Any]]:
@@ -23,6 +23,7 @@ def specifications() -> dict[str, dict[str, Any]]:
         "shares-many": _shares_many(),
         "memory": _memory(),
         "coupling": _coupling(),
+        "tradeoff": _tradeoff(),
     }
     return {name: _plain(chart) for name, chart in charts.items()}
 
@@ -31,6 +32,11 @@ def _plain(chart: alt.LayerChart | alt.Chart) -> dict[str, Any]:
     spec: dict[str, Any] = chart.to_dict()
     spec.pop("config", None)  # the page's theme
     return spec
+
+
+def _unit() -> alt.Parameter:
+    """What stands behind the numbers of an axis: B, say."""
+    return alt.param(name="unit", value="")
 
 
 def _labels() -> alt.Parameter:
@@ -63,7 +69,7 @@ def _changes() -> alt.LayerChart:
         .mark_bar(cursor="pointer", height={"band": 0.5})
         .encode(x=alt.X("after:Q", title=None, axis=axis), color=_which())
     )
-    chart: alt.LayerChart = alt.layer(before, after).add_params(_labels()).properties(width="container")
+    chart: alt.LayerChart = alt.layer(before, after).add_params(_labels(), _unit()).properties(width="container")
     return chart
 
 
@@ -82,7 +88,7 @@ def _changes_many() -> alt.LayerChart:
         .mark_rect(cursor="pointer")
         .encode(y=alt.Y("after:Q", title=None, axis=axis), y2=alt.datum(0), color=_which())
     )
-    chart: alt.LayerChart = alt.layer(before, after).properties(width="container", height=260)
+    chart: alt.LayerChart = alt.layer(before, after).add_params(_unit()).properties(width="container", height=260)
     return chart
 
 
@@ -128,7 +134,9 @@ def _shares_many() -> alt.Chart:
         alt.Chart(alt.NamedData(name="rows"))
         .mark_line(interpolate="step", strokeWidth=1.2)
         .encode(
-            x=alt.X("i:Q", title="layers in order of execution", axis=alt.Axis(grid=False)),
+            x=alt.X(
+                "i:Q", title="layers in order of execution", axis=alt.Axis(grid=False), scale=alt.Scale(nice=False)
+            ),
             y=alt.Y("share:Q", title=None, axis=alt.Axis(format="%", tickCount=5)),
             color=_METRIC,
             tooltip=_SHARE_TIPS,
@@ -139,34 +147,27 @@ def _shares_many() -> alt.Chart:
 
 
 def _memory() -> alt.LayerChart:
-    """Bytes alive while each node executes; rows: step, node, which, bytes; peaks: step, bytes, which, text."""
+    """Bytes alive while each node executes; rows and peaks: step, which, bytes; tips: step, next, node, text."""
     x = alt.X("step:Q", title="nodes in order of execution", axis=alt.Axis(grid=False), scale=alt.Scale(nice=False))
+    y = alt.Y("bytes:Q", title=None, stack=None, axis=alt.Axis(labelExpr=_SHORT, tickCount=5))
     colour = alt.Color("which:N", title=None, sort=None, legend=_legend())
     area = (
         alt.Chart(alt.NamedData(name="rows"))
         .mark_area(interpolate="step-after", fillOpacity=0.25, line={"strokeWidth": 1.4})
-        .encode(
-            x=x,
-            y=alt.Y("bytes:Q", title=None, stack=None, axis=alt.Axis(labelExpr=_SHORT, tickCount=5)),
-            color=colour,
-            tooltip=[
-                alt.Tooltip("node:N"),
-                alt.Tooltip("which:N", title="model"),
-                alt.Tooltip("shown:N", title="alive"),
-            ],
-        )
+        .encode(x=x, y=y, color=colour)
     )
     peaks = (
         alt.Chart(alt.NamedData(name="peaks"))
         .mark_point(filled=True, size=60, opacity=1)
-        .encode(
-            x=x,
-            y="bytes:Q",
-            color=colour,
-            tooltip=[alt.Tooltip("node:N", title="peak at"), alt.Tooltip("shown:N", title="alive")],
-        )
+        .encode(x=x, y=y, color=colour)
     )
-    chart: alt.LayerChart = alt.layer(area, peaks).properties(width="container", height=240)
+    # An area is one thing to point at; columns that nobody sees tell the nodes apart.
+    tips = (
+        alt.Chart(alt.NamedData(name="tips"))
+        .mark_rect(opacity=0, y=0, y2={"expr": "height"})
+        .encode(x=x, x2="next:Q", tooltip=[alt.Tooltip("node:N"), alt.Tooltip("text:N", title="alive")])
+    )
+    chart: alt.LayerChart = alt.layer(area, peaks, tips).add_params(_unit()).properties(width="container", height=240)
     return chart
 
 
@@ -224,4 +225,38 @@ def _coupling() -> alt.LayerChart:
         )
     )
     chart: alt.LayerChart = alt.layer(lane, link, dot).properties(width="container", height=200)
+    return chart
+
+
+def _tradeoff() -> alt.LayerChart:
+    """Accuracy over a resource; ``points``: run, x, y, mode, label, shown; ``front``: x, y; ``marks``: x, y, label."""
+    x = alt.X("x:Q", title=None, axis=alt.Axis(labelExpr=_SHORT, tickCount=6), scale=alt.Scale(zero=False))
+    y = alt.Y("y:Q", title=None, axis=alt.Axis(format="~g", tickCount=6), scale=alt.Scale(zero=False))
+    points = (
+        alt.Chart(alt.NamedData(name="points"))
+        .mark_point(filled=True, cursor="pointer")
+        .encode(
+            x=x,
+            y=y,
+            size=alt.Size("size:Q", scale=None),
+            opacity=alt.Opacity("strength:Q", scale=None),
+            color=alt.Color("mode:N", title=None, scale=alt.Scale(domain={"expr": "modes"}), legend=_legend()),
+            tooltip=[
+                alt.Tooltip("label:N", title="run"),
+                alt.Tooltip("shownY:N", title="accuracy"),
+                alt.Tooltip("shownX:N", title="takes"),
+            ],
+        )
+    )
+    front = alt.Chart(alt.NamedData(name="front")).mark_line(strokeDash=[4, 3], strokeWidth=1.5).encode(x=x, y=y)
+    marks = (
+        alt.Chart(alt.NamedData(name="marks"))
+        .mark_point(shape="diamond", filled=True, size=160, opacity=1)
+        .encode(x=x, y=y, tooltip=[alt.Tooltip("label:N", title=""), alt.Tooltip("shownY:N", title="accuracy")])
+    )
+    chart: alt.LayerChart = (
+        alt.layer(front, points, marks)
+        .add_params(alt.param(name="modes", value=[]), _unit())
+        .properties(width="container", height=360)
+    )
     return chart

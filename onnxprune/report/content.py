@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from onnxprune.analysis import Analysis
 from onnxprune.certificate import Certificate
@@ -14,13 +14,16 @@ from onnxprune.comparison import Comparison, compare_models
 from onnxprune.model import Model
 from onnxprune.plans import Plan
 
+if TYPE_CHECKING:
+    from onnxprune.exploration.results import Results
+
 
 @dataclass(frozen=True)
 class Subject:
     """A model and what is known about it.
 
     ``digest`` is the SHA-256 of its file (None if it is in memory only), ``file_size`` in bytes; ``times`` maps layer
-    names to milliseconds, empty if time was not measured.
+    names to seconds, empty if time was not measured.
     """
 
     name: str
@@ -47,12 +50,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Report:
-    """A model, its pruned forms, and the runs of an exploration (one mapping each); ``command`` wrote it."""
+    """A model, its pruned forms, and the recorded runs of an exploration of it; ``command`` wrote the report."""
 
     original: Subject
-    candidates: tuple[Candidate, ...]
-    runs: Sequence[Mapping[str, Any]]
-    command: str
+    candidates: tuple[Candidate, ...] = ()
+    results: Results | None = None
+    command: str = ""
 
 
 def subject(

@@ -107,6 +107,7 @@ def _words(report: Report) -> dict[str, Any]:
         "coupling": "Coupling",
         "shares": "Complexity",
         "memory": "Memory",
+        **({"tradeoff": "Trade-off"} if report.results is not None else {}),
         **({"certificates": "Certificates"} if report.candidates else {}),
         "reproduce": "Reproduce",
     }
@@ -120,6 +121,7 @@ def _words(report: Report) -> dict[str, Any]:
         "totals": _totals(report),
         "assumptions": assumptions(original.analysis),
         "warnings": _warnings(original.analysis),
+        "results": report.results,
         "command": report.command,
         "files": [_file(subject) for subject in (original, *(c.subject for c in report.candidates))],
         "versions": _versions(),

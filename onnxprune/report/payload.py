@@ -5,11 +5,13 @@ Columns instead of rows keep the page of a large model small.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from onnxprune.cli.names import compact
 from onnxprune.cost import METRICS
-from onnxprune.report.content import Candidate, Report, Subject
+from onnxprune.report.content import Report, Subject
 from onnxprune.report.lanes import couplings, lanes
 
 
@@ -23,18 +25,35 @@ def payload(report: Report) -> dict[str, Any]:
         "memory": _memory(report),
         "coupling": _coupling(original),
         "candidates": [candidate.subject.name for candidate in report.candidates],
+        "tradeoff": _tradeoff(report),
     }
+
+
+def _tradeoff(report: Report) -> dict[str, Any] | None:
+    if report.results is None:
+        return None
+    from onnxprune.report.tradeoff import tradeoff
+
+    return tradeoff(report.results, report.original.analysis)
 
 
 def _layers(report: Report) -> dict[str, Any]:
     layers = report.original.analysis.layers
     return {
         "name": [layer.name for layer in layers],
+        "label": labels([(layer.name, layer.op_type) for layer in layers]),
         "op": [layer.op_type for layer in layers],
         "channels": [layer.channels for layer in layers],
         "prunable": [layer.prunable for layer in layers],
         "left": [[change.after.channels for change in c.comparison.layers] for c in report.candidates],
     }
+
+
+def labels(layers: Sequence[tuple[str, str]]) -> list[str]:
+    """Short names where they still tell the layers apart: without repeated parts and the operator at the end."""
+    short = [compact(name).removesuffix(f"/{op_type}") for name, op_type in layers]
+    count = Counter(short)
+    return [label if label and count[label] == 1 else name for label, (name, _) in zip(short, layers, strict=True)]
 
 
 def _metrics(report: Report) -> dict[str, Any]:
@@ -56,23 +75,20 @@ def _metrics(report: Report) -> dict[str, Any]:
 
 
 def _times(subject: Subject, names: Sequence[str]) -> list[float | None]:
-    """Microseconds of every layer; None where the runtime reports no node of that name."""
-    return [None if name not in subject.times else round(subject.times[name] * 1000, 2) for name in names]
+    """Seconds of every layer; None where the runtime reports no node of that name."""
+    return [None if name not in subject.times else round(subject.times[name], 8) for name in names]
 
 
 def _memory(report: Report) -> list[dict[str, Any]]:
     """Live bytes while each node executes, for the original and every candidate."""
-    return [_profile("original", report.original)] + [_profile(c.subject.name, c.subject) for c in report.candidates]
+    original = _profile("original", report.original)
+    original["nodes"] = [f"{node.op_type} {node.name}" for node in report.original.analysis.graph.nodes]
+    return [original, *(_profile(c.subject.name, c.subject) for c in report.candidates)]
 
 
 def _profile(name: str, subject: Subject) -> dict[str, Any]:
     costs = subject.analysis.costs
-    live = costs.liveness.profile(costs.full)
-    return {
-        "name": name,
-        "bytes": [round(value) for value in live.tolist()],
-        "nodes": [f"{node.op_type} {node.name}" for node in subject.analysis.graph.nodes],
-    }
+    return {"name": name, "bytes": [round(value) for value in costs.liveness.profile(costs.full).tolist()]}
 
 
 def _coupling(subject: Subject) -> dict[str, Any]:
@@ -90,9 +106,3 @@ def _coupling(subject: Subject) -> dict[str, Any]:
             group.index: {"atoms": group.atoms, "approximate": group.approximate} for group in subject.analysis.groups
         },
     }
-
-
-def totals(candidate: Candidate) -> dict[str, tuple[float, float]]:
-    """Before and after, by metric."""
-    comparison = candidate.comparison
-    return {key: (value, comparison.after[key]) for key, value in comparison.before.items()}

@@ -32,10 +32,20 @@ class Opened:
     console: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
+    def reveal(self, chart: str) -> None:
+        """Scroll to a chart, which is drawn when a reader comes near it."""
+        self.page.locator(f"#chart-{chart}").scroll_into_view_if_needed()
+        self.page.wait_for_selector(f"#chart-{chart} :is(svg, canvas)")
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the charts show what was chosen."""
+        self.page.wait_for_function("!document.querySelector('[aria-busy]')")
+
     def select(self, control: str, value: str) -> None:
         """Choose an option of a ``<select>`` and wait for the charts."""
         self.page.select_option(f"#{control}", value)
-        self.page.wait_for_timeout(100)
+        self.settle()
 
     def texts(self, selector: str) -> list[str]:
         """The text of every element that a selector finds."""

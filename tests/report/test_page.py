@@ -27,11 +27,12 @@ def test_it_opens_without_complaint_and_without_the_network(
     browser: Browser, page: Path, size: tuple[int, int], scheme: str
 ) -> None:
     with opened(browser, page, size, scheme=scheme) as view:
+        for chart in ("changes", "coupling", "shares", "memory"):
+            view.reveal(chart)
+            assert view.page.locator(f"#chart-{chart} svg path").count() > 0
         assert view.console == []
         assert [url for url in view.requests if url != page.as_uri() and not url.startswith("data:")] == []
         assert view.page.evaluate("document.documentElement.scrollWidth") <= size[0]
-        for chart in ("changes", "coupling", "shares", "memory"):
-            assert view.page.locator(f"#chart-{chart} svg path").count() > 0
 
 
 def test_totals_and_certificates_need_no_script(browser: Browser, page: Path) -> None:
@@ -46,7 +47,8 @@ def test_totals_and_certificates_need_no_script(browser: Browser, page: Path) ->
 def test_the_table_holds_the_figures_of_the_comparison(browser: Browser, page: Path, folder: Path) -> None:
     comparison = compare(onnxprune.analyze(RESIDUAL), Plan.load(folder / "half.json"))
     with opened(browser, page) as view:
-        names = view.texts("#layers tbody td:nth-child(1)")
+        buttons = view.page.locator("#layers tbody td:nth-child(1) button")
+        names = buttons.evaluate_all("all => all.map(button => button.title)")
         channels = view.texts("#layers tbody td:nth-child(3)")
     assert names == [layer.name for layer in comparison.layers]
     expected = [f"{layer.before.channels} → {layer.after.channels}" for layer in comparison.layers]
@@ -110,6 +112,7 @@ def test_a_click_on_a_layer_lights_up_its_group(browser: Browser, page: Path) ->
     (group,) = layer.groups
     partners = [other for other in analysis.groups[group].layers if other != name]
     with opened(browser, page) as view:
+        view.reveal("coupling")
         dots = view.page.locator("#chart-coupling svg [aria-roledescription=point]")
         lit = "all => all.filter(dot => dot.getAttribute('opacity') === '1').length"
         assert dots.evaluate_all(lit) == 0
@@ -117,7 +120,8 @@ def test_a_click_on_a_layer_lights_up_its_group(browser: Browser, page: Path) ->
         view.page.wait_for_selector("#detail h3")
         assert view.page.locator("#detail h3").inner_text() == name
         assert dots.evaluate_all(lit) == 1 + len(partners)
-        shown = view.texts("#detail ul:first-of-type button")
+        buttons = view.page.locator("#detail ul:first-of-type button")
+        shown = buttons.evaluate_all("all => all.map(button => button.title)")
         assert shown == partners
         assert view.page.input_value("#layer") == str(analysis.layers.index(layer))
         assert view.page.locator("#layers tr.chosen").count() == 1
@@ -136,11 +140,36 @@ def test_everything_can_be_reached_by_keyboard(browser: Browser, page: Path) -> 
             view.page.keyboard.press("Tab")
             seen.append(view.page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
         assert seen[0] == "Skip to content"
-        wanted = {"candidate", "metric", "search", "parameters", "/stem/stem.0/Conv"}
+        wanted = {"candidate", "metric", "search", "parameters", "/stem.0"}
         assert wanted <= set(seen)
         view.page.locator("#layers tbody button").nth(3).focus()
         view.page.keyboard.press("Enter")
         assert view.page.locator("#detail h3").inner_text() == "/stages/stages.1/first/first.0/Conv"
+
+
+def test_hovering_over_memory_tells_the_node(browser: Browser, page: Path) -> None:
+    with opened(browser, page) as view:
+        view.reveal("memory")
+        view.page.locator("#chart-memory svg").hover()
+        view.page.wait_for_selector("#vg-tooltip-element.visible")
+        text = view.page.locator("#vg-tooltip-element").inner_text()
+    assert re.search(r"alive\s+original [\d.]+ kB; half.onnx [\d.]+ kB; third.onnx [\d.]+ kB", text)
+
+
+def test_print_has_all_charts(browser: Browser, page: Path) -> None:
+    with opened(browser, page) as view:
+        assert view.page.locator("#chart-memory svg").count() == 0
+        view.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        view.page.wait_for_selector("#chart-memory svg")
+
+
+def test_the_theme_follows_the_system(browser: Browser, page: Path) -> None:
+    with opened(browser, page) as view:
+        bar = view.page.locator("#chart-changes svg [aria-roledescription=bar]").first
+        light = bar.get_attribute("fill")
+        view.page.emulate_media(color_scheme="dark")
+        view.page.wait_for_timeout(500)
+        assert bar.get_attribute("fill") != light
 
 
 def test_the_data_are_those_of_the_analysis(page: Path) -> None:

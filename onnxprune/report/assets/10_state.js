@@ -1,6 +1,6 @@
 // What the reader has chosen, and who wants to know of changes.
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const state = { metric: "flops", candidate: 0, layer: null };
+const state = { metric: "flops", candidate: 0, layer: null, run: null, resource: null };
 const listeners = [];
 
 function onChange(keys, act) {

@@ -1,5 +1,8 @@
 // Numbers as people read them, in the same way as the command line.
-const UNITS = { params: "", flops: "", memory: "B", time: "s" };
+const UNITS = { params: "", flops: "", memory: "B", size: "B" };
+
+// Behind the numbers of an axis, which have prefixes already.
+const axisUnit = (metric) => ({ time: "s", latency: "s" })[metric] ?? UNITS[metric] ?? "";
 
 function scaled(value, unit = "") {
   const prefixes = ["", "k", "M", "G", "T", "P"];
@@ -13,9 +16,16 @@ function scaled(value, unit = "") {
   return `${value.toFixed(digits)} ${prefixes[power]}${unit}`.trim();
 }
 
+function duration(seconds) {
+  for (const [factor, unit] of [[1, "s"], [1e3, "ms"]]) {
+    if (seconds * factor >= 0.9995) return `${scaled(seconds * factor)} ${unit}`;
+  }
+  return `${scaled(seconds * 1e6)} µs`;
+}
+
 function shown(metric, value) {
   if (value === null || value === undefined) return "–";
-  if (metric === "time") return value >= 1000 ? `${(value / 1000).toPrecision(3)} ms` : `${value.toPrecision(3)} µs`;
+  if (metric === "time" || metric === "latency") return duration(value);
   return scaled(value, UNITS[metric]);
 }
 

@@ -2,8 +2,9 @@
 const LAYERS = DATA.layers;
 const COUNT = LAYERS.name.length;
 const FEW = 60;
+const pruned = DATA.candidates.length > 0;
 const METRIC_TITLES = { params: "parameters", flops: "MACs", memory: "memory", time: "time" };
-const labels = (width) => LAYERS.name.map((name) => shortened(name, width));
+const labels = (width) => LAYERS.label.map((name) => shortened(name, width));
 
 const before = (metric, i) => DATA.metrics[metric].before[i];
 const after = (metric, i) => DATA.metrics[metric].after[state.candidate]?.[i] ?? null;
@@ -30,25 +31,34 @@ function shareRows() {
     LAYERS.name.map((name, i) => ({ i, name, metric: METRIC_TITLES[metric], share: before(metric, i) / sums[m] })));
 }
 
-async function drawLayers() {
+function drawLayers() {
   const many = COUNT > FEW;
-  await draw("changes", ["before", "after"], () => ({
-    spec: DATA.charts[many ? "changes-many" : "changes"],
+  onChange(["metric", "candidate"], () => update("changes"));
+  return chart("changes", ["before", "after"], () => ({
+    spec: changesSpec(many ? "changes-many" : "changes"),
     datasets: { rows: changeRows() },
-    params: { labels: labels(narrow() ? 16 : 40) },
+    params: { ...(many ? {} : { labels: labels(narrow() ? 18 : 40) }), unit: axisUnit(state.metric) },
     height: many ? undefined : COUNT * 20,
+    renderer: COUNT > 500 ? "canvas" : "svg",
   }));
-  await draw("shares", ["third", "after", "before"], () => ({
+}
+
+// Without a pruned model, the bars of the original are all there is.
+function changesSpec(name) {
+  const spec = DATA.charts[name];
+  return pruned ? spec : { ...spec, layer: spec.layer.slice(0, 1) };
+}
+
+function drawShares() {
+  return chart("shares", ["third", "after", "before"], () => ({
     spec: DATA.charts[COUNT > 30 ? "shares-many" : "shares"],
     datasets: { rows: shareRows() },
-    params: { labels: labels(narrow() ? 14 : 24) },
+    params: COUNT > 30 ? {} : { labels: labels(narrow() ? 16 : 24) },
   }));
-  onChange(["metric", "candidate"], () => update("changes"));
 }
 
 // The table
 
-const pruned = DATA.candidates.length > 0;
 const costColumn = (metric) => ({
   title: METRIC_TITLES[metric], number: true,
   value: (i) => after(metric, i) ?? before(metric, i) ?? -1,
@@ -69,7 +79,7 @@ function removedShare(i) {
 }
 
 function nameButton(i) {
-  return element("button", { type: "button", title: LAYERS.name[i], onclick: () => change({ layer: i }) }, LAYERS.name[i]);
+  return element("button", { type: "button", title: LAYERS.name[i], onclick: () => change({ layer: i }) }, LAYERS.label[i]);
 }
 
 function changed(old, now) {

@@ -2,18 +2,27 @@
 function memoryRows() {
   const rows = [];
   const peaks = [];
-  for (const { name, bytes, nodes } of DATA.memory) {
+  const { nodes } = DATA.memory[0];
+  const tips = nodes.map((node, step) => ({ step, next: step + 1, node, text: "" }));
+  for (const { name, bytes } of DATA.memory) {
     let top = 0;
-    const own = bytes.map((value, step) => {
+    bytes.forEach((value, step) => {
       if (value > bytes[top]) top = step;
-      return { step, which: name, bytes: value, shown: scaled(value, "B"), node: nodes[step] ?? "" };
+      rows.push({ step, which: name, bytes: value });
+      if (tips[step]) tips[step].text += `${tips[step].text && "; "}${name} ${scaled(value, "B")}`;
     });
-    rows.push(...own);
-    if (own.length) peaks.push(own[top]);
+    // An area ends where its last value begins: the last node needs an end, too.
+    if (bytes.length) {
+      rows.push({ step: bytes.length, which: name, bytes: bytes.at(-1) });
+      peaks.push({ step: top + 0.5, which: name, bytes: bytes[top] });
+    }
   }
-  return { rows, peaks };
+  return { rows, peaks, tips };
 }
 
 function drawMemory() {
-  return draw("memory", ["before", "after", "third", "good", "bad", "warn"], () => ({ spec: DATA.charts.memory, datasets: memoryRows() }));
+  return chart("memory", ["before", "after", "third", "good", "bad", "warn"], () => ({
+    spec: DATA.charts.memory, datasets: memoryRows(), params: { unit: "B" },
+    renderer: DATA.memory[0].nodes.length > 1500 ? "canvas" : "svg",
+  }));
 }

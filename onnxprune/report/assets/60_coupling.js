@@ -59,14 +59,20 @@ function drawCoupling() {
   const room = () => byId("chart-coupling").parentElement.clientWidth - 12;
   onChange(["layer"], () => {
     select.value = state.layer ?? "";
-    update("coupling");
+    update("coupling").then(scrollToChosen);
     markChosen();
     tellLayer();
   });
-  return draw("coupling", ["after", "bad", "mark"], () => ({
+  return chart("coupling", ["after", "bad", "mark"], () => ({
     spec: DATA.charts.coupling, datasets: couplingRows(),
     width: Math.max(room(), Math.min(COUNT * 22, Math.max(COUNT * 6, 9000))), height: Math.max(90, 26 * (BOTTOM + 2)),
   }));
+}
+
+function scrollToChosen() {
+  const place = byId("chart-coupling").parentElement;
+  const x = (place.scrollWidth * (state.layer ?? 0)) / COUNT;
+  if (x < place.scrollLeft || x > place.scrollLeft + place.clientWidth) place.scrollLeft = x - place.clientWidth / 2;
 }
 
 function tellLayer() {
@@ -77,7 +83,7 @@ function tellLayer() {
       (pruned ? `; ${LAYERS.channels[i] - left(i)} went in ${DATA.candidates[state.candidate]}.` : "."))];
   for (const group of COUPLING.makes[i]) {
     const { atoms, approximate } = COUPLING.groups[group];
-    parts.push(element("p", {}, `Group ${group} (${atoms} atoms) shrinks together:`), ...memberLists(group, i));
+    parts.push(element("p", {}, `Group ${group} has ${atoms} atoms, each of which goes as a whole.`), ...memberLists(group, i));
     if (approximate) parts.push(element("p", {}, `Approximate: ${approximate}.`));
   }
   if (LAYERS.prunable[i] < LAYERS.channels[i]) {
@@ -94,5 +100,5 @@ function memberLists(group, chosen) {
   const others = makes.filter((i) => i !== chosen);
   const list = (title, found) => (found.length ? [element("p", {}, title), element("ul", {}, ...found.slice(0, 40).map((i) => element("li", {}, nameButton(i))),
     found.length > 40 ? element("li", {}, `and ${found.length - 40} more`) : null)] : []);
-  return [...list("With it, these layers lose filters:", others), ...list("These lose inputs:", reads)];
+  return [...list("These layers lose filters, too:", others), ...list("These lose inputs:", reads)];
 }

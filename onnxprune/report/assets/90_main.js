@@ -9,7 +9,5 @@ connect("search", drawBody);
 onChange(["candidate"], () => { drawBody(); tellLayer(); });
 drawHead();
 drawBody();
-await drawLayers();
-await drawMemory();
-await drawCoupling();
+await Promise.all([drawLayers(), drawCoupling(), drawShares(), drawMemory(), drawTradeoff()]);
 document.documentElement.dataset.ready = "yes";

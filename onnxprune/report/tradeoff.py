@@ -1,0 +1,98 @@
+"""The runs of an exploration as the page shows them: points, and who is never beaten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxprune.analysis import Analysis
+from onnxprune.comparison import compare
+from onnxprune.errors import PlanError
+from onnxprune.exploration.pareto import RESOURCES, non_dominated
+from onnxprune.plans import Plan
+
+if TYPE_CHECKING:
+    from onnxprune.exploration.results import Results
+    from onnxprune.exploration.runs import Figures, Run
+
+_MOST_DETAILED = 40_000
+"""Layers, over all detailed runs: what a page can hold."""
+_WORDS = ("mode", "allocation", "criterion", "then")
+_NUMBERS = ("reduce", "seed", "accuracy")
+_DIGITS = 6
+
+
+def tradeoff(results: Results, analysis: Analysis) -> dict[str, Any]:
+    """Finished runs as columns, the Pareto fronts of accuracy over each resource, and the failures; fit for JSON.
+
+    ``left`` maps runs on a front to the output channels that each layer keeps, ``further`` the settings that the
+    columns do not have, by run.
+    """
+    done = [run for run in results.done if run.accuracy is not None]
+    resources = [name for name in RESOURCES if any(getattr(run, name) is not None for run in done)]
+    fronts = {name: _front(done, name) for name in resources}
+    words = {name: sorted({getattr(run, name) for run in done}) for name in _WORDS}
+    return {
+        "score": results.about.score,
+        "data": results.about.data,
+        "count": len(results.runs),
+        "resources": resources,
+        "words": words,
+        "runs": {
+            **{name: [words[name].index(getattr(run, name)) for run in done] for name in _WORDS},
+            **{name: [_rounded(getattr(run, name)) for run in done] for name in (*_NUMBERS, *resources)},
+        },
+        "fronts": fronts,
+        "left": dict(_channels(results, analysis, done, fronts)),
+        "further": {index: further for index, run in enumerate(done) if (further := _further(run))},
+        "original": None if results.original is None else _figures(results.original, resources),
+        "failed": [(run.label, run.message) for run in results.failed[:20]],
+        "failures": len(results.failed),
+    }
+
+
+def _front(runs: Sequence[Run], resource: str) -> list[int]:
+    """The runs that no other beats in accuracy and this resource, the smallest first."""
+    costs = np.array([[-_number(run.accuracy), _number(getattr(run, resource))] for run in runs]).reshape(-1, 2)
+    found: list[int] = np.flatnonzero(non_dominated(costs)).tolist()
+    return sorted(found, key=lambda index: costs[index, 1])
+
+
+def _channels(
+    results: Results, analysis: Analysis, runs: Sequence[Run], fronts: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[int, list[int]]]:
+    """Kept channels per layer for the runs on any front, as long as there is room; not for those without a plan."""
+    index_of = {runs[index].key: index for front in fronts.values() for index in front}
+    room = _MOST_DETAILED // max(len(analysis.layers), 1)
+    for key, text in results.plans(list(index_of)[:room]):
+        try:
+            comparison = compare(analysis, Plan.from_dict(json.loads(text)))
+        except (PlanError, ValueError):
+            continue  # The page still tells the settings; 'pick' says what is wrong with the plan.
+        yield index_of[key], [layer.after.channels for layer in comparison.layers]
+
+
+def _further(run: Run) -> dict[str, Any]:
+    """Settings beyond those of every run."""
+    known = {"mode", "reduce", "allocation", "criterion", "seed", "then", "nothing"}
+    found: dict[str, Any] = json.loads(run.settings)
+    return {name: value for name, value in found.items() if name not in known}
+
+
+def _figures(figures: Figures, resources: Sequence[str]) -> dict[str, Any]:
+    return {name: _rounded(getattr(figures, name)) for name in ("accuracy", *resources)}
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six significant digits: a point on a screen needs no more."""
+    if value is None or not np.isfinite(value):
+        return None
+    short = float(f"{value:.{_DIGITS}g}")
+    return int(short) if short == int(short) else short

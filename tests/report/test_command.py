@@ -1,0 +1,141 @@
+"""``onnxprune report`` and its bad inputs, without a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import onnxprune
+from onnxprune.cli.app import app
+from onnxprune.comparison import compare, compare_models
+from onnxprune.errors import UsageError
+from onnxprune.report.page import prune_command
+from onnxprune.report.payload import labels
+from tests.cli.support import MODELS, RESIDUAL, VGG, conv, done, done_json, model, node, process, refused, saved
+
+
+def embedded(path: Path) -> dict[str, object]:
+    """The data that a page holds."""
+    match = re.search(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)
+    assert match is not None
+    found: dict[str, object] = json.loads(match[1])
+    return found
+
+
+def test_files_compare_as_the_plan_says(folder: Path) -> None:
+    before, after = onnxprune.analyze(RESIDUAL), onnxprune.analyze(folder / "half.onnx")
+    expected = compare(before, onnxprune.Plan.load(folder / "half.json"))
+    found = compare_models(before, after)
+    assert found.layers == expected.layers
+    assert found.before == expected.before
+    assert found.after == expected.after
+
+
+def test_a_plan_alone_shows_what_it_would_do(folder: Path, tmp_path: Path) -> None:
+    done("report", RESIDUAL, "--plan", folder / "half.json", "-o", tmp_path / "r.html")
+    with_file = embedded(folder / "report.html")
+    alone = embedded(tmp_path / "r.html")
+    assert alone["candidates"] == ["half"]
+    assert alone["metrics"]["flops"]["after"][0] == with_file["metrics"]["flops"]["after"][0]  # type: ignore[index]
+    assert "passed" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_without_a_plan_there_is_no_certificate(folder: Path, tmp_path: Path) -> None:
+    result = done_json("report", RESIDUAL, folder / "half.onnx", "-o", tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert result["bytes"] == len(text.encode())
+    assert "no certificate" in text
+    assert "No plan was given" in text
+
+
+def test_changed_weights_fail_the_certificate_and_the_page_says_so(folder: Path, tmp_path: Path) -> None:
+    proto = onnx.load(folder / "half.onnx")
+    weight = next(w for w in proto.graph.initializer if len(w.dims) == 4)
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.5), weight.name))
+    onnx.save(proto, tmp_path / "trained.onnx")
+    done("report", RESIDUAL, tmp_path / "trained.onnx", "--plan", folder / "half.json", "-o", tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert '<span class="badge failed">failed</span>' in text
+    assert "by training or compensation" in text
+
+
+def test_another_model_is_no_pruned_form(folder: Path, tmp_path: Path) -> None:
+    message = refused(2, "report", RESIDUAL, VGG, "-o", tmp_path / "r.html")
+    assert "no pruned form" in message
+    message = refused(2, "report", folder / "half.onnx", RESIDUAL, "-o", tmp_path / "r.html")
+    assert "more channels" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_plans_and_models_have_to_pair(folder: Path, tmp_path: Path) -> None:
+    files = (folder / "half.onnx", folder / "third.onnx")
+    message = refused(2, "report", RESIDUAL, *files, "--plan", folder / "half.json", "-o", tmp_path / "r.html")
+    assert "1 plans are given for 2 pruned models" in message
+
+
+def test_an_input_is_not_overwritten(folder: Path) -> None:
+    half = folder / "half.onnx"
+    before = half.read_bytes()
+    refused(2, "report", RESIDUAL, half, "-o", half)
+    assert half.read_bytes() == before
+
+
+def test_a_missing_library_is_named(tmp_path: Path) -> None:
+    script = "import sys; sys.modules['jinja2'] = None\nfrom onnxprune.cli import main; main()"
+    result = process("report", RESIDUAL, "-o", tmp_path / "r.html", script=script)
+    assert result.returncode == 2
+    assert "pip install 'onnxprune[report]'" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_with_markup_stay_text(tmp_path: Path) -> None:
+    nasty = "</script><script>alert(1)</script><!-- <b>"
+    proto = model(conv("x", "a", 8, 3), node("Relu", ["a"], "b"), conv("b", "y", 4, 8))
+    proto.graph.node[0].name = nasty
+    path = saved(tmp_path, proto)
+    done("report", path, "-o", tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "alert(1)</script>" not in text
+    assert embedded(tmp_path / "r.html")["layers"]["name"][0] == nasty  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["depthwise_dynamo", "dense_torchscript", "unet_keras_tensorflow", "vgg_keras_torch"])
+def test_pages_of_all_kinds_of_models(name: str, tmp_path: Path) -> None:
+    done("report", MODELS / f"{name}.onnx", "-o", tmp_path / "r.html")
+    analysis = onnxprune.analyze(MODELS / f"{name}.onnx")
+    data = embedded(tmp_path / "r.html")
+    lanes = data["coupling"]["lanes"]  # type: ignore[index]
+    assert {lane[0] for lane in lanes} == {group for layer in analysis.layers for group in layer.groups}
+    for one, (_, first, last, height) in enumerate(lanes):
+        for _, other_first, other_last, other_height in lanes[one + 1 :]:
+            assert height != other_height or last < other_first or other_last < first, "lanes do not cross"
+
+
+def test_the_command_makes_the_plan_again(tmp_path: Path) -> None:
+    options = {"mode": "params", "reduce": 0.4, "seed": 7, "floors": {"/stem*": 0.5}, "exclude": ["/head/Gemm"]}
+    plan = onnxprune.plan(onnxprune.analyze(RESIDUAL), **options)  # type: ignore[arg-type]
+    words = shlex.split(prune_command(str(RESIDUAL), str(tmp_path / "p.onnx"), plan.settings))[1:]
+    done(*words, "--plan-out", tmp_path / "again.json", "--no-verify")
+    assert onnxprune.Plan.load(tmp_path / "again.json").removed == plan.removed
+
+
+def test_labels_are_short_and_apart() -> None:
+    layers = [("/a/a.0/Conv", "Conv"), ("/a/a.1/Conv", "Conv"), ("x/Conv", "Conv"), ("x", "Gemm")]
+    assert labels(layers) == ["/a.0", "/a.1", "x/Conv", "x"]
+
+
+def test_models_of_no_layers_are_refused_as_pruned_forms() -> None:
+    empty = onnxprune.analyze(model(node("Relu", ["x"], "y")))
+    with pytest.raises(UsageError, match="lacks 14"):
+        compare_models(onnxprune.analyze(RESIDUAL), empty)
+
+
+def test_the_command_is_listed() -> None:
+    assert "report" in [command.name or command.callback.__name__ for command in app.registered_commands]  # type: ignore[union-attr]
