@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onnxprune.cli.latency import ProviderOption, ThreadsOption
 from onnxprune.cli.names import Name
 from onnxprune.cli.options import InputShapeOption, JsonOption, shapes_for_each
 from onnxprune.cli.reading import read
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from onnxprune.latency.bench import Bench, Subject
-
-ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads inside one operator; 0 leaves it to onnxruntime.")]
-ProviderOption = Annotated[str, typer.Option(help="onnxruntime's execution provider.")]
 
 
 def bench(

@@ -12,7 +12,7 @@ from onnxprune.errors import BudgetError, MeasurementError, UsageError
 from onnxprune.latency.machine import Machine, Runtime
 from onnxprune.latency.profile import LatencyProfile, inputs_of
 from onnxprune.latency.sampling import Rounds
-from onnxprune.latency.statistics import Ratio, paired_ratio, spread
+from onnxprune.latency.statistics import Ratio, Spread, paired_ratio, spread
 from onnxprune.model import Model
 from onnxprune.planning import MODES
 from onnxprune.planning import plan as make_plan
@@ -117,15 +117,21 @@ def meet_latency(
     profile, known, done = latency, [(1.0, 1.0)], list[tuple[Plan, Model, Trial]]()
     target = asked * _AIM if asked < unpruned else asked
     while len(done) < _MOST_TRIALS:
-        plan = make_plan(model, mode=mode, latency=profile, max_latency=target, seed=seed, **options)
+        try:
+            plan = make_plan(model, mode=mode, latency=profile, max_latency=target, seed=seed, **options)
+        except BudgetError:
+            # The exact target may still be reachable; if not, the message speaks of what was asked for.
+            target = asked
+            plan = make_plan(model, mode=mode, latency=profile, max_latency=target, seed=seed, **options)
         pruned = apply(model.model, plan, registry=model.registry)
-        ratio = _ratio(machine, [model.model, pruned], inputs, rounds or Rounds(least=20, seconds=6.0))
+        ratio, original = _ratio(machine, [model.model, pruned], inputs, rounds or Rounds(least=20, seconds=6.0))
         predicted = unpruned - (unpruned - plan.after["latency"]) / profile.gain
         done.append((plan, pruned, Trial(predicted, ratio.median * unpruned, ratio)))
         # What other budgets, or the steps of the widths, hold below the target cannot be corrected.
         idle = plan.after["latency"] < target * (1 - TOLERANCE) or not plan
         off = done[-1][2].measured / asked - 1
         if abs(off) <= TOLERANCE or (off < 0 and idle):
+            _check_certainty(ratio, original)
             break
         if any(abs(predicted / unpruned - r) < 1e-9 for r, _ in known):
             break
@@ -141,23 +147,25 @@ def meet_latency(
     return LatencyFit(plan, pruned, asked, best, tuple(trial for _, _, trial in done), profile)
 
 
-def _ratio(machine: Machine, models: Sequence[Model], inputs: Any, rounds: Rounds) -> Ratio:
-    """Time of the second model over that of the first; measured for longer where that is not enough."""
-    for patience in (1, 2, 4):
+def _ratio(machine: Machine, models: Sequence[Model], inputs: Any, rounds: Rounds) -> tuple[Ratio, Spread]:
+    """Time of the second model over that of the first, and the first's; measured for longer where it is unsure."""
+    for patience in (1, 4):
         longer = replace(rounds, least=rounds.least * patience, most=rounds.most * patience)
         seconds = machine.rounds(models, inputs, replace(longer, seconds=rounds.seconds * patience))
         ratio = paired_ratio(seconds[:, 1], seconds[:, 0])
         if ratio.uncertainty <= TOLERANCE / 2:
-            return ratio
+            break
+    return ratio, spread(seconds[:, 0])
+
+
+def _check_certainty(ratio: Ratio, original: Spread) -> None:
     if ratio.uncertainty > TOLERANCE:
-        first = spread(seconds[:, 0])
         raise MeasurementError(
             f"the machine is too noisy to see whether a latency is met within {100 * TOLERANCE:.0f} %: after "
-            f"{first.count} rounds the pruned model takes between {ratio.low:.2f} and {ratio.high:.2f} of the "
-            f"original's time, whose middle half spreads over {100 * first.relative:.0f} % of the median; stop what "
-            "else runs, or plan by the prediction alone"
+            f"{original.count} rounds the pruned model takes between {ratio.low:.2f} and {ratio.high:.2f} of the "
+            f"original's time, whose middle half spreads over {100 * original.relative:.0f} % of the median; stop "
+            "what else runs, or plan by the prediction alone"
         )
-    return ratio
 
 
 def _gain(known: Sequence[tuple[float, float]], target: float) -> float:

@@ -121,6 +121,19 @@ def profile_latency(
     return LatencyProfile(dict(machine.identity), multiple, baseline, layers, others, between, tables, choices=choices)
 
 
+def choose_multiple(model: Analysis, *, machine: Machine | None = None, cache: Cache | None = None) -> int:
+    """The multiple of channels that gives the most of them for the time, as the costliest layers show it.
+
+    Args:
+        model: the analysis.
+        machine: onnxruntime here with one thread, if not another.
+        cache: where times of layers are kept; the user's cache folder if not given.
+    """
+    machine = machine or Runtime()
+    meter = _Meter(machine, cache or Cache(default_folder(), machine.identity))
+    return _best(_choices(model, layer_cases(model), meter))
+
+
 def inputs_of(model: Analysis, seed: int = 0) -> Arrays:
     """Random inputs of the shapes that a model was analysed with."""
     return random_inputs(model.model, model.shapes.binding, seed)
