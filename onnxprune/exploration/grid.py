@@ -12,6 +12,8 @@ from onnxprune.exploration.runs import Setting
 from onnxprune.exploration.steps import Nothing, Step
 
 _DECIMALS = 3
+_MODES = {"params": "params", "flops": "flops", "memory": "memory", "pa": "params", "fa": "flops", "ma": "memory"}
+"""Both names of every mode."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,6 @@ class Grid:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        from onnxprune.planning import MODES
-
         for name in ("modes", "reduce", "allocations", "criteria", "seeds", "steps"):
             if not len(getattr(self, name)):
                 raise UsageError(f"there is nothing to explore: no {name} given")
@@ -36,8 +36,10 @@ class Grid:
             if not 0 < value < 1:
                 raise UsageError(f"reduce is a fraction between 0 and 1, not {value}")
         for mode in self.modes:
-            if mode not in MODES:
-                raise UsageError(f"mode '{mode}' is not known; choose one of {', '.join(MODES)}")
+            if mode not in _MODES:
+                # A profile of latencies belongs to one machine, and runs may be made on many.
+                more = "; limit latencies when you pick" if mode in ("latency", "la") else ""
+                raise UsageError(f"mode '{mode}' cannot be explored; choose some of {', '.join(_MODES)}{more}")
 
     def settings(self) -> tuple[Setting, ...]:
         """Every combination once, strong and weak reductions mixed as they are listed."""
@@ -77,6 +79,4 @@ class Grid:
 
     @property
     def _canonical_modes(self) -> tuple[str, ...]:
-        from onnxprune.planning import MODES
-
-        return tuple(dict.fromkeys(MODES[mode] for mode in self.modes))
+        return tuple(dict.fromkeys(_MODES[mode] for mode in self.modes))

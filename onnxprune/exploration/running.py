@@ -71,7 +71,7 @@ def _made(subject: Subject, opened: Opened, task: Task) -> tuple[Figures, str, s
 
     from onnxprune.planning import plan as make_plan
 
-    chosen = make_plan(opened.analysis, **task.setting.plan_options())
+    chosen = make_plan(opened.analysis, calibration=opened.calibration, **task.setting.plan_options())
     model = prune(subject, opened, chosen, task.setting)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx" if subject.keep is None else kept_path(Path(subject.keep), task.key)

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from onnxprune.latency.sampling import Rounds
 from onnxprune.model import Model, load
 
 if TYPE_CHECKING:
+    from onnxprune.calibration import Samples
     from onnxprune.data import Data
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
@@ -67,6 +68,13 @@ class Opened:
     data: Data
     judge: Judge
     digest: str
+
+    @cached_property
+    def calibration(self) -> Samples:
+        """Training samples for criteria that look at data."""
+        from onnxprune.calibration import collect
+
+        return collect(self.data, self.model)
 
 
 def described(

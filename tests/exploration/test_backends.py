@@ -145,6 +145,7 @@ def ray() -> Iterator[Any]:
     ray.shutdown()
 
 
+@pytest.mark.slow  # A Ray cluster takes 20 s to start, and as long to see that a worker died.
 def test_ray_with_workers_that_die(tmp_path: Path, ray: Any) -> None:
     everything_arrives(tmp_path / "once", Ray())
     the_rest_arrives(tmp_path / "always", Ray())
@@ -172,6 +173,7 @@ def test_schedulers_that_do_not_answer(mute_address: str) -> None:
             list(Dask(address, patience=1.0).run(_double, [1]))
 
 
+@pytest.mark.slow  # Ray itself has to be installed, and takes seconds to import.
 def test_ray_that_does_not_answer() -> None:
     pytest.importorskip("ray")
     with pytest.raises(ClusterError, match="does not answer"):

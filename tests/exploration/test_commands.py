@@ -83,7 +83,7 @@ def test_bad_input(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
     common = ("explore", model, "--data", data, "-o", table, *_QUICK)
     assert "not a list of numbers" in refused(2, *common, "--reduce", "half")
     assert "a fraction between 0 and 1" in refused(2, *common, "--reduce", "50")
-    assert "mode 'speed'" in refused(2, *common, "--modes", "speed")
+    assert "mode 'speed' cannot" in refused(2, *common, "--modes", "speed")
     assert "--then 'pray'" in refused(2, *common, "--then", "pray")
     assert "lr must be" in refused(2, *common, "--then", "train", "--lr", "-1")
     assert "some of params" in refused(2, *common, "--over", "speed")
