@@ -48,6 +48,13 @@ class Described(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
 
+class Headed(Protocol):
+    """What a tensor's header is asked from, when it is needed."""
+
+    @property
+    def header(self) -> TensorProto: ...
+
+
 class Storage(Protocol):
     """Where the values of a tensor are. ``header`` is the rest of the tensor."""
 
@@ -181,7 +188,7 @@ class Renamed:
     """
 
     storage: Storage
-    header: TensorProto
+    original: Headed
 
     @property
     def copies(self) -> bool:
@@ -191,11 +198,11 @@ class Renamed:
         return self.storage.array(tensor)
 
     def chunks(self, header: TensorProto) -> Iterator[Buffer]:
-        yield from self.storage.chunks(self.header)
+        yield from self.storage.chunks(self.original.header)
         yield TensorProto(name=header.name).SerializeToString()
 
     def encoded_size(self, header: TensorProto) -> int:
-        return self.storage.encoded_size(self.header) + TensorProto(name=header.name).ByteSize()
+        return self.storage.encoded_size(self.original.header) + TensorProto(name=header.name).ByteSize()
 
 
 def packed_bytes(elem_type: int, shape: Iterable[int]) -> int:

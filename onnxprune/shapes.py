@@ -18,7 +18,7 @@ from onnxprune.errors import ShapeError
 from onnxprune.flow import DOMAIN, is_open
 from onnxprune.flow_shapes import BorderShapes, Carried, varying_values
 from onnxprune.model import Model
-from onnxprune.protos import STANDARD_DOMAINS, captured_names
+from onnxprune.protos import STANDARD_DOMAINS, captured_names, declare
 from onnxprune.runtime import inferred_by_runtime
 from onnxprune.values import READS_EXTENTS, Values
 from onnxprune.weights import Weight
@@ -406,7 +406,7 @@ class _Inference:
             elif name in made:
                 continue
             elif name in self.extents:
-                _declare(graph.input.add(), name, self.types.get(name, 0), self.extents[name])
+                declare(graph.input.add(), name, self.types.get(name, 0), self.extents[name])
             elif name in self._declared:
                 graph.input.append(self._declared[name])
         substituted = made & self._constants.keys()
@@ -421,17 +421,6 @@ class _Inference:
                 output.name = info.name
                 output.type.tensor_type.elem_type = info.type.tensor_type.elem_type
         return skeleton
-
-
-def _declare(info: ValueInfoProto, name: str, elem_type: int, extents: Extents) -> None:
-    """Fill in a tensor's type; twice as fast as onnx.helper, and there are as many as the model has weights."""
-    info.name = name
-    tensor_type = info.type.tensor_type
-    tensor_type.elem_type = elem_type
-    tensor_type.shape.SetInParent()
-    dims = tensor_type.shape.dim
-    for extent in extents:
-        dims.add().dim_value = extent
 
 
 _LIKE_OPERAND = frozenset({"MeanVarianceNormalization"})

@@ -9,7 +9,7 @@ from onnx import GraphProto, ModelProto, TensorProto, checker, helper
 
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
-from onnxprune.protos import captured_names
+from onnxprune.protos import STANDARD_DOMAINS, bodies, captured_names, declare
 
 _FOREIGN = "onnxprune.unknown"
 _ELEMENT_TYPES = frozenset(TensorProto.DataType.values())
@@ -37,8 +37,7 @@ def validate(model: Model) -> None:
                 "export the model again or update onnx"
             )
         if name not in listed:
-            elem_type = weight.elem_type or TensorProto.FLOAT
-            skeleton.graph.input.append(helper.make_tensor_value_info(name, elem_type, weight.shape))
+            declare(skeleton.graph.input.add(), name, weight.elem_type or TensorProto.FLOAT, weight.shape)
     try:
         checker.check_model(skeleton)
     except checker.ValidationError as error:
@@ -76,10 +75,13 @@ def _opsets(skeleton: ModelProto) -> dict[str, int]:
 
 def _disown_unknown(graph: GraphProto, opsets: dict[str, int]) -> None:
     """Move operators that the imported opsets do not hold into a domain that the checker does not judge."""
+    known: set[str] = set()
     for node in graph.node:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        if domain == "" and not onnx.defs.has(node.op_type, opsets.get("", 1), domain):
-            node.domain = _FOREIGN
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-                _disown_unknown(body, opsets)
+        op_type = node.op_type
+        if node.domain in STANDARD_DOMAINS and op_type not in known:
+            if onnx.defs.has(op_type, opsets.get("", 1), ""):
+                known.add(op_type)
+            else:
+                node.domain = _FOREIGN
+        for body in bodies(node):
+            _disown_unknown(body, opsets)

@@ -130,7 +130,7 @@ class Weight:
 
     def renamed(self, name: str) -> Weight:
         """The same values under another name."""
-        storage = Renamed(self.storage, self.header)
+        storage = Renamed(self.storage, self)
         return Weight(self.origin, storage, name, self.elem_type, self.shape, self.source)
 
     def placed(self, location: str, offset: int) -> Weight:

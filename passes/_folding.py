@@ -112,12 +112,22 @@ def worthwhile(model: Model, names: Wiring, nodes: Collection[int], sizes: Mappi
     chosen: set[int] = set()
     for part in _parts(model, names, nodes):
         members = set(part)
-        added = {index: _new_bytes(index, names, members, sizes) for index in part}
-        if sum(added.values()) <= _GROWTH * _replaced_bytes(model, names, members, sizes) + _SMALL:
-            chosen |= members
-        else:
+        while True:
+            added = {index: _new_bytes(index, names, members, sizes) for index in part if index in members}
+            room = _GROWTH * _replaced_bytes(model, names, members, sizes) + _SMALL
+            # What is too large by itself is so in every smaller part, too: there fewer results are read inside, and
+            # fewer weights replaced.
+            doomed = {index for index, size in added.items() if size > room}
+            if not doomed:
+                break
+            members -= _with_descendants(doomed, part, names)
+        if len(members) < len(part):
+            chosen |= worthwhile(model, names, members, sizes)
+        elif sum(added.values()) > room:
             worst = max(part, key=lambda index: (added[index], index))
-            chosen |= worthwhile(model, names, members - _with_descendants(worst, part, names), sizes)
+            chosen |= worthwhile(model, names, members - _with_descendants({worst}, part, names), sizes)
+        else:
+            chosen |= members
     return chosen
 
 
@@ -140,9 +150,9 @@ def _replaced_bytes(model: Model, names: Wiring, members: Collection[int], sizes
     return freed + sum(sizes[node.outputs[0]] for node in fills)
 
 
-def _with_descendants(first: int, nodes: Iterable[int], names: Wiring) -> set[int]:
-    """A node, and those of the others, which are in topological order, that depend on it."""
-    found, made = {first}, set(names.nodes[first].outputs) - {""}
+def _with_descendants(first: Collection[int], nodes: Iterable[int], names: Wiring) -> set[int]:
+    """Some of the nodes, which are in topological order, and those that depend on them."""
+    found, made = set(first), {name for index in first for name in names.nodes[index].outputs if name}
     for index in nodes:
         if not made.isdisjoint(names.nodes[index].inputs):
             found.add(index)
