@@ -30,6 +30,10 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from onnxprune.latency.bench import Bench, bench
+    from onnxprune.latency.engine import Engine
+    from onnxprune.latency.fitting import LatencyFit, meet_latency
+    from onnxprune.latency.machine import Runtime
+    from onnxprune.latency.profile import LatencyProfile, profile_latency
     from onnxprune.model import Model, load
     from onnxprune.planning import plan
     from onnxprune.plans import Plan
@@ -61,6 +65,10 @@ _HOME = {
         "VerificationError",
     ),
     "latency.bench": ("Bench", "bench"),
+    "latency.engine": ("Engine",),
+    "latency.fitting": ("LatencyFit", "meet_latency"),
+    "latency.machine": ("Runtime",),
+    "latency.profile": ("LatencyProfile", "profile_latency"),
     "model": ("Model", "load"),
     "planning": ("plan",),
     "plans": ("Plan",),
@@ -76,6 +84,9 @@ __all__ = [
     "Compression",
     "ConversionError",
     "DataError",
+    "Engine",
+    "LatencyFit",
+    "LatencyProfile",
     "MeasurementError",
     "Model",
     "ModelError",
@@ -84,6 +95,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "RegistryError",
+    "Runtime",
     "ShapeError",
     "UsageError",
     "VerificationError",
@@ -94,8 +106,10 @@ __all__ = [
     "compensate",
     "compress",
     "load",
+    "meet_latency",
     "normalize",
     "plan",
+    "profile_latency",
     "verify",
 ]
 

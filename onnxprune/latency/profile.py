@@ -33,6 +33,7 @@ AUTO = "auto"
 #: How many of the costliest layers decide about the multiple, at which share of their widths they are tried, how much
 #: better a larger multiple has to be, and for which share of them there has to be such a width.
 _JUDGES, _SHARES, _BETTER, _APPLIES = 8, (0.4, 0.6), 0.03, 0.8
+_LEAST_STEP = 1e-3
 
 
 @dataclass(frozen=True)
@@ -214,12 +215,19 @@ def _best(choices: Mapping[int, float]) -> int:
 
 
 def _monotone(seconds: FloatArray) -> FloatArray:
-    """The same without dips: more channels never take less time. The mean of the nearest bounds from both sides."""
+    """The same without dips: more channels always take a little longer, or planning would find no way across.
+
+    The mean of the nearest monotone bounds from both sides, and at least one thousandth of the whole per step.
+    """
     above, below = seconds, seconds
     for axis in range(seconds.ndim):
         above = np.maximum.accumulate(above, axis=axis)
         below = np.flip(np.minimum.accumulate(np.flip(below, axis), axis=axis), axis)
     result: FloatArray = (above + below) / 2
+    for axis, count in enumerate(seconds.shape):
+        ramp = np.arange(count) * (_LEAST_STEP * result.max())
+        ramp = ramp.reshape([-1 if at == axis else 1 for at in range(seconds.ndim)])
+        result = np.maximum.accumulate(result - ramp, axis=axis) + ramp
     return result
 
 
