@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
 
+from onnxprune._collection import uncollected
 from onnxprune.atoms import Group, Grouping
 from onnxprune.cost import METRICS, CostModel, Layer, cost_model
 from onnxprune.coupling import Coupling, solve
@@ -23,6 +24,9 @@ from onnxprune.propagation import Split
 from onnxprune.relations import Pin
 from onnxprune.shapes import Shapes, infer_shapes
 from onnxprune.validation import validate
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 InputShapes: TypeAlias = Mapping[str, Sequence[int]]
 ModelLike: TypeAlias = "Model | onnx.ModelProto | str | os.PathLike[str]"
@@ -162,6 +166,18 @@ class Analysis:
             "unknown": self.unknown,
         }
 
+    def to_pandas(self) -> pd.DataFrame:
+        """A row per layer. Raises UsageError where pandas is not installed."""
+        from onnxprune.notebook import analysis_frame
+
+        return analysis_frame(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from onnxprune.notebook import analysis_html
+
+        return analysis_html(self)
+
     def _layer(self, layer: Layer, cost: Mapping[str, float]) -> LayerReport:
         groups = self.groups_of(layer)
         owner = self.coupling.class_of.get(layer.output_axis)
@@ -199,6 +215,7 @@ def normalize(model: ModelLike) -> Model:
     return run(as_model(model))
 
 
+@uncollected()
 def analyze(
     model: ModelLike,
     input_shapes: InputShapes | None = None,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
+from onnxprune._collection import uncollected
 from onnxprune.analysis import Analysis
 from onnxprune.consistency import block_counts
 from onnxprune.flow import close_bodies, insert_nodes
@@ -31,6 +32,7 @@ class ShrinkRewriter:
         self._before: dict[int, list[NodeProto]] = {}
         self._after: dict[int, list[NodeProto]] = {}
 
+    @uncollected()
     def run(self) -> Model:
         """Slice the weights, let every touched node fix itself, and return the shrunk model."""
         analysis = self._analysis

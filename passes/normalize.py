@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxprune._collection import uncollected
 from onnxprune.flow import close_bodies, open_bodies
 from onnxprune.model import Model
 from onnxprune.passes.base import Pass
@@ -30,6 +31,7 @@ NORMALIZATION: tuple[Pass, ...] = (
 _MOST_ROUNDS = 5
 
 
+@uncollected()
 def normalize(model: Model) -> Model:
     """Bring a model into the form that the analysis works on; returns the model itself if it is so already.
 
