@@ -38,10 +38,15 @@ def move(source: Path, target: Path) -> None:
 
 def write_text(text: str, path: Path) -> None:
     """Write a text file, atomically. Raises OSError."""
+    write_bytes(text.encode("utf-8"), path)
+
+
+def write_bytes(content: bytes, path: Path) -> None:
+    """Write a file, atomically. Raises OSError."""
     check_regular(path)
     with contextlib.ExitStack() as cleanup:
         partial = temporary(path, cleanup)
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         move(partial, path)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -24,6 +24,9 @@ from onnxprune.ops import Registry
 from onnxprune.plans import Plan
 from onnxprune.relations import IntArray
 from onnxprune.runtime import Arrays, Session, random_inputs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TOLERANCE = 1e-4
 APPROXIMATE_TOLERANCE = 1e-3
@@ -70,6 +73,18 @@ class Certificate:
             "max_absolute": self.max_absolute,
             "max_relative": self.max_relative,
         }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row per output. Raises UsageError where pandas is not installed."""
+        from onnxprune.notebook import certificate_frame
+
+        return certificate_frame(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from onnxprune.notebook import certificate_html
+
+        return certificate_html(self)
 
 
 def verify(

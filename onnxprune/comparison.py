@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from onnxprune.cost import METRICS
 from onnxprune.errors import UsageError
 from onnxprune.plans import Plan
 from onnxprune.relations import IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,18 @@ class Comparison:
             "layers": [asdict(layer) for layer in self.layers],
             "approximate": list(self.approximate),
         }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row per layer. Raises UsageError where pandas is not installed."""
+        from onnxprune.notebook import comparison_frame
+
+        return comparison_frame(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from onnxprune.notebook import comparison_html
+
+        return comparison_html(self)
 
 
 def compare(analysis: Analysis, plan: Plan) -> Comparison:

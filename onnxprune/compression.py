@@ -17,6 +17,8 @@ from onnxprune.planning import plan as make_plan
 from onnxprune.plans import Plan
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from onnxprune.calibration import CalibrationSource, Samples
     from onnxprune.compensation import Compensation
     from onnxprune.fidelity import Fidelity
@@ -45,6 +47,18 @@ class Compression:
     def save(self, path: str | os.PathLike[str], *, overwrite_input: bool = False) -> None:
         """Write the pruned model; see :meth:`Model.save`."""
         self.model.save(path, overwrite_input=overwrite_input)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row per layer, before and after. Raises UsageError where pandas is not installed."""
+        from onnxprune.comparison import compare
+
+        return compare(self.analysis, self.plan).to_pandas()
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from onnxprune.notebook import compression_html
+
+        return compression_html(self)
 
 
 def apply(model: ModelLike, plan: Plan, *, registry: Registry | None = None) -> Model:

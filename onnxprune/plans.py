@@ -7,10 +7,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxprune._files import write_text
 from onnxprune.errors import PlanError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FORMAT = "onnxprune-plan"
 _VERSION = 1
@@ -67,6 +70,18 @@ class Plan:
                 for tensor, axes in self.removed.items()
             },
         }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row per axis that loses positions. Raises UsageError where pandas is not installed."""
+        from onnxprune.notebook import plan_frame
+
+        return plan_frame(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from onnxprune.notebook import plan_html
+
+        return plan_html(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from onnxprune.cli.files import check_output, save_plot
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption
 from onnxprune.cli.reading import MACS, assumptions, read_and_analyze, unknown
 from onnxprune.cli.terminal import Terminal
@@ -18,10 +22,21 @@ def analyze(
     model: ModelArgument,
     input_shape: InputShapeOption = None,
     split: SplitOption = "finest",
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Plot each layer's share of the totals, as .png, .svg or .pdf.", show_default=False
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what every layer costs, how many of its filters may go, and what pins the others."""
     terminal = Terminal(as_json)
+    if plot is not None:
+        from onnxprune.report.figures import plot_format
+
+        plot_format(plot)
+        check_output(plot, (model,))
     analysis = read_and_analyze(terminal, model, input_shape, split).analysis
     from onnxprune.summary import summarize
 
@@ -29,6 +44,11 @@ def analyze(
     terminal.json({"model": str(model), **analysis.to_dict(), "summary": summary.to_dict()})
     if not as_json:
         _show(terminal, analysis, summary)
+    if plot is not None:
+        from onnxprune.report.figures import complexity
+
+        save_plot(complexity(analysis), plot)
+        terminal.show("", f"Wrote {plot}.")
 
 
 def _show(terminal: Terminal, analysis: Analysis, summary: Summary) -> None:

@@ -11,6 +11,8 @@ from onnxprune.cli.errors import OutputError
 from onnxprune.errors import ModelError, PlanError, UsageError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from onnxprune.model import Model
     from onnxprune.plans import Plan
 
@@ -68,5 +70,15 @@ def save_text(text: str, path: Path) -> None:
     """Write a text file. Raises OutputError if that fails."""
     try:
         write_text(text, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def save_plot(figure: Figure, path: Path) -> None:
+    """Write a plot. Raises OutputError if that fails."""
+    from onnxprune.report.figures import save
+
+    try:
+        save(figure, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnxprune.cli.files import check_output, save_text
+from onnxprune.cli.files import check_output, save_plot, save_text
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, OutputOption
 from onnxprune.cli.reading import Reading, read_and_analyze
 from onnxprune.cli.terminal import Terminal
@@ -22,7 +23,17 @@ if TYPE_CHECKING:
     from onnxprune.exploration import Results
     from onnxprune.model import Model
     from onnxprune.plans import Plan
-    from onnxprune.report import Candidate, Subject
+    from onnxprune.report import Candidate, Report, Subject
+
+_CHANGED = (
+    "The weights of this file changed after the removal, by training or compensation: the certificate is about the "
+    "removal alone, and says nothing of what changed since."
+)
+_FAILED = (
+    "The outputs differ from those of the masked original, and the file has other shapes than what the plan makes of "
+    "the model: see whether it belongs to the plan."
+)
+_PLOTS = ("complexity", "changes", "tradeoff")
 
 
 def report(
@@ -46,7 +57,12 @@ def report(
         typer.Option(metavar="RESULTS", help="What 'explore' recorded of the model.", show_default=False),
     ] = None,
     input_shape: InputShapeOption = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="Measure the time of every layer in onnxruntime, on one thread.")
+    ] = False,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="No certificates.")] = False,
+    png: Annotated[bool, typer.Option("--png", help="Write static plots beside the page, too, as PNG.")] = False,
+    svg: Annotated[bool, typer.Option("--svg", help="The same as SVG.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write one HTML page about a model: what was removed where, what is coupled, what was proven.
@@ -55,13 +71,17 @@ def report(
     """
     terminal = Terminal(as_json)
     files, plans = pruned or [], plan or []
+    kinds = [kind for kind, wanted in (("png", png), ("svg", svg)) if wanted]
     if files and plans and len(files) != len(plans):
         raise UsageError(
             f"{len(plans)} plans are given for {len(files)} pruned models; give one --plan for each, in their order"
         )
     check_output(output, (model, *files, *plans, *([] if results is None else [results])))
+    plots = [output.with_name(f"{output.stem}-{name}.{kind}") for name in _PLOTS for kind in kinds]
+    for path in plots:
+        check_output(path, (model, *files, *plans, output))
     from onnxprune.plans import Plan
-    from onnxprune.report import Report, subject
+    from onnxprune.report import Report
     from onnxprune.report.page import render
 
     runs = None if results is None else _recorded(results)
@@ -70,22 +90,24 @@ def report(
     reading = read_and_analyze(terminal, model, input_shape, split, chosen[0].input_shapes if chosen else None)
     if runs is not None:
         _check_same(reading.model, model, runs)
-    original = subject(model.name, reading.model, reading.analysis, model)
+    job = _Job(terminal, reading, verify=not no_verify, time=time)
+    original = job.subject(model.name, reading, model)
     if files:
         of_each: Sequence[Plan | None] = chosen or [None] * len(files)
-        pairs = zip(files, of_each, strict=True)
-        candidates = [_from_file(terminal, reading, original, path, its, not no_verify) for path, its in pairs]
+        pairs = zip(_names(files), files, of_each, strict=True)
+        candidates = [job.from_file(original, name, path, its) for name, path, its in pairs]
     else:
-        candidates = [
-            _from_plan(terminal, reading, original, path.stem, its, not no_verify)
-            for path, its in zip(plans, chosen, strict=True)
-        ]
+        candidates = [job.from_plan(original, path.stem, its) for path, its in zip(plans, chosen, strict=True)]
+    content = Report(original, tuple(candidates), runs, _command())
     with terminal.step("Drawing"):
-        page = render(Report(original, tuple(candidates), runs, _command()))
+        page = render(content)
     save_text(page, output)
+    drawn = [path for kind in kinds for path in _save_plots(content, output, kind)]
     size = len(page.encode())
-    terminal.json({"output": str(output), "bytes": size, "candidates": [c.subject.name for c in candidates]})
-    terminal.show(f"Wrote {output} ({long(size, 'B')}): open it in a browser.")
+    names = [c.subject.name for c in candidates]
+    terminal.json({"output": str(output), "bytes": size, "candidates": names, "plots": [str(path) for path in drawn]})
+    also = f", and {', '.join(path.name for path in drawn)}" if drawn else ""
+    terminal.show(f"Wrote {output} ({long(size, 'B')}): open it in a browser{also}.")
 
 
 def _recorded(path: Path) -> Results:
@@ -106,49 +128,99 @@ def _check_same(model: Model, path: Path, results: Results) -> None:
         )
 
 
-def _from_file(
-    terminal: Terminal, reading: Reading, original: Subject, path: Path, plan: Plan | None, certify: bool
-) -> Candidate:
-    from onnxprune.report import candidate, subject
-
-    given = [f"{name}={','.join(map(str, shape))}" for name, shape in reading.analysis.shapes.binding.items()]
-    result = read_and_analyze(terminal, path, given)
-    found = subject(path.name, result.model, result.analysis, path)
-    if plan is None:
-        return candidate(original, found, remark="No plan was given (--plan), so nothing was compared.")
-    certificate, remark = _certified(terminal, reading, result, plan) if certify else (None, "Not asked for.")
-    return candidate(original, found, plan, certificate, remark)
+def _names(files: Sequence[Path]) -> list[str]:
+    """The files' names, or their paths where names do not tell them apart."""
+    apart = len({path.name for path in files}) == len(files)
+    return [path.name if apart else str(path) for path in files]
 
 
-def _from_plan(
-    terminal: Terminal, reading: Reading, original: Subject, name: str, plan: Plan, certify: bool
-) -> Candidate:
-    from onnxprune.analysis import analyze
-    from onnxprune.compression import apply
-    from onnxprune.report import candidate, subject
+@dataclass(frozen=True)
+class _Job:
+    """What is wanted of every model."""
 
-    with terminal.step("Removing channels"):
-        model = apply(reading.model, plan)
-        result = Reading(model, analyze(model, dict(reading.analysis.shapes.binding)), None)
-    certificate, remark = _certified(terminal, reading, result, plan) if certify else (None, "Not asked for.")
-    return candidate(original, subject(name, model, result.analysis), plan, certificate, remark)
+    terminal: Terminal
+    original: Reading
+    verify: bool
+    time: bool
+
+    def subject(self, name: str, reading: Reading, path: Path | None) -> Subject:
+        """A model under this name; ``path`` is its file, if it is in one."""
+        from onnxprune.report import subject
+
+        times = None
+        if self.time:
+            from onnxprune.report.timing import layer_times
+
+            with self.terminal.step("Measuring"):
+                source = path if path is not None else reading.model.to_proto().SerializeToString()
+                times = layer_times(reading.analysis, source)
+        return subject(name, reading.model, reading.analysis, path, times)
+
+    def from_file(self, original: Subject, name: str, path: Path, plan: Plan | None) -> Candidate:
+        """A pruned model, certified if there is a plan."""
+        from onnxprune.report import candidate
+
+        shapes = dict(self.original.analysis.shapes.binding)
+        result = read_and_analyze(self.terminal, path, None, otherwise=shapes)
+        found = self.subject(name, result, path)
+        if plan is None:
+            return candidate(original, found, remark="No plan was given (--plan), so nothing was compared.")
+        return candidate(original, found, plan, *self._certified(result, plan))
+
+    def from_plan(self, original: Subject, name: str, plan: Plan) -> Candidate:
+        """What a plan would make of the model."""
+        from onnxprune.analysis import analyze
+        from onnxprune.compression import apply
+        from onnxprune.report import candidate
+
+        with self.terminal.step("Removing channels"):
+            model = apply(self.original.model, plan)
+            result = Reading(model, analyze(model, dict(self.original.analysis.shapes.binding)), None)
+        return candidate(original, self.subject(name, result, None), plan, *self._certified(result, plan))
+
+    def _certified(self, pruned: Reading, plan: Plan) -> tuple[Certificate | None, str]:
+        """The certificate, and what is to be said about it."""
+        from onnxprune.certificate import verify
+
+        if not self.verify:
+            return None, "Not asked for."
+        with self.terminal.step("Verifying"):
+            try:
+                certificate = verify(self.original.model, pruned.model, plan, input_shapes=self.original.shapes)
+            except VerificationError as error:
+                return None, f"It could not be made: {error}."
+            if certificate.passed:
+                return certificate, ""
+            return self._certified_removal(pruned, plan) or (certificate, _FAILED)
+
+    def _certified_removal(self, pruned: Reading, plan: Plan) -> tuple[Certificate, str] | None:
+        """The certificate of the removal alone, where the weights changed after it; None if the file is another."""
+        from onnxprune.certificate import verify
+        from onnxprune.compression import apply
+
+        removed = apply(self.original.model, plan)
+        if {name: weight.shape for name, weight in removed.weights.items()} != {
+            name: weight.shape for name, weight in pruned.model.weights.items()
+        }:
+            return None
+        certificate = verify(self.original.model, removed, plan, input_shapes=self.original.shapes)
+        return (certificate, _CHANGED) if certificate.passed else None
 
 
-def _certified(terminal: Terminal, reading: Reading, pruned: Reading, plan: Plan) -> tuple[Certificate | None, str]:
-    """The certificate, and what is to be said about it."""
-    from onnxprune.certificate import verify
+def _save_plots(content: Report, output: Path, kind: str) -> list[Path]:
+    """The plots that there are data for, beside the page."""
+    from onnxprune.report import figures
 
-    with terminal.step("Verifying"):
-        try:
-            certificate = verify(reading.model, pruned.model, plan, input_shapes=reading.shapes)
-        except VerificationError as error:
-            return None, f"It could not be made: {error}."
-    if certificate.passed:
-        return certificate, ""
-    return certificate, (
-        "The outputs differ from those of the masked original. That is so for every model whose weights changed "
-        "after pruning (by training or compensation); otherwise the file does not belong to the plan."
-    )
+    made = {"complexity": figures.complexity(content.original.analysis)}
+    if content.candidates:
+        made["changes"] = figures.changes(content.candidates[0].comparison)
+    if content.results is not None and content.results.done:
+        made["tradeoff"] = figures.tradeoff(content.results)
+    paths = []
+    for name, figure in made.items():
+        paths.append(output.with_name(f"{output.stem}-{name}.{kind}"))
+        save_plot(figure, paths[-1])
+    return paths
 
 
 def _command(words: Sequence[str] | None = None) -> str:

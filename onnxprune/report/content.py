@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from onnxprune.certificate import Certificate
 from onnxprune.comparison import Comparison, compare_models
 from onnxprune.model import Model
 from onnxprune.plans import Plan
+from onnxprune.report.timing import Times
 
 if TYPE_CHECKING:
     from onnxprune.exploration.results import Results
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 class Subject:
     """A model and what is known about it.
 
-    ``digest`` is the SHA-256 of its file (None if it is in memory only), ``file_size`` in bytes; ``times`` maps layer
-    names to seconds, empty if time was not measured.
+    ``digest`` is the SHA-256 of its file (None if it is in memory only), ``file_size`` in bytes; ``times`` is empty if
+    time was not measured.
     """
 
     name: str
     digest: str | None
     file_size: int
     analysis: Analysis
-    times: Mapping[str, float]
+    times: Times
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Report:
 
 
 def subject(
-    name: str, model: Model, analysis: Analysis, path: Path | None = None, times: Mapping[str, float] | None = None
+    name: str, model: Model, analysis: Analysis, path: Path | None = None, times: Times | None = None
 ) -> Subject:
     """A model under a name for readers; ``path`` is its file, if it is in one. Raises OSError."""
     digest = None if path is None else _sha256(path)
-    return Subject(name, digest, model.file_size, analysis, dict(times or {}))
+    return Subject(name, digest, model.file_size, analysis, times or Times())
 
 
 def candidate(

@@ -14,9 +14,9 @@ from typing import Any
 
 from onnxprune.analysis import Analysis
 from onnxprune.certificate import Certificate
-from onnxprune.cli.units import long, percent
-from onnxprune.errors import UsageError
+from onnxprune.cli.units import long, percent, seconds
 from onnxprune.report.content import Candidate, Report, Subject
+from onnxprune.report.errors import missing
 from onnxprune.report.payload import payload
 
 _TOTALS = {
@@ -25,10 +25,11 @@ _TOTALS = {
     "memory": ("memory", "B"),
     "peak_activations": ("peak activations", "B"),
     "file_size": ("file size", "B"),
-    "time": ("time of all layers", "s"),
+    "time": ("time of a run", "s"),
 }
 _METRICS = {"params": "parameters", "flops": "MACs", "memory": "memory", "time": "time"}
 _PACKAGES = ("onnxprune", "onnx", "onnxruntime", "numpy")
+_TIMED = " Time was measured in onnxruntime on one thread, under its profiler; small differences are noise."
 _EXPOSED = "window.vegaEmbed = vegaEmbed;"
 _SWITCHES = frozenset({"exact_only"})
 """Settings of a plan that the command line has as a switch."""
@@ -55,11 +56,6 @@ def render(report: Report) -> str:
         library=Markup(_library()),
         data=Markup(_embedded(_data(report))),
     )
-
-
-def missing(error: ImportError) -> UsageError:
-    """What to say where an optional library is not installed."""
-    return UsageError(f"reports need {error.name}, which is not installed; pip install 'onnxprune[report]'")
 
 
 def _data(report: Report) -> dict[str, Any]:
@@ -111,7 +107,7 @@ def _words(report: Report) -> dict[str, Any]:
         **({"certificates": "Certificates"} if report.candidates else {}),
         "reproduce": "Reproduce",
     }
-    titles = {key: title for key, title in _METRICS.items() if key != "time" or original.times}
+    titles = {key: title for key, title in _METRICS.items() if key != "time" or original.times.layers}
     return {
         "model": original,
         "lead": _lead(report),
@@ -119,7 +115,7 @@ def _words(report: Report) -> dict[str, Any]:
         "metrics": list(titles.items()),
         "candidates": [_candidate(report, candidate) for candidate in report.candidates],
         "totals": _totals(report),
-        "assumptions": assumptions(original.analysis),
+        "assumptions": assumptions(original.analysis) + (_TIMED if original.times.layers else ""),
         "warnings": _warnings(original.analysis),
         "results": report.results,
         "command": report.command,
@@ -157,7 +153,7 @@ def _totals(report: Report) -> list[dict[str, Any]]:
     return [
         {
             "title": title,
-            "before": long(before[key], unit),
+            "before": _quantity(before[key], unit),
             "after": [_cell(before[key], values[key], unit) for values in after],
         }
         for key, (title, unit) in _TOTALS.items()
@@ -165,10 +161,14 @@ def _totals(report: Report) -> list[dict[str, Any]]:
     ]
 
 
+def _quantity(value: float, unit: str) -> str:
+    return seconds(value) if unit == "s" else long(value, unit)
+
+
 def _measures(subject: Subject) -> dict[str, float]:
     found = {**subject.analysis.totals, "file_size": float(subject.file_size)}
-    if subject.times:
-        found["time"] = sum(subject.times.values())
+    if subject.times.total is not None:
+        found["time"] = subject.times.total
     return found
 
 
@@ -176,7 +176,7 @@ def _cell(before: float, after: float, unit: str) -> dict[str, Any]:
     change = after / before - 1 if before else 0.0
     sign = "−" if change < 0 else "+"
     text = "±0 %" if after == before else f"{sign}{percent(abs(change))}"
-    return {"value": long(after, unit), "change": text, "less": after < before}
+    return {"value": _quantity(after, unit), "change": text, "less": after < before}
 
 
 def assumptions(analysis: Analysis) -> str:

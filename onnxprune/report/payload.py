@@ -65,7 +65,7 @@ def _metrics(report: Report) -> dict[str, Any]:
             "before": [getattr(layer, metric) for layer in layers],
             "after": [[getattr(change.after, metric) for change in c.comparison.layers] for c in report.candidates],
         }
-    if report.original.times:
+    if report.original.times.layers:
         names = [layer.name for layer in layers]
         found["time"] = {
             "before": _times(report.original, names),
@@ -76,7 +76,8 @@ def _metrics(report: Report) -> dict[str, Any]:
 
 def _times(subject: Subject, names: Sequence[str]) -> list[float | None]:
     """Seconds of every layer; None where the runtime reports no node of that name."""
-    return [None if name not in subject.times else round(subject.times[name], 8) for name in names]
+    times = subject.times.layers
+    return [None if name not in times else round(times[name], 8) for name in names]
 
 
 def _memory(report: Report) -> list[dict[str, Any]]:

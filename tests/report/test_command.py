@@ -55,15 +55,22 @@ def test_without_a_plan_there_is_no_certificate(folder: Path, tmp_path: Path) ->
     assert "No plan was given" in text
 
 
-def test_changed_weights_fail_the_certificate_and_the_page_says_so(folder: Path, tmp_path: Path) -> None:
+def test_where_weights_changed_the_removal_is_certified_and_the_page_says_so(folder: Path, tmp_path: Path) -> None:
     proto = onnx.load(folder / "half.onnx")
     weight = next(w for w in proto.graph.initializer if len(w.dims) == 4)
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.5), weight.name))
     onnx.save(proto, tmp_path / "trained.onnx")
     done("report", RESIDUAL, tmp_path / "trained.onnx", "--plan", folder / "half.json", "-o", tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert '<span class="badge passed">passed</span>' in text
+    assert "the certificate is about the removal alone" in text
+
+
+def test_a_file_that_does_not_belong_to_the_plan_fails(folder: Path, tmp_path: Path) -> None:
+    done("report", RESIDUAL, folder / "third.onnx", "--plan", folder / "half.json", "-o", tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert '<span class="badge failed">failed</span>' in text
-    assert "by training or compensation" in text
+    assert "see whether it belongs to the plan" in text
 
 
 def test_another_model_is_no_pruned_form(folder: Path, tmp_path: Path) -> None:
