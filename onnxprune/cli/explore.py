@@ -222,7 +222,11 @@ def explore(
             retry=retry_failed,
             progress=progress,
         )
-        results = make(model, data, output, settings, input_shapes=input_shapes(input_shape, loaded), how=how)
+        try:
+            results = make(model, data, output, settings, input_shapes=input_shapes(input_shape, loaded), how=how)
+        except KeyboardInterrupt:
+            typer.echo("What was recorded is safe: give the same command again to go on.", err=True)
+            raise
     show_results(terminal, results, resources)
 
 
@@ -258,6 +262,8 @@ def show_results(terminal: Terminal, results: Results, resources: Sequence[str] 
         terminal.show(f"These are the runs that no other beats. {SCORES[results.about.score]} {MACS}")
     for reason, count in _reasons(results).items():
         terminal.show(f"{count} failed: {reason}", style="yellow")
+    if results.failed:
+        terminal.show("Runs that failed are not made again, unless --retry-failed asks for it.", style="yellow")
     terminal.show(f"{len(results.done)} runs in {results.path}; 'onnxprune pick' writes the model of one.")
 
 

@@ -101,7 +101,7 @@ class Dask:
             client.wait_for_workers(1, timeout=self.patience)
         except (OSError, TimeoutError) as error:
             raise ClusterError(_no_workers(self.scheduler)) from error
-        return max(1, sum(client.nthreads().values()))
+        return max(1, sum(int(count) for count in client.nthreads().values()))
 
     def _ended(self, distributed: Any, client: Any, pending: dict[Any, T]) -> list[Any]:
         try:

@@ -99,17 +99,18 @@ def explore(
     subject = described(model, data, engine=how.engine, rounds=how.rounds, keep=how.keep, input_shapes=input_shapes)
     wanted = settings.settings() if not isinstance(settings, Sequence) else settings
     about = _about(subject, os.fspath(model), data)
-    tasks = {key: Task(key, setting) for setting in wanted for key in [run_key(about, setting)]}
+    keyed = ((run_key(about, setting), setting) for setting in wanted)
+    tasks = {key: Task(key, setting) for key, setting in keyed}
     if how.keep is not None:
         _make_folder(how.keep)
     with Store.open(path, about) as store:
-        original = store.original or _original(subject, store)
+        original = _original(subject, store)
         statuses = store.statuses()
-        recorded = [key for key in tasks if key in statuses and not (how.retry and statuses[key] == "failed")]
+        recorded = {key for key in tasks if key in statuses and not (how.retry and statuses[key] == "failed")}
         bad = sum(statuses[key] == "failed" for key in recorded)
         progress = Progress(len(tasks), len(recorded), bad)
         how.progress(progress)
-        left = [task for key, task in tasks.items() if key not in set(recorded)]
+        left = [task for key, task in tasks.items() if key not in recorded]
         for task, result in how.backend.run(partial(execute, subject), left) if left else ():
             outcome = failed(task, result.reason) if isinstance(result, Lost) else result
             run = beside(outcome.run, original)
@@ -137,9 +138,12 @@ def _about(subject: Subject, model: str, data: str) -> About:
 
 
 def _original(subject: Subject, store: Store) -> Figures:
+    known = store.original
+    if known is not None and (subject.rounds is None or known.latency is not None):
+        return known
     opened = open_subject(subject)
     figures = measure(subject, opened, opened.model, Path(subject.model))
-    store.set_original(figures)
+    store.set_original(figures, {} if subject.rounds is None else subject.engine.to_dict())
     return figures
 
 

@@ -37,10 +37,11 @@ def merge(tables: Sequence[str | os.PathLike[str]], output: str | os.PathLike[st
 
 
 def _copy(reader: Reader, store: Store) -> None:
-    check_same(store.path, store.about, reader.about())
-    original = reader.original()
-    if store.original is None and original is not None:
-        store.set_original(original)
+    about = reader.about()
+    check_same(store.path, store.about, about)
+    original, known = reader.original(), store.original
+    if original is not None and (known is None or (known.latency is None and original.latency is not None)):
+        store.set_original(original, about.engine)
     plans = dict(reader.plans())
     base = store.original
     for run in reader.runs():

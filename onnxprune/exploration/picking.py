@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from onnxprune.errors import BudgetError, ResultsError, UsageError
 from onnxprune.exploration.pareto import ACCURACY, RESOURCES, number
@@ -236,13 +236,13 @@ def _model_of(results: Results, subject: Subject, opened: Opened, run: Run) -> t
     return prune(subject, opened, results.plan(run.key), setting), "rebuilt"
 
 
-def setting_of(settings: Mapping[str, object]) -> Setting:
+def setting_of(settings: Mapping[str, Any]) -> Setting:
     """The setting that :meth:`Setting.to_dict` gave. Raises ResultsError for anything else."""
     rest = dict(settings)
     try:
         name = str(rest.pop("then"))
         step = step_of(name, rest.pop(name))
         known = {key: rest.pop(key) for key in ("mode", "reduce", "allocation", "criterion", "seed")}
-        return Setting(**known, then=step, options=tuple(sorted(rest.items())))  # type: ignore[arg-type]
+        return Setting(**known, then=step, options=tuple(sorted(rest.items())))
     except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"the settings of a run cannot be read: {error!r}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import tempfile
 import time
@@ -67,8 +68,6 @@ def failed(task: Task, message: str) -> Outcome:
 
 
 def _made(subject: Subject, opened: Opened, task: Task) -> tuple[Figures, str, str]:
-    import json
-
     from onnxprune.planning import plan as make_plan
 
     chosen = make_plan(opened.analysis, calibration=opened.calibration, **task.setting.plan_options())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -109,20 +109,18 @@ class Store:
         with _translated(self.path, writing=False):
             return _original(self._connection, self.path)
 
-    def set_original(self, figures: Figures) -> None:
-        """Record the figures of the model as it was. Raises RecordingError."""
+    def set_original(self, figures: Figures, engine: Mapping[str, Any]) -> None:
+        """Record the figures of the model as it was, and how its latency was measured. Raises RecordingError."""
+        rows = [("original", json.dumps(asdict(figures))), ("engine", json.dumps(dict(engine)))]
         with self._transaction() as connection:
-            values = ("original", json.dumps(asdict(figures)))
-            connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", values)
+            connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
 
     def close(self) -> None:
         """Leave one file behind, which can be copied and be read where nothing can be written."""
-        try:
+        # Where another process has it open, or the disk is full, the log beside the file is as good.
+        with suppress(sqlite3.Error):
             self._connection.execute("PRAGMA journal_mode = DELETE")
-        except sqlite3.Error:
-            pass  # Another process has it open, or the disk is full: the log beside the file is as good.
-        finally:
-            self._connection.close()
+        self._connection.close()
 
     def __enter__(self) -> Store:
         return self

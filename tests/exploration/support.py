@@ -54,7 +54,7 @@ def made_up(number: int, **figures: Any) -> Run:
 def recorded(path: Path, *runs: Run, about: About = ABOUT, plan: str | None = None) -> Path:
     """A table of these runs."""
     with Store.open(path, about) as store:
-        store.set_original(Figures(accuracy=0.9, params=200.0, latency=0.002, latency_ratio=1.0))
+        store.set_original(Figures(accuracy=0.9, params=200.0, latency=0.002, latency_ratio=1.0), about.engine)
         for run in runs:
             store.add(run, plan)
     return path

@@ -110,6 +110,20 @@ def test_a_second_time_nothing_is_made_again(tmp_path: Path, model: Path, data: 
     assert sorted(step.calls) == ["flops 0.3", "flops 0.6", "params 0.3", "params 0.6"]
 
 
+def test_latencies_may_come_later(tmp_path: Path, model: Path, data: Path) -> None:
+    table = tmp_path / "r.sqlite"
+    explore(model, str(data), table, replace(GRID, reduce=[0.3]), how=QUICK)
+    results = explore(model, str(data), table, GRID, how=replace(QUICK, rounds=exactly(2, 1)))
+    assert [run.latency is None for run in results.runs] == [True, True, False, False]
+    assert results.original is not None
+    assert results.original.latency is not None
+    assert results.about.engine["threads"] == 1
+    assert results.resources == ("params", "flops", "memory", "size")
+    picked = pick(results, Limits(max_latency=1.0), tmp_path / "o.onnx", rounds=exactly(2, 1))
+    assert picked.run in results.runs[2:]
+    assert picked.checked.latency is not None
+
+
 def test_the_same_model_elsewhere_is_the_same(tmp_path: Path, model: Path, data: Path) -> None:
     explore(model, str(data), tmp_path / "r.sqlite", GRID, how=QUICK)
     (tmp_path / "moved").mkdir()
