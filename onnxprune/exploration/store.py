@@ -109,9 +109,15 @@ class Store:
         with _translated(self.path, writing=False):
             return _original(self._connection, self.path)
 
-    def set_original(self, figures: Figures, engine: Mapping[str, Any]) -> None:
-        """Record the figures of the model as it was, and how its latency was measured. Raises RecordingError."""
-        rows = [("original", json.dumps(asdict(figures))), ("engine", json.dumps(dict(engine)))]
+    def set_original(self, figures: Figures, engine: Mapping[str, Any] | None = None) -> None:
+        """Record the figures of the model as it was, and how latencies are measured, if that was not known before.
+
+        Raises:
+            RecordingError: they could not be written.
+        """
+        rows = [("original", json.dumps(asdict(figures)))]
+        if engine is not None:
+            rows.append(("engine", json.dumps(dict(engine))))
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
 
