@@ -160,7 +160,10 @@ class Ray:
             # Ray itself retries for a minute, and then ends the process.
             _reach(self.scheduler, self.patience)
         try:
-            ray.init(address=self.scheduler, log_to_driver=False, logging_level="ERROR", include_dashboard=None)
+            if self.scheduler is None:
+                ray.init(address="local", log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+            else:
+                ray.init(address=self.scheduler, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             raise ClusterError(_silent(self.scheduler or "the Ray cluster", error)) from error
         try:

@@ -40,6 +40,17 @@ class Grid:
                 # A profile of latencies belongs to one machine, and runs may be made on many.
                 more = "; limit latencies when you pick" if mode in ("latency", "la") else ""
                 raise UsageError(f"mode '{mode}' cannot be explored; choose some of {', '.join(_MODES)}{more}")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """A misspelt name is refused now, and not in every run."""
+        from onnxprune.allocation import allocation
+        from onnxprune.criteria import default_registry
+
+        for name in self.allocations:
+            allocation(name)
+        for name in self.criteria:
+            default_registry().find(name)
 
     def settings(self) -> tuple[Setting, ...]:
         """Every combination once, strong and weak reductions mixed as they are listed."""

@@ -291,11 +291,27 @@ def test_searches_grow(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"reduce": []}, {"reduce": [0.0]}, {"reduce": [1.5]}, {"modes": ["speed"]}, {"seeds": []}]
+    "wrong",
+    [
+        {"reduce": []},
+        {"reduce": [0.0]},
+        {"reduce": [1.5]},
+        {"modes": ["speed"]},
+        {"seeds": []},
+        {"criteria": ["l2", "l3"]},
+        {"allocations": ["fair"]},
+    ],
 )
 def test_odd_grids_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Grid(**wrong)
+
+
+def test_criteria_that_look_at_data_get_some(tmp_path: Path, model: Path, data: Path) -> None:
+    grid = Grid(modes=["flops"], reduce=[0.5], criteria=["activation", "l2"], allocations=["global", "uniform"])
+    results = explore(model, str(data), tmp_path / "r.sqlite", grid, how=QUICK)
+    assert [run.message for run in results.failed] == []
+    assert len({results.plan_json(run.key) for run in results.runs}) == 4
 
 
 def test_modes_have_two_names() -> None:
