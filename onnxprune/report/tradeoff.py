@@ -31,7 +31,7 @@ def tradeoff(results: Results, analysis: Analysis) -> dict[str, Any]:
     ``left`` maps runs on a front to the output channels that each layer keeps, ``further`` the settings that the
     columns do not have, by run.
     """
-    done = [run for run in results.done if run.accuracy is not None]
+    done = [run for run in results.done if np.isfinite(_number(run.accuracy))]
     resources = [name for name in RESOURCES if any(getattr(run, name) is not None for run in done)]
     fronts = {name: _front(done, name) for name in resources}
     words = {name: sorted({getattr(run, name) for run in done}) for name in _WORDS}

@@ -12,7 +12,7 @@ import pytest
 import onnxprune
 from onnxprune.comparison import compare
 from onnxprune.plans import Plan
-from tests.cli.support import RESIDUAL
+from tests.cli.support import RESIDUAL, conv, done, model, node, saved
 from tests.report.browser import DESKTOP, PHONE, opened
 
 if TYPE_CHECKING:
@@ -170,6 +170,32 @@ def test_the_theme_follows_the_system(browser: Browser, page: Path) -> None:
         view.page.emulate_media(color_scheme="dark")
         view.page.wait_for_timeout(500)
         assert bar.get_attribute("fill") != light
+
+
+def test_names_with_markup_are_shown_as_they_are(browser: Browser, tmp_path: Path) -> None:
+    nasty = "</script><img src=x onerror=document.title='broken'><!-- "
+    proto = model(conv("x", "a", 8, 3), node("Relu", ["a"], "b"), conv("b", "y", 4, 8))
+    proto.graph.node[0].name = nasty
+    done("report", saved(tmp_path, proto), "-o", tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html") as view:
+        view.reveal("coupling")
+        view.select("layer", "0")
+        assert view.page.locator("#detail h3").inner_text() == nasty.strip()
+        view.page.locator("#chart-changes svg [aria-roledescription=bar]").first.hover()
+        view.page.wait_for_selector("#vg-tooltip-element.visible")
+        assert "onerror" in view.page.locator("#vg-tooltip-element").inner_text()
+        assert view.page.locator("img").count() == 0
+        assert view.page.title() != "broken"
+        assert view.console == []
+
+
+def test_a_model_without_layers_has_a_page(browser: Browser, tmp_path: Path) -> None:
+    done("report", saved(tmp_path, model(node("Relu", ["x"], "y"))), "-o", tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html") as view:
+        assert view.page.locator("#found").inner_text() == "0 layers"
+        view.reveal("memory")
+        assert view.page.locator("#chart-memory svg").count() == 1
+        assert view.console == []
 
 
 def test_the_data_are_those_of_the_analysis(page: Path) -> None:

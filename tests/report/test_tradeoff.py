@@ -150,6 +150,16 @@ def test_failures_are_told_and_their_messages_are_text(browser: Browser, tradeof
 
 
 @pytest.mark.browser
+def test_failures_alone_have_a_page(browser: Browser, tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs.sqlite", RESIDUAL, 0, failures=3)
+    done("report", RESIDUAL, "--results", tmp_path / "runs.sqlite", "-o", tmp_path / "r.html", "--svg")
+    with opened(browser, tmp_path / "r.html") as view:
+        assert view.page.locator("#failures li").count() == 3
+        assert view.page.locator("#shown-runs").inner_text() == "0 of 3 runs"
+        assert view.console == []
+
+
+@pytest.mark.browser
 def test_the_front_can_be_chosen_from_by_keyboard(browser: Browser, tradeoff_page: Path) -> None:
     with opened(browser, tradeoff_page) as view:
         button = view.page.locator("#front tbody button").nth(1)

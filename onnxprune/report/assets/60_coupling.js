@@ -20,7 +20,7 @@ const heightOf = (group) => LANE.get(group).height;
 function couplingRows() {
   const chosen = state.layer;
   const lit = new Set(chosen === null ? [] : COUPLING.makes[chosen]);
-  const strength = (on) => (chosen === null ? 0.8 : on ? 1 : 0.16);
+  const strength = (on) => (chosen === null ? 0.8 : on ? 1 : 0.22);
   const kind = (on) => (on ? "coupled" : "may shrink");
   const lanes = COUPLING.lanes.map(([group, first, last, y]) => ({
     x: first - (COUPLING.makes[first].includes(group) ? 0 : 0.5), x2: last - (COUPLING.makes[last].includes(group) ? 0 : 0.5),

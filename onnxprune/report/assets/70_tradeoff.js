@@ -116,7 +116,10 @@ function drawTradeoff() {
   const select = byId("resource");
   select.append(...RUNS.resources.map((name) => element("option", { value: name }, RESOURCE_TITLES[name])));
   state.resource = RUNS.resources.includes("latency") ? "latency" : RUNS.resources.includes("flops") ? "flops" : RUNS.resources[0];
-  if (!state.resource) return undefined;
+  if (!state.resource) {
+    byId("shown-runs").textContent = `0 of ${RUNS.count} runs`;
+    return undefined;
+  }
   select.value = state.resource;
   select.addEventListener("input", () => change({ resource: select.value }));
   for (const mode of RUNS.words.mode) {

@@ -9,5 +9,6 @@ connect("search", drawBody);
 onChange(["candidate"], () => { drawBody(); tellLayer(); });
 drawHead();
 drawBody();
-await Promise.all([drawLayers(), drawCoupling(), drawShares(), drawMemory(), drawTradeoff()]);
+const ofLayers = COUNT ? [drawLayers(), drawCoupling(), drawShares()] : [];
+await Promise.all([...ofLayers, drawMemory(), drawTradeoff()]);
 document.documentElement.dataset.ready = "yes";
