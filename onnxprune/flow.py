@@ -11,12 +11,14 @@ An opened model has the data flow of the original, but is not valid ONNX, and no
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
 from onnxprune.model import Draft, Model, tensor_names
 from onnxprune.protos import STANDARD_DOMAINS, bodies
-from onnxprune.weights import ExternalFiles, Weight
+from onnxprune.weights import Array, ExternalFiles, Weight
 
 DOMAIN = "onnxprune.flow"
 """The domain of the nodes that stand for control flow in opened models: ``If``, ``Loop``, ``Scan`` and entries."""
@@ -28,6 +30,24 @@ _OPENED = frozenset({"If", "Loop", "Scan"})
 _FIRST_SCAN_WITHOUT_BATCH = 9
 # The bodies that a node lies in, outermost first: "2.then_branch/5.body/".
 _SCOPE = "onnxprune.scope"
+
+
+Way: TypeAlias = tuple[tuple[int, str], ...]
+"""From the main graph into a body: indices of nodes in their graphs, and names of attributes."""
+
+
+@dataclass(frozen=True)
+class BodyWeight:
+    """An initialiser of a body: the nodes and attributes on the way to it, and its position there."""
+
+    path: Way
+    position: int
+
+    def find(self, graph: GraphProto) -> TensorProto:
+        """The initialiser in the main graph that the way begins in."""
+        for number, name in self.path:
+            graph = next(attribute.g for attribute in graph.node[number].attribute if attribute.name == name)
+        return graph.initializer[self.position]
 
 
 def is_open(model: Model) -> bool:
@@ -48,6 +68,23 @@ def open_bodies(model: Model) -> Model:
 def close_bodies(model: Model) -> Model:
     """The model that an opened one stands for; other models as they are."""
     return _Closer(model).run() if is_open(model) else model
+
+
+def body_weights(model: Model) -> dict[str, BodyWeight]:
+    """Where the weights are that bodies hold, by the names that they have in the opened model."""
+    opset = _opset(model)
+    if not any(_can_open(node, opset) for node in model.graph.node):
+        return {}
+    opener = _Opener(model, opset)
+    opener.run()
+    return opener.weights
+
+
+def set_body_weights(draft: Draft, arrays: Mapping[BodyWeight, Array]) -> None:
+    """Give weights in bodies of a draft other values."""
+    for weight, array in arrays.items():
+        tensor = weight.find(draft.graph)
+        tensor.CopyFrom(Weight.from_proto(tensor, ExternalFiles()).with_array(array).to_proto())
 
 
 def insert_nodes(draft: Draft, before: Mapping[int, list[NodeProto]], after: Mapping[int, list[NodeProto]]) -> None:
@@ -83,6 +120,16 @@ def border_number(node: NodeProto) -> int:
     return next(attribute.i for attribute in node.attribute if attribute.name == "number")
 
 
+def scope_of(node: NodeProto) -> str:
+    """The bodies that a node of an opened model lies in, outermost first, each as number.attribute/; empty for none."""
+    return next((entry.value for entry in node.metadata_props if entry.key == _SCOPE), "")
+
+
+def body_scope(border: NodeProto, attribute: str) -> str:
+    """What ``scope_of`` says of the nodes in one body of an If, Loop or Scan."""
+    return f"{scope_of(border)}{border_number(border)}.{attribute}/"
+
+
 def _original(node: NodeProto) -> NodeProto:
     """The node that a border stands for, its bodies without nodes and weights."""
     return NodeProto.FromString(next(attribute.s for attribute in node.attribute if attribute.name == "original"))
@@ -110,17 +157,22 @@ def _is_plain(body: GraphProto, opset: int) -> bool:
     return all(_can_open(node, opset) for node in body.node if any(bodies(node)))
 
 
+def _opset(model: Model) -> int:
+    return max((o.version for o in model.skeleton.opset_import if o.domain in STANDARD_DOMAINS), default=1)
+
+
 def _open(model: Model) -> Model:
-    opset = max((o.version for o in model.skeleton.opset_import if o.domain in STANDARD_DOMAINS), default=1)
+    opset = _opset(model)
     if is_open(model) or not any(_can_open(node, opset) for node in model.graph.node):
         return model
     return _Opener(model, opset).run()
 
 
 class _Opener:
-    """Opens one model."""
+    """Opens one model; ``weights`` are those of bodies."""
 
     def __init__(self, model: Model, opset: int) -> None:
+        self.weights: dict[str, BodyWeight] = {}
         self._draft: Draft = model.edit()
         self._opset = opset
         self._count = 0
@@ -135,17 +187,17 @@ class _Opener:
 
     def run(self) -> Model:
         nodes = list(self._draft.graph.node)
-        self._add(nodes, "", {})
+        self._add(nodes, "", {}, ())
         del self._draft.graph.node[:]
         self._draft.graph.node.extend(self._nodes)
         self._draft.skeleton.opset_import.append(helper.make_opsetid(DOMAIN, 1))
         return self._draft.finish()
 
-    def _add(self, nodes: Iterable[NodeProto], scope: str, names: Mapping[str, str]) -> None:
+    def _add(self, nodes: Iterable[NodeProto], scope: str, names: Mapping[str, str], path: Way) -> None:
         """Add the nodes of one graph; ``names`` maps those tensors to new names that got one."""
-        for node in nodes:
+        for index, node in enumerate(nodes):
             if _can_open(node, self._opset):
-                self._add_control(node, scope, names)
+                self._add_control(index, node, scope, names, path)
                 continue
             copy = NodeProto()
             copy.CopyFrom(node)
@@ -153,7 +205,7 @@ class _Opener:
             copy.output[:] = [names.get(name, name) for name in node.output]
             self._append(copy, scope)
 
-    def _add_control(self, node: NodeProto, scope: str, names: Mapping[str, str]) -> None:
+    def _add_control(self, index: int, node: NodeProto, scope: str, names: Mapping[str, str], path: Way) -> None:
         number = self._count
         self._count += 1
         label = node.name or node.output[0]
@@ -166,12 +218,14 @@ class _Opener:
                 continue
             body = attribute.g
             inner = {**names, **self._names(body, f"{label}/{attribute.name}")}
-            for tensor in body.initializer:
+            way = (*path, (index, attribute.name))
+            for position, tensor in enumerate(body.initializer):
                 self._draft.add(Weight.from_proto(tensor, ExternalFiles()).renamed(inner[tensor.name]))
+                self.weights[inner[tensor.name]] = BodyWeight(way, position)
             if body.input:
                 received = [inner[value.name] for value in body.input]
                 self._append(_border(node.op_type + ENTRY, label, operands, received, attributes), scope)
-            self._add(body.node, f"{scope}{number}.{attribute.name}/", inner)
+            self._add(body.node, f"{scope}{number}.{attribute.name}/", inner, way)
             results += [inner.get(value.name, value.name) for value in body.output]
         attributes.append(helper.make_attribute("original", _emptied(node).SerializeToString()))
         made = [names.get(name, name) for name in node.output]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,26 +31,59 @@ class Builder:
     *host* value: a Python number or a tuple of numbers. ``tensor`` and ``host`` give an operand in the form that the
     caller wants, whatever it is.
 
+    The body of an If has a graph and a builder of its own (see ``inner``).
+
     Attributes:
+        graph: the ONNX graph.
         root: the module that owns parameters and submodules.
-        fx: the graph.
+        fx: the PyTorch graph.
         names: where the initialisers are.
+        received: what the PyTorch graph takes as arguments, in their order.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: Sequence[str] | None = None,
+        *,
+        host: Container[str] = (),
+        weights: Container[str] | None = None,
+    ) -> None:
+        """Start a graph.
+
+        Args:
+            graph: the ONNX graph.
+            inputs: the values that come as arguments; those of the ONNX graph if not given.
+            host: those among them that are host values.
+            weights: the initialisers that this graph owns, all if not given; others become arguments when used.
+        """
+        self.graph = graph
         self.root = nn.Module()
         self.fx = fx.Graph()
         self.names: dict[str, Held] = {}
-        self._graph = graph
+        self.received: list[str] = []
+        self._own = graph.model.weights if weights is None else weights
         self._paths = Paths()
         self._values: dict[str, fx.Node] = {}
         self._host: set[str] = set()
         self._as_tensor: dict[str, fx.Node] = {}
         self._parameters: dict[str, tuple[nn.Parameter, Layout]] = {}
         self._anchor: fx.Node | None = None
-        for argument, name in zip(_identifiers(graph.inputs), graph.inputs, strict=True):
-            self._values[name] = self.fx.placeholder(argument)
-            self._anchor = self._anchor or self._values[name]
+        self._last_argument: fx.Node | None = None
+        for name in graph.inputs if inputs is None else inputs:
+            self._values[name] = self._argument(name)
+            if name in host:
+                self._host.add(name)
+            else:
+                self._anchor = self._anchor or self._values[name]
+
+    def inner(self, inputs: Sequence[str], weights: Container[str]) -> Builder:
+        """A builder for a body of the ONNX graph, which reads values of this one and owns some of the weights."""
+        return Builder(self.graph, inputs, host=self._host, weights=weights)
+
+    def argument(self, name: str) -> fx.Node:
+        """What a body gets as an argument: a tensor, or a host value as it is."""
+        return self._values[name] if name in self._host else self.value(name)
 
     # Operands
 
@@ -62,7 +95,7 @@ class Builder:
         """The values of a constant operand, else None (also if it is absent)."""
         if not node.has_input(index):
             return None
-        weight = self._graph.model.weights.get(node.inputs[index])
+        weight = self.graph.model.weights.get(node.inputs[index])
         return None if weight is None else weight.array
 
     def tensor(self, node: Node, index: int) -> fx.Node:
@@ -79,7 +112,7 @@ class Builder:
 
     def value(self, name: str) -> fx.Node:
         """A value of the ONNX graph as a tensor."""
-        if name in self._graph.model.weights:
+        if name in self.graph.model.weights:
             return self._weight_node(name)
         if name not in self._host:
             return self._values[name]
@@ -107,12 +140,12 @@ class Builder:
         """Whether all operands are shapes or short constants, and so is the result."""
         present = [name for name in node.inputs if name]
         hosts = [name for name in present if name in self._host]
-        weights = self._graph.model.weights
+        weights = self.graph.model.weights
         if node.op_type in ("Shape", "Size"):
             return True
         if not hosts or any(name not in self._host and not _is_short(weights.get(name)) for name in present):
             return False
-        shape = self._graph.shapes.extents.get(node.outputs[0])
+        shape = self.graph.shapes.extents.get(node.outputs[0])
         return shape is not None and len(shape) <= 1
 
     def ints(self, node: Node, index: int | None, attribute: str | None = None) -> Any:
@@ -129,17 +162,17 @@ class Builder:
 
     def dtype(self, name: str) -> torch.dtype | None:
         """The type of a value, or None where it is not known."""
-        weight = self._graph.model.weights.get(name)
-        elem_type = weight.elem_type if weight is not None else self._graph.shapes.elem_types.get(name, 0)
+        weight = self.graph.model.weights.get(name)
+        elem_type = weight.elem_type if weight is not None else self.graph.shapes.elem_types.get(name, 0)
         return torch_dtype(elem_type)
 
     def rank(self, node: Node, index: int = 0) -> int | None:
         """The number of dimensions of an operand, or None where it is not known."""
         name = node.inputs[index]
-        weight = self._graph.model.weights.get(name)
+        weight = self.graph.model.weights.get(name)
         if weight is not None:
             return len(weight.shape)
-        shape = self._graph.shapes.extents.get(name)
+        shape = self.graph.shapes.extents.get(name)
         return None if shape is None else len(shape)
 
     @property
@@ -197,8 +230,8 @@ class Builder:
         if not node.has_input(index):
             return False
         name = node.inputs[index]
-        weight = self._graph.model.weights.get(name)
-        if weight is None or weight.elem_type not in FLOATS:
+        weight = self.graph.model.weights.get(name)
+        if weight is None or weight.elem_type not in FLOATS or name not in self._own:
             return False
         held = self._parameters.get(name)
         if held is not None:
@@ -208,8 +241,8 @@ class Builder:
 
     def is_shared(self, name: str) -> bool:
         """Whether more than one operand is this initialiser."""
-        readers = self._graph.consumers.get(name, [])
-        return sum(list(self._graph.nodes[i].inputs).count(name) for i in readers) > 1 or name in self._graph.outputs
+        readers = self.graph.consumers.get(name, [])
+        return sum(list(self.graph.nodes[i].inputs).count(name) for i in readers) > 1 or name in self.graph.outputs
 
     def set_outputs(self, node: Node, outputs: fx.Node | Sequence[fx.Node], *, host: bool = False) -> None:
         """Say what computes a node's outputs."""
@@ -226,7 +259,7 @@ class Builder:
     # Weights
 
     def _array(self, name: str) -> Array:
-        return self._graph.model.weights[name].array
+        return self.graph.model.weights[name].array
 
     def _fill(self, module: nn.Module, attribute: str, name: str, layout: Layout, key: str) -> None:
         if attribute in module._buffers:
@@ -242,6 +275,8 @@ class Builder:
 
     def _weight_node(self, name: str) -> fx.Node:
         """A read of an initialiser: of a parameter if it can be trained, of a buffer if not."""
+        if name not in self._values and name not in self._own:
+            self._values[name] = self._argument(name)
         if name not in self._values:
             if name in self._parameters:
                 path = self.names[name].keys[0]
@@ -258,8 +293,16 @@ class Builder:
             self._values[name] = self.fx.get_attr(path)
         return self._values[name]
 
+    def _argument(self, name: str) -> fx.Node:
+        """One more argument of the PyTorch graph, behind those that it has."""
+        self.received.append(name)
+        last = self._last_argument
+        with self.fx.inserting_before() if last is None else self.fx.inserting_after(last):
+            self._last_argument = self.fx.placeholder(_identifiers(self.received)[-1])
+        return self._last_argument
+
     def _is_trainable(self, name: str) -> bool:
-        weight = self._graph.model.weights[name]
+        weight = self.graph.model.weights[name]
         # A number without dimensions is a part of a formula: an epsilon, an exponent, a bound.
         if weight.elem_type not in FLOATS or not weight.shape or not weight.size:
             return False

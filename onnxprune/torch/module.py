@@ -9,12 +9,14 @@ from torch import fx
 
 from onnxprune.analysis import ModelLike, normalize
 from onnxprune.errors import ConversionError
-from onnxprune.graph import Graph, Node, UnknownShapeError
+from onnxprune.flow import DOMAIN, open_bodies
+from onnxprune.graph import Graph
 from onnxprune.shapes import infer_shapes
 from onnxprune.torch.base import Converter, Registry
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.converters import default_registry
 from onnxprune.torch.layouts import Held
+from onnxprune.torch.program import Program
 
 
 class OnnxModule(fx.GraphModule):
@@ -52,12 +54,11 @@ def to_module(model: ModelLike, *, registry: Registry | None = None) -> OnnxModu
         ModelError: the model cannot be read.
         ShapeError: the shapes contradict the model.
     """
-    normal = normalize(model)
-    graph = Graph(normal, infer_shapes(normal))
-    converters = _converters(graph, registry or default_registry())
+    opened = open_bodies(normalize(model))
+    graph = Graph(opened, infer_shapes(opened))
+    program = Program(graph, _converters(graph, registry or default_registry()))
     builder = Builder(graph)
-    for node, converter in zip(graph.nodes, converters, strict=True):
-        _convert(node, converter, builder)
+    program.convert(builder)
     results = [builder.value(name) for name in graph.outputs]
     builder.fx.output(results[0] if len(results) == 1 else tuple(results))
     module = OnnxModule(builder.root, builder.fx, class_name="OnnxModule")
@@ -66,12 +67,17 @@ def to_module(model: ModelLike, *, registry: Registry | None = None) -> OnnxModu
     return module
 
 
-def _converters(graph: Graph, registry: Registry) -> list[Converter]:
-    """The converter of every node; ConversionError that lists all nodes without one."""
-    found: list[Converter] = []
+def _converters(graph: Graph, registry: Registry) -> list[Converter | None]:
+    """The converter of every node, None for an If; ConversionError that lists all nodes without one."""
+    found: list[Converter | None] = []
     unknown: Counter[str] = Counter()
     refused: list[str] = []
     for node in graph.nodes:
+        if node.domain == DOMAIN:
+            found.append(None)
+            if node.op_type in ("Loop", "Scan"):
+                unknown[node.op_type] += 1
+            continue
         converter = registry.find(node)
         if converter is None:
             unknown[f"{node.domain + '.' if node.domain else ''}{node.op_type} (opset {node.version})"] += 1
@@ -88,17 +94,3 @@ def _converters(graph: Graph, registry: Registry) -> list[Converter]:
         f"the model cannot become a PyTorch module: {'; '.join(problems)}. Pass a registry that knows them: "
         "onnxprune.torch.default_registry().extended(...)"
     )
-
-
-def _convert(node: Node, converter: Converter, builder: Builder) -> None:
-    if converter.host is not None and builder.is_shape_arithmetic(node):
-        value = converter.host(node, builder)
-        if value is not None:
-            builder.set_outputs(node, value, host=True)
-            return
-    try:
-        builder.set_outputs(node, converter.convert(node, builder))
-    except UnknownShapeError as error:
-        raise ConversionError(
-            f"{node} needs the shape of '{error}', which shape inference does not find; give the inputs fixed shapes"
-        ) from error

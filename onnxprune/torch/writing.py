@@ -11,6 +11,7 @@ from torch import nn
 
 from onnxprune.analysis import ModelLike, as_model, normalize
 from onnxprune.errors import ConversionError
+from onnxprune.flow import body_weights, open_bodies, set_body_weights
 from onnxprune.model import Model
 from onnxprune.torch.layouts import Held
 from onnxprune.torch.module import OnnxModule
@@ -37,12 +38,20 @@ def write_back(module: nn.Module, model: ModelLike) -> Model:
     names = _names(module)
     given = as_model(model)
     normal = normalize(given)
-    changed = _changed(names, module.state_dict(), normal)
+    changed = _changed(names, module.state_dict(), open_bodies(normal))
     if not changed:
         return given
-    base = given if _holds(given, normal, changed) else normal
-    draft = base.edit()
-    draft.weights.update({name: base.weights[name].with_array(array) for name, array in changed.items()})
+    return _with(given if _holds(given, normal, changed) else normal, changed)
+
+
+def _with(model: Model, arrays: Mapping[str, Array]) -> Model:
+    """The model with other values of these weights, of the main graph or of bodies."""
+    draft = model.edit()
+    outer = {name: array for name, array in arrays.items() if name in model.weights}
+    draft.weights.update({name: model.weights[name].with_array(array) for name, array in outer.items()})
+    if len(outer) < len(arrays):
+        places = body_weights(model)
+        set_body_weights(draft, {places[name]: array for name, array in arrays.items() if name not in outer})
     return draft.finish()
 
 
@@ -92,6 +101,7 @@ def _holds(given: Model, normal: Model, names: Mapping[str, Array]) -> bool:
     """Whether these weights are initialisers of the given model too, with the same users."""
     if given is normal:
         return True
+    given, normal = open_bodies(given), open_bodies(normal)
     theirs, ours = _users(given), _users(normal)
     return all(
         name in given.weights
