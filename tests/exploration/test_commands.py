@@ -113,21 +113,21 @@ def test_bad_input(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
 
 def test_a_killed_exploration_goes_on_where_it_was(files: tuple[Path, Path, Path]) -> None:
     model, data, table = files
-    words = ("--modes", "flops", "--reduce", ",".join(f"{0.1 + i / 100:.2f}" for i in range(60)))
+    words = ("--modes", "flops", "--reduce", ",".join(f"{0.1 + i / 100:.2f}" for i in range(40)))
     command = [sys.executable, "-m", "onnxprune", "explore", model, "--data", data, "-o", table, *_QUICK, *words]
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline and len(_recorded(table)) < 5:
             time.sleep(0.02)
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     before = _recorded(table)
-    assert 5 <= len(before) < 60
+    assert 5 <= len(before) < 40
     found = explored(files, *words)
     after = {run["key"]: run for run in found["runs"]}
-    assert len(after) == len(found["runs"]) == 60
+    assert len(after) == len(found["runs"]) == 40
     # A run that was made again would have taken another time.
     assert all(after[key]["seconds"] == run.seconds for key, run in before.items())
 

@@ -16,7 +16,6 @@ import onnxprune
 from onnxprune.data import Data
 from onnxprune.errors import BudgetError, DataError, OnnxPruneError, ResultsError, UsageError
 from onnxprune.exploration import Grid, Limits, choose, explore, pick, read_results
-from onnxprune.exploration.backends import Processes
 from onnxprune.exploration.exploring import Exploration, Progress
 from onnxprune.exploration.picking import setting_of
 from onnxprune.exploration.results import Results
@@ -183,16 +182,6 @@ def test_an_interrupted_exploration_goes_on(tmp_path: Path, model: Path, data: P
     (tmp_path / "interrupt").unlink()
     assert len(explore(model, str(data), table, grid, how=QUICK).done) == 4
     assert sorted(step.calls) == ["flops 0.3", "flops 0.6", "flops 0.6", "params 0.3", "params 0.6"]
-
-
-def test_processes_give_what_one_process_gives(tmp_path: Path, model: Path, data: Path) -> None:
-    one = explore(model, str(data), tmp_path / "1.sqlite", GRID, how=QUICK)
-    two = explore(model, str(data), tmp_path / "2.sqlite", GRID, how=replace(QUICK, backend=Processes(2)))
-
-    def figures(results: Any) -> Any:
-        return sorted((r.key, r.accuracy, r.params, r.size, results.plan_json(r.key)) for r in results.runs)
-
-    assert figures(two) == figures(one)
 
 
 def test_unlabelled_data_gives_agreement(tmp_path: Path, model: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onnxprune.errors import UsageError
@@ -27,6 +27,7 @@ def by_definition(rows: list[list[float]]) -> list[bool]:
     ]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # Machines may be busy.
 @given(st.integers(1, 4).flatmap(lambda k: st.lists(st.lists(_VALUES, min_size=k, max_size=k), max_size=25)))
 def test_it_is_what_the_definition_says(rows: list[list[float]]) -> None:
     costs = np.array(rows, dtype=np.float64).reshape(len(rows), len(rows[0]) if rows else 1)
