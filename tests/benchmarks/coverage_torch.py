@@ -56,13 +56,16 @@ Inputs = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model: where it comes from, its name, its file if there is one as it is, shapes and values of its inputs."""
+    """A model: where it comes from, its name, its file if there is one as it is, shapes of its inputs, and values.
+
+    ``inputs`` are sets of values for those inputs that take no noise; each set is a run.
+    """
 
     origin: str
     name: str
     path: Path | None
     shapes: Mapping[str, tuple[int, ...]]
-    inputs: Inputs
+    inputs: tuple[Inputs, ...] = ({},)
 
     @property
     def key(self) -> Key:
@@ -81,17 +84,24 @@ class Subject:
 def subjects(zoo: bool, folder: Path | None, largest: float) -> Iterator[Subject]:
     """The reference models, and on request those that packages ship and those of a folder, small ones first."""
     for path in sorted(MODELS.glob("*.onnx")):
-        yield Subject(_REFERENCE, path.stem, path, {}, {})
+        yield Subject(_REFERENCE, path.stem, path, {})
     if zoo:
         from tests.zoo import sources
 
         for name in sources.NAMES:
-            # The inputs matter where they are no noise: a sampling rate chooses a branch.
-            yield Subject(_PACKAGE, name, None, sources.input_shapes(name), sources.example_inputs(name))
+            yield Subject(_PACKAGE, name, None, sources.input_shapes(name), _runs(sources.example_inputs(name)))
     if folder is not None:
         files = [path for path in folder.glob("*/*.onnx") if path.stat().st_size <= largest]
         for path in sorted(files, key=lambda path: path.stat().st_size):
-            yield Subject(path.parent.name, path.stem, path, {}, {})
+            yield Subject(path.parent.name, path.stem, path, {})
+
+
+def _runs(inputs: Inputs) -> tuple[Inputs, ...]:
+    """Speech at 16 kHz, and where the model takes the rate, at 8 kHz too: a branch of its own, half as long."""
+    if "sr" not in inputs:
+        return (inputs,)
+    speech = inputs["input"]
+    return inputs, {**inputs, "sr": np.array(8000, dtype=np.int64), "input": speech[:, : speech.shape[1] // 2]}
 
 
 def answers(subject: Subject, workers: Mapping[str, Worker], peers: bool) -> Answers:
@@ -151,14 +161,16 @@ class Worker:
 def prepare(model: onnxprune.Model, path: Path, subject: Subject, folder: Path) -> None:
     """Put inputs for a model, and what onnxruntime computes from them, into a folder."""
     normal = onnxprune.normalize(model)
-    inputs = random_inputs(normal, dict(infer_shapes(normal, subject.shapes).binding), seed=0) | dict(subject.inputs)
+    noise = random_inputs(normal, dict(infer_shapes(normal, subject.shapes).binding), seed=0)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
-    np.savez(folder / "inputs.npz", *(inputs[name] for name in names))
-    np.savez(folder / "outputs.npz", *session.run(None, {name: inputs[name] for name in names}))
+    for number, given in enumerate(subject.inputs):
+        inputs = {name: given.get(name, noise[name]) for name in names}
+        np.savez(folder / f"inputs-{number}.npz", *inputs.values())
+        np.savez(folder / f"outputs-{number}.npz", *session.run(None, inputs))
 
 
 def _saved(model: onnxprune.Model, folder: Path) -> Path:

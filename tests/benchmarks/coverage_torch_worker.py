@@ -3,9 +3,9 @@
     python coverage_torch_worker.py TOOL SECONDS
 
 It is run as a script, by interpreters that lack onnxprune. Every line on standard input names a model and a folder that
-holds inputs.npz and outputs.npz, as a JSON list. It is answered by a line of JSON: ``difference`` (the largest, as a
-share of the largest value) and ``trains``, or ``error``, the type of an exception, which is TimeoutError when the copy
-has had so many seconds of the processor, or "crash".
+holds inputs-N.npz and outputs-N.npz, one pair or several, as a JSON list. It is answered by a line of JSON:
+``difference`` (the largest, as a share of the largest value) and ``trains``, or ``error``, the type of an exception,
+which is TimeoutError when the copy has had so many seconds of the processor, or "crash".
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
+
+_SMALL = 1e-3
+"""Outputs that are smaller throughout are compared with this: onnxruntime computes a sigmoid near zero within 3e-8."""
 
 
 def convert(tool: str, path: str) -> Any:
@@ -63,15 +66,17 @@ def run(module: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
 
 def examine(tool: str, path: str, folder: Path) -> dict[str, Any]:
     """Convert, run and train one step."""
-    with np.load(folder / "inputs.npz") as archive:
-        inputs = [torch.from_numpy(archive[name]) for name in archive]
-    with np.load(folder / "outputs.npz") as archive:
-        wanted = [archive[name] for name in archive]
     module = convert(tool, path)
     module.eval()
-    found = [y.detach().numpy() for y in run(module, inputs)]
-    gaps = [gap(a, b) for a, b in zip(wanted, found, strict=True)]
-    return {"difference": max(gaps), "trains": trains(tool, module, inputs)}
+    batches, gaps = [], []
+    for file in sorted(folder.glob("inputs-*.npz")):
+        with np.load(file) as archive:
+            batches.append([torch.from_numpy(archive[name]) for name in archive])
+        with np.load(folder / file.name.replace("inputs", "outputs")) as archive:
+            wanted = [archive[name] for name in archive]
+        found = [y.detach().numpy() for y in run(module, batches[-1])]
+        gaps += [gap(a, b) for a, b in zip(wanted, found, strict=True)]
+    return {"difference": max(gaps), "trains": trains(tool, module, batches)}
 
 
 def gap(wanted: Any, found: Any) -> float:
@@ -79,17 +84,21 @@ def gap(wanted: Any, found: Any) -> float:
     if wanted.shape != found.shape:
         return float("inf")
     a, b = wanted.astype(np.float64), found.astype(np.float64)
-    return float(np.abs(a - b).max(initial=0.0) / max(np.abs(a).max(initial=0.0), 1e-6))
+    return float(np.abs(a - b).max(initial=0.0) / max(np.abs(a).max(initial=0.0), _SMALL))
 
 
-def trains(tool: str, module: Any, inputs: list[torch.Tensor]) -> bool:
-    """Whether every parameter gets a finite gradient."""
+def trains(tool: str, module: Any, batches: list[list[torch.Tensor]]) -> bool:
+    """Whether every parameter gets a finite gradient, those apart of branches that no inputs lead into."""
     try:
         module = trainable(tool, module)
-        sum(y.square().mean() for y in run(module, inputs) if y.is_floating_point()).backward()  # type: ignore[union-attr]
+        idle = {name for name, _ in module.named_modules() if name.endswith((".then_branch", ".else_branch"))}
+        for name in tuple(idle):
+            module.get_submodule(name).register_forward_hook(lambda *_, name=name: idle.discard(name))
+        for inputs in batches:
+            sum(y.square().mean() for y in run(module, inputs) if y.is_floating_point()).backward()  # type: ignore[union-attr]
     except Exception:
         return False
-    parameters = list(module.parameters())
+    parameters = [p for name, p in module.named_parameters() if not any(name.startswith(f"{n}.") for n in idle)]
     return bool(parameters) and all(p.grad is not None and bool(p.grad.isfinite().all()) for p in parameters)
 
 
