@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _GRID, _WHERE, _MEASURE = "What to try", "Where runs are made", "What is measured"
 _TRAINING = "Training"
+_LIST = "A,B,…"
 
 DataOption = Annotated[
     str,
@@ -67,16 +68,18 @@ def explore(
         ),
     ],
     modes: Annotated[
-        str, typer.Option(help="Complexities to draw layers by and to reduce.", rich_help_panel=_GRID)
+        str, typer.Option(metavar=_LIST, help="Complexities to draw layers by and to reduce.", rich_help_panel=_GRID)
     ] = "params,flops,memory",
-    reduce: Annotated[str, typer.Option(help="Fractions of them to remove.", rich_help_panel=_GRID)] = "0.3,0.5,0.7",
+    reduce: Annotated[
+        str, typer.Option(metavar=_LIST, help="Fractions of them to remove.", rich_help_panel=_GRID)
+    ] = "0.3,0.5,0.7",
     allocation: Annotated[
-        str, typer.Option(help="How many go from which layer; see prune.", rich_help_panel=_GRID)
+        str, typer.Option(metavar=_LIST, help="How many go from which layer; see prune.", rich_help_panel=_GRID)
     ] = "complexity",
     criterion: Annotated[
-        str, typer.Option(help="Which channels of a layer go first; see prune.", rich_help_panel=_GRID)
+        str, typer.Option(metavar=_LIST, help="Which channels of a layer go first; see prune.", rich_help_panel=_GRID)
     ] = "l2",
-    seeds: Annotated[str, typer.Option(help="Of all draws.", rich_help_panel=_GRID)] = "0",
+    seeds: Annotated[str, typer.Option(metavar=_LIST, help="Of all draws.", rich_help_panel=_GRID)] = "0",
     then: Annotated[
         str, typer.Option(help="What follows the pruning: nothing, train or compensate.", rich_help_panel=_GRID)
     ] = "nothing",

@@ -44,9 +44,9 @@ def pick(
     best: Annotated[
         str | None,
         typer.Option(
-            help="Among those that keep the limits: accuracy (the greatest), or params, flops, memory, latency or "
-            "size (the least). Accuracy, if nothing else is said but limits of what a model takes.",
-            show_default=False,
+            help="What is best among those that keep the limits: the greatest accuracy, or the least params, flops, "
+            "memory, latency or size.",
+            show_default="accuracy; latency where only accuracy is limited",
         ),
     ] = None,
     model: Annotated[
