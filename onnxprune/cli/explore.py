@@ -81,7 +81,10 @@ def explore(
     ] = "l2",
     seeds: Annotated[str, typer.Option(metavar=_LIST, help="Of all draws.", rich_help_panel=_GRID)] = "0",
     then: Annotated[
-        str, typer.Option(help="What follows the pruning: nothing, train or compensate.", rich_help_panel=_GRID)
+        str,
+        typer.Option(
+            metavar=_LIST, help="What follows the pruning: nothing, train or compensate.", rich_help_panel=_GRID
+        ),
     ] = "nothing",
     search: Annotated[
         int | None,
