@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from onnxprune.model import Model, load
     from onnxprune.planning import plan
     from onnxprune.plans import Plan
+    from onnxprune.sensitivity import Sensitivity, scan_sensitivity
 
 __version__ = "0.1.0"
 
@@ -72,6 +73,7 @@ _HOME = {
     "model": ("Model", "load"),
     "planning": ("plan",),
     "plans": ("Plan",),
+    "sensitivity": ("Sensitivity", "scan_sensitivity"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -96,6 +98,7 @@ __all__ = [
     "PlanError",
     "RegistryError",
     "Runtime",
+    "Sensitivity",
     "ShapeError",
     "UsageError",
     "VerificationError",
@@ -110,6 +113,7 @@ __all__ = [
     "normalize",
     "plan",
     "profile_latency",
+    "scan_sensitivity",
     "verify",
 ]
 

@@ -57,7 +57,7 @@ def measure_fidelity(original: Model, changed: Model, samples: Samples, *, seen:
     """
     before, after = outputs_of(original, samples, "the original"), outputs_of(changed, samples, "the pruned model")
     found = [
-        _compared(name, before[name], after[name], samples.targets)
+        compare_outputs(name, before[name], after[name], samples.targets)
         for name in before
         if name in after and before[name].shape == after[name].shape
     ]
@@ -78,7 +78,8 @@ def outputs_of(model: Model, samples: Samples, what: str) -> dict[str, FloatArra
     return {name: np.concatenate(arrays).astype(np.float64) for name, arrays in parts.items() if len(rest[name]) == 1}
 
 
-def _compared(name: str, a: FloatArray, b: FloatArray, targets: NDArray[Any] | None) -> OutputFidelity:
+def compare_outputs(name: str, a: FloatArray, b: FloatArray, targets: NDArray[Any] | None = None) -> OutputFidelity:
+    """One output of the original and of a changed model, [N, ...]."""
     x, y = a.reshape(len(a), -1), b.reshape(len(b), -1)
     lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     cosine = np.where(lengths > 0, (x * y).sum(axis=1) / np.where(lengths > 0, lengths, 1.0), np.all(x == y, axis=1))

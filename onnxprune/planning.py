@@ -25,6 +25,7 @@ from onnxprune.summary import why_nothing
 if TYPE_CHECKING:
     from onnxprune.calibration import CalibrationSource, Samples
     from onnxprune.latency.profile import LatencyProfile
+    from onnxprune.sensitivity import Sensitivity
 
 MODES: Mapping[str, Metric] = {
     "params": "params",
@@ -53,6 +54,7 @@ def plan(
     allocation: str = "complexity",
     criterion: str | Criterion = "l2",
     calibration: CalibrationSource | Samples | None = None,
+    sensitivity: Sensitivity | None = None,
     seed: int = 0,
     floor: float = DEFAULT_FLOOR,
     floors: Mapping[str, float] | None = None,
@@ -86,6 +88,8 @@ def plan(
             with calibration data ``activation``, ``relief``, ``variance``, ``reconstruction``, ``refit``, ``taylor``;
             or a Criterion of your own.
         calibration: samples for criteria that look at data: a SPEC, Data, Batches, or arrays by input.
+        sensitivity: what was measured of this model; see :func:`onnxprune.scan_sensitivity`. Allocation ``global``
+            weighs its curves with the scores.
         seed: of the draws; equal seeds give equal plans.
         floor: what every layer keeps at least: a fraction below 1, or a number of channels.
         floors: the same for layers by name or glob, which goes before ``floor``.
@@ -134,7 +138,10 @@ def plan(
         scores = None
         if allocate is global_ and channels is None:
             scores = chooser.scores(scoring)
-            problem = replace(problem, losses=_losses(problem, scoring, scores, chooser))
+            losses = _losses(problem, scoring, scores, chooser)
+            if sensitivity is not None:
+                losses = sensitivity.losses(problem.groups, losses)
+            problem = replace(problem, losses=losses)
         removed = same_share(problem, channels) if channels is not None else allocate(problem, rng)
         kept = problem.kept(removed)
         if not problem.met(kept):

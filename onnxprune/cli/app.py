@@ -16,6 +16,7 @@ from onnxprune.cli.passes import normalize, passes, run
 from onnxprune.cli.pick import pick
 from onnxprune.cli.prune import apply, prune, verify
 from onnxprune.cli.report import report
+from onnxprune.cli.sensitivity import sensitivity
 from onnxprune.cli.train import train
 
 app = typer.Typer(cls=ErrorHandlingGroup, add_completion=False, pretty_exceptions_enable=False)
@@ -47,6 +48,7 @@ for _command in (
     apply,
     verify,
     explain,
+    sensitivity,
     train,
     compress,
     explore,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,7 +28,15 @@ from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.units import parse_quantity
 from onnxprune.errors import BudgetError, UsageError
 
+if TYPE_CHECKING:
+    from onnxprune.analysis import Analysis
+    from onnxprune.calibration import Samples
+    from onnxprune.sensitivity import Sensitivity
+
+
 _BUDGET, _CHOICE, _LIMITS, _DATA = "Budget", "How to choose", "What must stay", "Calibration data"
+
+_SCANNED = ("global", "aligned")
 
 CalibrateOption = Annotated[
     str | None,
@@ -216,6 +224,7 @@ def prune(
         allocation=allocation,
         criterion=criterion,
         calibration=None if given is None else given[0],
+        sensitivity=_kept_scan(terminal, analysis, given, criterion) if (allocation, grouped) == _SCANNED else None,
         seed=seed,
         floor=floor,
         floors={resolve(name, layers): value for name, value in at_least.items()},
@@ -226,6 +235,21 @@ def prune(
         grouped=grouped,
     )
     finish(terminal, Job(reading, output, plan_out, force, not no_verify, calibration, fit), chosen)
+
+
+def _kept_scan(
+    terminal: Terminal, analysis: Analysis, given: tuple[Samples, Samples, bool] | None, criterion: str
+) -> Sensitivity | None:
+    """The scan of ``onnxprune sensitivity`` on the same data, if there is one."""
+    if given is None:
+        return None
+    from onnxprune.latency.cache import default_folder
+    from onnxprune.sensitivity import DEFAULT_COUNT, SensitivityCache
+
+    scan = SensitivityCache(default_folder()).read(analysis.model, given[0].part(0, DEFAULT_COUNT), criterion)
+    if scan is not None:
+        terminal.show("The sensitivity scan of this model and data counts, too.")
+    return scan
 
 
 def apply(

@@ -44,6 +44,7 @@ def compensate(
     *,
     method: str = "refit",
     samples: int = DEFAULT_COUNT,
+    direct: bool = False,
     seed: int = 0,
 ) -> Compensation:
     """Change the remaining weights of a pruned model so that it computes what the original did, as well as it can.
@@ -57,6 +58,7 @@ def compensate(
             order) or ``bias`` (only biases, so that mean outputs are as before; with zero padding the mean takes
             the border in as the samples have it).
         samples: how many calibration samples to use.
+        direct: change only the layers that read removed channels, not those behind them.
         seed: of the choice of samples and of output positions.
 
     Raises:
@@ -75,7 +77,7 @@ def compensate(
     layers: list[LayerFit] = []
     skipped: dict[str, str] = {}
     for layer in linear_layers(walk.graph):
-        if layer.input not in behind:
+        if layer.input not in behind or (direct and layer.in_dim not in plan.removed.get(layer.input, {})):
             continue
         reason = _reason(walk, layer)
         if reason:
