@@ -95,14 +95,19 @@ def _classified(result: Array, targets: Array, head: Head) -> tuple[float, int]:
     """Mean cross-entropy and right answers."""
     from scipy.special import log_softmax
 
-    scores = classes_second(result, targets.ndim)
+    scores, ending = classes_second(result, targets.ndim), head.ending
+    if result.size == targets.size and ending != "LogSoftmax":
+        # A single value tells two classes apart.
+        one = result.reshape(targets.shape)
+        scores = np.stack([1 - one if ending == "Sigmoid" else np.zeros_like(one), one], axis=1)
+        ending = "Softmax" if ending == "Sigmoid" else None
     if scores.ndim < 2 or scores.shape[:1] + scores.shape[2:] != targets.shape:
         raise DataError(f"class numbers of shape {targets.shape} do not fit the model's output of shape {result.shape}")
     if targets.min(initial=0) < 0 or targets.max(initial=0) >= scores.shape[1]:
         bad = int(targets.min() if targets.min() < 0 else targets.max())
         raise DataError(f"label {bad} is outside of the model's {scores.shape[1]} classes (0 to {scores.shape[1] - 1})")
     wide = scores.astype(np.float64)
-    log = np.log(np.maximum(wide, _SMALLEST)) if head.ending == "Softmax" else log_softmax(wide, axis=1)
+    log = np.log(np.maximum(wide, _SMALLEST)) if ending == "Softmax" else log_softmax(wide, axis=1)
     chosen = np.take_along_axis(log, np.expand_dims(targets, 1), axis=1)
     return float(-chosen.mean()), int((scores.argmax(axis=1) == targets).sum())
 

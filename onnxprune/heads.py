@@ -6,6 +6,7 @@ on what goes *into* its last Softmax; the file keeps the node.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from onnx import NodeProto
@@ -16,11 +17,13 @@ from onnxprune.protos import STANDARD_DOMAINS
 
 _THROUGH = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast"})
 """What may follow a Softmax without making it another function."""
+ENDINGS = ("Softmax", "LogSoftmax", "Sigmoid")
+"""What turns logits into probabilities."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """The output to train on: its name and position, and whether a Softmax or LogSoftmax (``ending``) makes it."""
+    """The output to train on: its name and position, and which of ``ENDINGS`` makes it (``ending``), if one does."""
 
     output: str
     position: int
@@ -43,10 +46,10 @@ def head_of(model: Model, output: str | None = None) -> Head:
     return Head(name, names.index(name), None if node is None else node.op_type)
 
 
-def without_softmax(model: Model, head: Head) -> Model:
-    """The model with an Identity in place of the Softmax that ends it: for training only."""
+def without_ending(model: Model, head: Head, endings: Collection[str] = ENDINGS) -> Model:
+    """The model with an Identity in place of the node that ends it, if it is one of ``endings``: for training only."""
     found = _ending(model, head.output)
-    if found is None:
+    if found is None or found.op_type not in endings:
         return model
     draft = model.edit()
     node = next(node for node in draft.graph.node if node.output[:1] == found.output[:1])
@@ -57,7 +60,7 @@ def without_softmax(model: Model, head: Head) -> Model:
 
 
 def _ending(model: Model, output: str) -> NodeProto | None:
-    """The Softmax that makes an output, if one does."""
+    """The Softmax, LogSoftmax or Sigmoid that makes an output, if one does."""
     maker = {name: node for node in model.graph.node for name in node.output if name}
     readers: dict[str, int] = {}
     for node in model.graph.node:
@@ -72,7 +75,7 @@ def _ending(model: Model, output: str) -> NodeProto | None:
         # Where others read the probabilities, they are more than the end of the model.
         if readers.get(name, 0) + (name in outputs) > 1:
             return None
-        if found.op_type in ("Softmax", "LogSoftmax"):
+        if found.op_type in ENDINGS:
             return found
         if found.op_type not in _THROUGH:
             return None

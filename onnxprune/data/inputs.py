@@ -44,7 +44,8 @@ def inputs_of(model: Model) -> tuple[InputSpec, ...]:
         tensor = value.type.tensor_type
         if not tensor.HasField("shape") or tensor.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
             raise DataError(f"input '{value.name}' of the model is no tensor of numbers with a known rank")
-        shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+        # Some exporters write -1 or 0 for an open dimension.
+        shape = tuple(d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim)
         found.append(InputSpec(value.name, shape, helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
     return tuple(found)
 

@@ -10,23 +10,29 @@ import torch
 from numpy.typing import NDArray
 
 from onnxprune.errors import VerificationError
-from onnxprune.heads import Head, without_softmax
+from onnxprune.heads import without_ending
 from onnxprune.model import Model
 from onnxprune.runtime import Session
 from onnxprune.torch.module import OnnxModule
+from onnxprune.torch.training.batching import sized
+from onnxprune.torch.training.preparation import Prepared
 
 _TOLERANCE = 1e-3
 """Of the largest value: the two sum in different orders, and BatchNormalization may have been folded between."""
 
 
-def check_written(module: OnnxModule, model: Model, head: Head, inputs: Mapping[str, NDArray[Any]]) -> None:
+def check_written(module: OnnxModule, model: Model, prepared: Prepared, inputs: Mapping[str, NDArray[Any]]) -> None:
     """Compare a module in ``eval`` mode with the model of its weights, in onnxruntime, on these inputs.
 
     Raises:
         VerificationError: onnxruntime does not run the model, or gives something else.
     """
+    from onnxprune.data import inputs_of
+
     Session(model, "the trained model", threads=1)
-    results = Session(without_softmax(model, head), "the trained model", threads=1).run(inputs)
+    inputs = sized(inputs, next((spec.batch for spec in inputs_of(model) if spec.batch is not None), None))
+    comparable = without_ending(model, prepared.head, prepared.cut)
+    results = Session(comparable, "the trained model", threads=1).run(inputs)
     with torch.no_grad():
         found = module(*(torch.from_numpy(inputs[name]) for name in module.onnx_inputs))
     tensors = [found] if isinstance(found, torch.Tensor) else list(found)

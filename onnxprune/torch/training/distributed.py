@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from onnxprune.errors import TrainingError
+from onnxprune.torch.training.joint_batchnorm import join_batchnorm
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,16 @@ class Processes:
             raise TrainingError(f"a batch of {joint} does not divide among {self.count} processes; choose a multiple")
         return joint // self.count
 
-    def wrapped(self, module: nn.Module) -> nn.Module:
-        """The module whose gradients are averaged over all processes."""
+    def wrapped(self, module: nn.Module, outputs: int) -> nn.Module:
+        """The module (of so many outputs) whose gradients are averaged over all processes, and BatchNorm joined."""
         if self.count == 1:
             return module
+        join_batchnorm(module)
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(module, device_ids=ids)
+        # A model with several outputs is trained on one, which need not depend on all weights.
+        return nn.parallel.DistributedDataParallel(
+            module, device_ids=ids, broadcast_buffers=False, find_unused_parameters=outputs > 1
+        )
 
 
 @contextlib.contextmanager

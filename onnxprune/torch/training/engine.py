@@ -56,8 +56,8 @@ class View:
         """For a module of ``to_module``."""
         return View(module.onnx_inputs, head, device)
 
-    def run(self, module: nn.Module, batch: Batch, target_rank: int) -> Tensor:
-        """The result [B, classes, ...] or [B, ...].
+    def run(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The result for a batch.
 
         Raises:
             DataError: an input is missing, or the module cannot take it.
@@ -75,7 +75,7 @@ class View:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DataError(f"the model cannot be run on a batch of {shapes}: {reason}") from error
         result: Tensor = results if isinstance(results, Tensor) else results[self.head.position]
-        return _classes_second(result, target_rank)
+        return result
 
 
 def tensor(values: Any, device: torch.device) -> Tensor:
@@ -89,12 +89,6 @@ def target_of(batch: Batch, device: torch.device) -> Tensor | None:
     return None if batch.targets is None else torch.from_numpy(batch.targets).to(device)
 
 
-def _classes_second(result: Tensor, target_rank: int) -> Tensor:
-    """Without the axes of length 1 that some classifiers end with."""
-    surplus = result.shape[target_rank + 1 :]
-    return result.reshape(result.shape[: target_rank + 1]) if surplus and set(surplus) == {1} else result
-
-
 @dataclass(frozen=True)
 class Teacher:
     """A trained model whose results the student follows."""
@@ -102,10 +96,10 @@ class Teacher:
     module: OnnxModule
     view: View
 
-    def results(self, batch: Batch, target_rank: int) -> Tensor:
+    def results(self, batch: Batch) -> Tensor:
         """Its results for a batch, without gradient."""
         with torch.no_grad():
-            return self.view.run(self.module, batch, target_rank)
+            return self.view.run(self.module, batch)
 
 
 @dataclass(frozen=True)
@@ -134,11 +128,12 @@ class Engine:
             TrainingError: the loss is not finite.
         """
         targets = target_of(batch, self.view.device)
-        # Without labels, as for one label per sample.
-        rank = targets.dim() if targets is not None else 1
         with self._precision():
-            result = self.view.run(self.module, batch, rank)
-        wanted = self.teacher.results(batch, rank) if self.teacher is not None else None
+            result = self.view.run(self.module, batch)
+        result = self.objective.arranged(result, targets)
+        wanted = None
+        if self.teacher is not None:
+            wanted = self.objective.arranged(self.teacher.results(batch), targets)
         loss = self.objective(result, targets, wanted)
         return loss, right_answers(self.objective.kind, result.detach(), targets)
 
@@ -153,7 +148,7 @@ class Engine:
                 if targets is None:
                     raise DataError("the held-out samples have no labels to compare with")
                 with self._precision():
-                    result = self.view.run(module, batch, targets.dim())
+                    result = plain.arranged(self.view.run(module, batch), targets)
                 right = right_answers(plain.kind, result, targets)
                 tally.add(float(plain(result, targets)), right, targets.numel(), len(batch))
         module.train()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,12 +104,12 @@ def train(
     with processes(device) as group, _reproducible(recipe.seed, group):
         first = _first_batch(data.train, recipe)
         source = as_model(model)
-        prepared = prepare(source, recipe, first.inputs)
+        prepared = prepare(source, recipe, first)
         tutor = None if teacher is None else as_model(teacher)
         identity = checkpoints.Identity(
             checkpoints.digest(prepared.model), data.digest, checkpoints.digest(tutor), recipe.to_dict()
         )
-        run = _Run(prepared, data, recipe, _teacher(tutor, group), group, first)
+        run = _Run(prepared, data, recipe, _teacher(tutor, group, prepared.cut), group, first)
         if resume is not None:
             run.restore(checkpoints.load(resume, identity))
         for epoch in run.epochs(callbacks):
@@ -139,9 +139,15 @@ class _Run:
         self._plain: nn.Module = prepared.module.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._plain.train()
         view = View.of(prepared.module, prepared.head, group.device)
-        objective = make_objective(recipe, first.targets, teacher is not None)
+        objective = make_objective(recipe, first.targets)
         self._optimizer = make_optimizer(self._plain, recipe)
-        self._engine = Engine(group.wrapped(self._plain), view, objective, teacher, _AUTOCAST[recipe.precision])
+        self._engine = Engine(
+            group.wrapped(self._plain, len(prepared.module.onnx_outputs)),
+            view,
+            objective,
+            teacher,
+            _AUTOCAST[recipe.precision],
+        )
         if recipe.precision == "float16" and group.device.type == "cpu":
             raise TrainingError("float16 needs a GPU; use bfloat16")
         self._scaler = torch.amp.GradScaler(group.device.type, enabled=recipe.precision == "float16")
@@ -179,7 +185,7 @@ class _Run:
             loss, right = self._engine.loss(batch)
             value = finite(loss, number + 1, lr)
             self._optimizer.zero_grad()
-            self._scaler.scale(loss).backward()
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             if recipe.clip is not None:
                 self._scaler.unscale_(self._optimizer)
                 nn.utils.clip_grad_norm_(self._plain.parameters(), recipe.clip)
@@ -234,7 +240,7 @@ class _Run:
         module = self._prepared.module.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         module.eval()
         model = self._prepared.finished()
-        check_written(module, model, self._prepared.head, self._first.inputs)
+        check_written(module, model, self._prepared, self._first.inputs)
         kept = self._best_epoch if self._best else len(self._history) - 1
         return Training(model, module, tuple(self._history), kept)
 
@@ -252,11 +258,11 @@ def _first_batch(samples: Batches, recipe: Recipe) -> Batch:
     return batch
 
 
-def _teacher(model: Model | None, group: Processes) -> Teacher | None:
+def _teacher(model: Model | None, group: Processes, cut: Collection[str]) -> Teacher | None:
     if model is None:
         return None
     head = head_of(model)
-    module = logits_module(model, head).to(group.device)
+    module = logits_module(model, head, cut).to(group.device)
     module.eval().requires_grad_(False)
     return Teacher(module, View.of(module, head, group.device))
 
@@ -266,14 +272,14 @@ def _reproducible(seed: int, group: Processes) -> Iterator[None]:
     """Seeded and deterministic inside; as it was outside."""
     devices = [group.device] if group.device.type == "cuda" else []
     strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filling = deterministic.fill_uninitialized_memory
+    filling = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(True, warn_only=True)
         # Nothing here reads memory that nobody wrote, and filling all of it takes time.
-        deterministic.fill_uninitialized_memory = False
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:
             yield
         finally:
-            deterministic.fill_uninitialized_memory = filling
+            deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
             torch.use_deterministic_algorithms(strict, warn_only=warn)

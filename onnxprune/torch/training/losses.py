@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from onnxprune.errors import DataError, TrainingError
 from onnxprune.torch.training.recipe import Recipe
-
-Loss: TypeAlias = "Callable[[Tensor, Tensor | None, Tensor | None], Tensor]"
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,20 @@ class Objective:
     smoothing: float = 0.0
     distill: float = 0.0
     temperature: float = 1.0
+
+    def arranged(self, result: Tensor, targets: Tensor | None) -> Tensor:
+        """A model's result as the loss wants it: for class numbers [B, ...] it is [B, classes, ...].
+
+        Classifiers may end with axes of length 1, and those of two classes with a single logit.
+        """
+        if self.kind == "mse":
+            return result
+        if targets is not None and result.numel() == targets.numel():
+            one = result.reshape(targets.shape)
+            return torch.stack([torch.zeros_like(one), one], dim=1)
+        rank = targets.dim() if targets is not None else 1
+        surplus = result.shape[rank + 1 :]
+        return result.reshape(result.shape[: rank + 1]) if surplus and set(surplus) == {1} else result
 
     def __call__(self, result: Tensor, targets: Tensor | None, teacher: Tensor | None = None) -> Tensor:
         """The mean loss, in float32.
@@ -68,13 +80,22 @@ class Objective:
         return divergence * t * t
 
 
-def make_objective(recipe: Recipe, targets: object, teacher: bool) -> Objective:
-    """The objective of a recipe for targets of this kind (an array, or None)."""
-    kind = getattr(getattr(targets, "dtype", None), "kind", None)
-    name = recipe.loss if recipe.loss != "auto" else "mse" if kind == "f" else "cross-entropy"
-    if name == "cross-entropy" and kind == "f":
+def is_classification(recipe: Recipe, targets: NDArray[Any] | None) -> bool:
+    """Whether the loss of a recipe is cross-entropy for such targets.
+
+    Raises:
+        DataError: it is, and the targets are no class numbers.
+    """
+    are_values = targets is not None and targets.dtype.kind == "f"
+    if recipe.loss == "cross-entropy" and are_values:
         raise DataError("cross-entropy needs class numbers, and the labels are values; use the loss 'mse'")
-    return Objective(name, recipe.label_smoothing, recipe.distill if teacher else 0.0, recipe.temperature)
+    return recipe.loss == "cross-entropy" or (recipe.loss == "auto" and not are_values)
+
+
+def make_objective(recipe: Recipe, targets: NDArray[Any] | None) -> Objective:
+    """The objective of a recipe for such targets."""
+    kind = "cross-entropy" if is_classification(recipe, targets) else "mse"
+    return Objective(kind, recipe.label_smoothing, recipe.distill, recipe.temperature)
 
 
 def right_answers(kind: str, result: Tensor, targets: Tensor | None) -> int | None:

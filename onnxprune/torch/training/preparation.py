@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from onnxprune.analysis import ModelLike, as_model, normalize
-from onnxprune.heads import Head, head_of, without_softmax
+from onnxprune.heads import ENDINGS, Head, head_of, without_ending
 from onnxprune.model import Model
 from onnxprune.passes.fold_batchnorm import FoldBatchnorm
 from onnxprune.passes.reinitialize import Reinitialize
 from onnxprune.passes.restore_batchnorm import RestoreBatchnorm
 from onnxprune.torch.module import OnnxModule, to_module
+from onnxprune.torch.training.batching import any_batch, sized
+from onnxprune.torch.training.losses import is_classification
 from onnxprune.torch.training.recipe import Recipe
 from onnxprune.torch.writing import write_back
 
-Inputs = Mapping[str, NDArray[Any]]
+if TYPE_CHECKING:
+    from onnxprune.data import Batch
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Prepared:
         model: with the weights that training begins with.
         module: what is trained; it gives logits where the model gives probabilities.
         head: the output that it is trained on.
+        cut: the operators that the module lacks at that output.
         restored: the outputs of the BatchNormalizations that were put in, to be folded again.
     """
 
     model: Model
     module: OnnxModule
     head: Head
+    cut: tuple[str, ...]
     restored: frozenset[str]
 
     def finished(self) -> Model:
@@ -43,19 +46,21 @@ class Prepared:
         return FoldBatchnorm(self.restored)(trained).model if self.restored else trained
 
 
-def prepare(model: ModelLike, recipe: Recipe, calibration: Inputs | None) -> Prepared:
+def prepare(model: ModelLike, recipe: Recipe, first: Batch) -> Prepared:
     """Fresh weights and BatchNormalization as the recipe wants them, and the module.
 
     Args:
         model: a Model, ModelProto or path.
         recipe: how to train.
-        calibration: a batch on which statistics are measured where BatchNormalization is restored to go on training.
+        first: some samples, on which statistics are measured where BatchNormalization is restored to go on training.
 
     Raises:
         ConversionError: operators without a converter.
         ModelError: the model cannot be read.
         TrainingError: it is open which output is trained on.
     """
+    from onnxprune.data import inputs_of
+
     start = as_model(model)
     restored: frozenset[str] = frozenset()
     scratch = recipe.start == "from-scratch"
@@ -63,17 +68,20 @@ def prepare(model: ModelLike, recipe: Recipe, calibration: Inputs | None) -> Pre
         start = normalize(start)
     if recipe.restore_batchnorm:
         before = _normalised(start)
-        start = RestoreBatchnorm(None if scratch else calibration)(start).model
+        size = next((spec.batch for spec in inputs_of(start) if spec.batch is not None), None)
+        start = RestoreBatchnorm(None if scratch else sized(first.inputs, size))(start).model
         restored = _normalised(start) - before
     if scratch:
         start = Reinitialize(recipe.seed)(start).model
     head = head_of(start, recipe.output)
-    return Prepared(start, logits_module(start, head), head, restored)
+    # Values are compared with what the file gives, class numbers with logits.
+    cut = ENDINGS if is_classification(recipe, first.targets) else ()
+    return Prepared(start, logits_module(start, head, cut), head, cut, restored)
 
 
-def logits_module(model: Model, head: Head) -> OnnxModule:
-    """The module of a model without its last Softmax."""
-    return to_module(without_softmax(normalize(model), head))
+def logits_module(model: Model, head: Head, cut: Collection[str]) -> OnnxModule:
+    """The module of a model without its last Softmax (or what else is to be cut), for batches of any size."""
+    return to_module(any_batch(without_ending(normalize(model), head, cut)))
 
 
 def _normalised(model: Model) -> frozenset[str]:

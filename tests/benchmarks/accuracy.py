@@ -1,0 +1,257 @@
+"""How accurate pruned networks get when they are trained directly, beside the conventional pipeline.
+
+    python -m tests.benchmarks.accuracy [--data FOLDER] [--networks vgg16,…] [--report-only]
+
+Every result is one row of docs/accuracy.csv, written as soon as it is there; what is there is not run again. The page
+docs/accuracy.md and its plot are made of these rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import onnxprune
+from models.data import DEBIAN_FOLDER
+from models.export_torch import TorchExport, export
+from onnxprune.data import Data, read_data
+from onnxprune.errors import BudgetError
+from onnxprune.evaluation import evaluate
+from onnxprune.model import Model
+from onnxprune.passes.fold_batchnorm import FoldBatchnorm
+from onnxprune.runtime import Session, random_inputs
+from onnxprune.torch import Recipe, train
+from tests.benchmarks.accuracy_networks import NETWORKS, build
+
+DOCS = Path(__file__).parents[2] / "docs"
+ROWS = DOCS / "accuracy.csv"
+IMAGES = 60_000
+SCALING = "?mean=0.286&std=0.353"
+MODES = ("params", "flops", "memory")
+RATES = {"mobilenetv2": 1e-2, "vgg16": 5e-3, "resnet20": 1e-2}
+EPOCHS = 1
+SEEDS = 3
+"""Of the network ``SEEDED``; the others are run once."""
+SEEDED = "vgg16"
+_RUNS, _WARM_UP = 1000, 100
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training: which network, pruned how, to which budget, with which seed."""
+
+    network: str
+    method: str
+    mode: str = ""
+    reduce: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured: accuracy (0 to 1), costs of the trained model, and times.
+
+    ``latency`` is processor time of one run in onnxruntime (seconds, one thread, batch 1), ``seconds`` processor time
+    of all training that the method needs, ``images`` how many images it was shown. ``note`` says why there are none.
+    """
+
+    case: Case
+    accuracy: float = float("nan")
+    loss: float = float("nan")
+    params: float = float("nan")
+    flops: float = float("nan")
+    memory: float = float("nan")
+    latency: float = float("nan")
+    seconds: float = float("nan")
+    images: int = 0
+    note: str = ""
+
+
+def cases(networks: list[str]) -> list[Case]:
+    """All trainings, the most telling first: a study that is cut short has them."""
+    return [case for ask in (_first, _further, _repeated) for network in networks for case in ask(network)]
+
+
+def _first(network: str, seed: int = 0) -> Iterator[Case]:
+    yield Case(network, "unpruned", seed=seed)
+    for reduce in (0.5, 0.7):
+        yield from _pruned_to(network, reduce, seed)
+    if seed == 0:
+        yield Case(network, "uniform", "params", 0.7)
+        yield Case(network, "uniform", "memory", 0.5)
+        yield Case(network, "folded")
+        yield Case(network, "folded, BatchNorm restored")
+
+
+def _further(network: str, seed: int = 0) -> Iterator[Case]:
+    for reduce in (0.3, 0.85):
+        yield from _pruned_to(network, reduce, seed)
+
+
+def _repeated(network: str) -> Iterator[Case]:
+    for seed in range(1, SEEDS) if network == SEEDED else ():
+        yield from _first(network, seed)
+        yield from _further(network, seed)
+
+
+def _pruned_to(network: str, reduce: float, seed: int) -> Iterator[Case]:
+    for mode in MODES:
+        yield Case(network, "complexity", mode, reduce, seed)
+    yield Case(network, "uniform", "flops", reduce, seed)
+    yield Case(network, "conventional", "flops", reduce, seed)
+
+
+class Study:
+    """Trains what is not in the table yet."""
+
+    def __init__(self, data: str, work: Path) -> None:
+        self._spec, self._work = f"{data}{SCALING}", work
+        self._rows = {row.case: row for row in read_rows()}
+        self._data: Data | None = None
+
+    def run(self, case: Case) -> None:
+        """One row, unless it is there."""
+        if case in self._rows:
+            return
+        try:
+            row = self._conventional(case) if case.method == "conventional" else self._direct(case)
+        except BudgetError as error:
+            row = Row(case, note=str(error).split(";")[0])
+        self._rows[case] = row
+        append_row(row)
+        print(row, flush=True)
+
+    def _direct(self, case: Case) -> Row:
+        """Prune at initialisation, then train."""
+        folded = case.method.startswith("folded")
+        start = self._exported(case, keep_batch_norm=not folded)
+        model = start if not case.mode else _pruned(start, case, "random")
+        recipe = Recipe(
+            epochs=EPOCHS,
+            lr=RATES[case.network],
+            start="from-scratch",
+            seed=case.seed,
+            restore_batchnorm=case.method == "folded, BatchNorm restored",
+        )
+        trained, seconds = self._train(model, recipe)
+        if case.method == "unpruned":
+            trained.save(self._trained(case))
+        return self._measured(case, trained, seconds, EPOCHS)
+
+    def _conventional(self, case: Case) -> Row:
+        """Train, remove the filters of the smallest l2 norm, fine-tune with a third of the rate."""
+        whole = Case(case.network, "unpruned", seed=case.seed)
+        model = _pruned(onnxprune.load(self._trained(whole)), case, "l2")
+        recipe = Recipe(epochs=EPOCHS, lr=RATES[case.network] / 3, seed=case.seed)
+        trained, seconds = self._train(model, recipe)
+        return self._measured(case, trained, self._rows[whole].seconds + seconds, 2 * EPOCHS)
+
+    def _exported(self, case: Case, *, keep_batch_norm: bool) -> Model:
+        file = self._work / f"{case.network}-{case.seed}-{'bn' if keep_batch_norm else 'folded'}.onnx"
+        if not file.exists():
+            how = TorchExport("torchscript", 17, keep_batch_norm=keep_batch_norm)
+            export(build(case.network, case.seed).eval(), how, file)
+        return onnxprune.load(file)
+
+    def _trained(self, case: Case) -> Path:
+        return self._work / f"{case.network}-{case.seed}-trained.onnx"
+
+    def _samples(self, model: Model) -> Data:
+        if self._data is None:
+            self._data = read_data(self._spec, model)
+        return self._data
+
+    def _train(self, model: Model, recipe: Recipe) -> tuple[Model, float]:
+        data = self._samples(model)
+        begin = time.process_time()
+        trained = train(model, Data(data.train, None, data.classes, data.digest), recipe, device="cpu").model
+        return trained, time.process_time() - begin
+
+    def _measured(self, case: Case, model: Model, seconds: float, epochs: int) -> Row:
+        data = self._samples(model)
+        assert data.test is not None
+        final = FoldBatchnorm()(model).model
+        score = evaluate(final, data.test, threads=1)
+        totals = onnxprune.analyze(final).totals
+        return Row(
+            case, score.accuracy or 0.0, score.loss, totals["params"], totals["flops"], totals["memory"],
+            latency(final), seconds, epochs * len(data.train),
+        )  # fmt: skip
+
+
+def _pruned(model: Model, case: Case, criterion: str) -> Model:
+    allocation = "complexity" if case.method == "complexity" else "uniform"
+    return onnxprune.compress(
+        model, mode=case.mode, reduce=case.reduce, allocation=allocation, criterion=criterion, seed=case.seed
+    ).model
+
+
+def latency(model: Model) -> float:
+    """The least processor time of one run, batch 1, in seconds: other load on the machine matters least for it."""
+    session = Session(model, "the model", threads=1)
+    inputs = random_inputs(model, {model.graph.input[0].name: (1, 1, 28, 28)}, 0)
+    times = []
+    for _ in range(_WARM_UP + _RUNS):
+        begin = time.thread_time_ns()
+        session.run(inputs)
+        times.append(time.thread_time_ns() - begin)
+    return min(times[_WARM_UP:]) * 1e-9
+
+
+def read_rows() -> list[Row]:
+    """The rows of the table so far."""
+    if not ROWS.exists():
+        return []
+    with ROWS.open(newline="", encoding="utf-8") as file:
+        return [_row(entry) for entry in csv.DictReader(file)]
+
+
+def _row(entry: dict[str, str]) -> Row:
+    case = Case(entry["network"], entry["method"], entry["mode"], float(entry["reduce"]), int(entry["seed"]))
+    numbers: dict[str, Any] = {
+        f.name: float(entry[f.name]) for f in fields(Row) if f.name not in ("case", "images", "note")
+    }
+    return Row(case, images=int(entry["images"]), note=entry["note"], **numbers)
+
+
+def append_row(row: Row) -> None:
+    """Add a row to the table."""
+    flat = asdict(row)
+    entry = {**flat.pop("case"), **flat}
+    is_new = not ROWS.exists()
+    with ROWS.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(entry), lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in entry.items()})
+
+
+def main() -> None:
+    """Run what is missing, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=str(DEBIAN_FOLDER), help="folder of Fashion-MNIST")
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "onnxprune-accuracy")
+    parser.add_argument("--report-only", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.report_only:
+        torch.set_num_threads(1)
+        arguments.work.mkdir(exist_ok=True)
+        study = Study(arguments.data, arguments.work)
+        for case in cases(arguments.networks.split(",")):
+            study.run(case)
+    from tests.benchmarks.accuracy_report import write
+
+    write(read_rows(), DOCS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""The page and the plot of the accuracy study, made of its rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tests.benchmarks.accuracy import Row
+
+Key = tuple[str, str, str, float]
+_METRICS = {"params": "parameters", "flops": "MACs", "memory": "memory"}
+_NAMES = {
+    "mobilenetv2": "MobileNetV2-like",
+    "vgg16": "VGG-16-like",
+    "resnet20": "ResNet-20",
+}
+_MODES = {"params": "PA", "flops": "FA", "memory": "MA", "": ""}
+_POINT, _EQUAL, _SAVED = 1.0, 0.5, 0.6
+
+
+def write(rows: Sequence[Row], folder: Path) -> None:
+    """Write ``accuracy.md`` and ``accuracy.svg``."""
+    groups = _grouped(rows)
+    _plot(groups, folder / "accuracy.svg")
+    (folder / "accuracy.md").write_text(_page(groups), encoding="utf-8")
+
+
+def _grouped(rows: Iterable[Row]) -> dict[Key, list[Row]]:
+    """The rows of all seeds of one setting."""
+    found: dict[Key, list[Row]] = {}
+    for row in rows:
+        case = row.case
+        found.setdefault((case.network, case.method, case.mode, case.reduce), []).append(row)
+    return found
+
+
+def _mean(rows: Sequence[Row], name: str) -> float:
+    return float(np.mean([getattr(row, name) for row in rows]))
+
+
+def _page(groups: Mapping[Key, list[Row]]) -> str:
+    from tests.benchmarks import accuracy
+
+    networks = list(dict.fromkeys(key[0] for key in groups))
+    lines = [
+        "# Accuracy after pruning and training",
+        "",
+        "Written by `python -m tests.benchmarks.accuracy`; all figures are in [accuracy.csv](accuracy.csv).",
+        "",
+        f"Fashion-MNIST, {accuracy.IMAGES:,} of its training images, {accuracy.EPOCHS} epochs, AdamW, cosine rate with "
+        "warm-up, batches of 128; accuracy is on its 10,000 test images, of the written ONNX file in onnxruntime. "
+        "Pruned *at initialisation* with no ranking of filters, then trained from scratch: `complexity` in its modes "
+        "PA, FA and MA, and `uniform` (one ratio everywhere). *Conventional*: the unpruned network is trained, the "
+        "filters of the smallest l2 norm go (`uniform`), and it is fine-tuned for as many epochs with a third of the "
+        "rate. The networks are small, so that the study takes half an hour of one core; absolute accuracies are "
+        "below what longer training gives.",
+        "",
+        "Times are processor times of one core, training includes all that the method needs. Latency is the least of "
+        "many runs in onnxruntime, one thread, one image.",
+        "",
+        "![Accuracy against what is left](accuracy.svg)",
+        "",
+        *_targets(groups),
+    ]
+    for network in networks:
+        lines += ["", f"## {_NAMES.get(network, network)}", "", *_table(groups, network)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(groups: Mapping[Key, list[Row]], network: str) -> list[str]:
+    whole = groups[network, "unpruned", "", 0.0]
+    lines = [
+        "| method | removed | accuracy | parameters | MACs | memory | latency | training |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    order = {name: n for n, name in enumerate(("unpruned", "complexity", "uniform", "conventional"))}
+    keys = sorted(
+        (key for key in groups if key[0] == network),
+        key=lambda key: (order.get(key[1], 9), key[1], list(_MODES).index(key[2]), key[3]),
+    )
+    for key in keys:
+        rows = groups[key]
+        _, method, mode, reduce = key
+        title = f"{method} {_MODES[mode]}".strip() if method.startswith("complexity") else method
+        asked = f"{reduce:.0%} of {_METRICS[mode]}" if mode else "–"
+        if math.isnan(rows[0].accuracy):
+            lines.append(f"| {title} | {asked} | {rows[0].note} | | | | | |")
+            continue
+        cells = [_accuracy(rows)]
+        cells += [_left(rows, whole, name) for name in _METRICS]
+        cells += [f"{1e6 * _mean(rows, 'latency'):.0f} µs", f"{_mean(rows, 'seconds'):.1f} s"]
+        lines.append(f"| {title} | {asked} | {' | '.join(cells)} |")
+    return lines
+
+
+def _accuracy(rows: Sequence[Row]) -> str:
+    values = [100 * row.accuracy for row in rows]
+    if len(values) == 1:
+        return f"{values[0]:.2f} %"
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} % ({len(values)} seeds)"
+
+
+def _left(rows: Sequence[Row], whole: Sequence[Row], name: str) -> str:
+    value, base = _mean(rows, name), _mean(whole, name)
+    gone = f" (−{1 - value / base:.0%})" if value < base else ""
+    return f"{_short(value)}{gone}"
+
+
+def _short(value: float) -> str:
+    return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.1f} k"
+
+
+def _targets(groups: Mapping[Key, list[Row]]) -> list[str]:
+    """The paper's claims, held against the rows."""
+    lines = ["## The claims of the paper", ""]
+    network = "mobilenetv2"
+    base = groups.get((network, "unpruned", "", 0.0))
+    if base is None:
+        return lines
+    lines += [
+        f"On the {_NAMES[network]} network, pruned at initialisation and trained directly, each should stay within "
+        f"{_POINT:.0f} point of the unpruned accuracy ({_accuracy(base)}):",
+        "",
+        "| removed | method | accuracy | difference in points | |",
+        "|---|---|---:|---:|---|",
+    ]
+    for mode, reduce in (("params", 0.7), ("flops", 0.5), ("memory", 0.5)):
+        for method in sorted({key[1] for key in groups if key[0] == network and key[2] == mode}):
+            rows = groups.get((network, method, mode, reduce))
+            if rows is None or method == "conventional":
+                continue
+            gap = 100 * (_mean(rows, "accuracy") - _mean(base, "accuracy"))
+            verdict = "met" if gap >= -_POINT else f"missed by {-_POINT - gap:.2f}"
+            lines.append(
+                f"| {reduce:.0%} of {_METRICS[mode]} | {method} | {_accuracy(rows)} | {gap:+.2f} | {verdict} |"
+            )
+    lines += [
+        "",
+        f"Direct training should take at least {_SAVED:.0%} less time than the conventional pipeline at equal accuracy "
+        f"(±{_EQUAL} points; MACs removed alike):",
+        "",
+        "| network | MACs removed | direct | accuracy | conventional | difference in points | time saved | |",
+        "|---|---:|---|---:|---:|---:|---:|---|",
+    ]
+    for (name, method, mode, reduce), rows in groups.items():
+        other = groups.get((name, "conventional", "flops", reduce))
+        if mode != "flops" or other is None or method == "conventional" or math.isnan(rows[0].accuracy):
+            continue
+        gap = 100 * (_mean(rows, "accuracy") - _mean(other, "accuracy"))
+        saved = 1 - _mean(rows, "seconds") / _mean(other, "seconds")
+        equal = "equal or better" if gap >= -_EQUAL else "less accurate"
+        lines.append(
+            f"| {_NAMES.get(name, name)} | {reduce:.0%} | {method} | {_accuracy(rows)} | {_accuracy(other)} | {gap:+.2f} "
+            f"| {saved:.0%} | {equal}{', time met' if saved >= _SAVED else ''} |"
+        )
+    return lines
+
+
+def _plot(groups: Mapping[Key, list[Row]], file: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "onnxprune"
+    from matplotlib import pyplot as plt
+
+    networks = list(dict.fromkeys(key[0] for key in groups))
+    figure, axes = plt.subplots(1, len(networks), figsize=(5 * len(networks), 4), squeeze=False)
+    for axis, network in zip(axes[0], networks, strict=True):
+        whole = groups[network, "unpruned", "", 0.0]
+        series: dict[str, list[tuple[float, float, float]]] = {}
+        for (name, method, mode, _), rows in groups.items():
+            if name != network or not mode or math.isnan(rows[0].accuracy):
+                continue
+            title = f"{method} {_MODES[mode]}" if method.startswith("complexity") else method
+            left = _mean(rows, mode) / _mean(whole, mode)
+            spread = float(np.std([100 * row.accuracy for row in rows], ddof=1)) if len(rows) > 1 else 0.0
+            series.setdefault(title, []).append((left, 100 * _mean(rows, "accuracy"), spread))
+        for title, points in sorted(series.items()):
+            x, y, error = zip(*sorted(points), strict=True)
+            style = {"marker": "o", "markersize": 4, "linewidth": 1.2, "capsize": 2}
+            axis.errorbar(x, y, yerr=error if any(error) else None, label=title, **style)
+        axis.axhline(100 * _mean(whole, "accuracy"), color="black", linewidth=0.8, linestyle="--", label="unpruned")
+        axis.set_title(_NAMES.get(network, network))
+        axis.set_xlabel("share of the mode's complexity that is left")
+        axis.set_ylabel("accuracy in %")
+        axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
