@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def tradeoff(results: Results, analysis: Analysis) -> dict[str, Any]:
     ``left`` maps runs on a front to the output channels that each layer keeps, ``further`` the settings that the
     columns do not have, by run.
     """
-    done = [run for run in results.done if np.isfinite(_number(run.accuracy))]
+    done = [run for run in results.done if math.isfinite(_number(run.accuracy))]
     resources = [name for name in RESOURCES if any(getattr(run, name) is not None for run in done)]
     fronts = {name: _front(done, name) for name in resources}
     words = {name: sorted({getattr(run, name) for run in done}) for name in _WORDS}
@@ -92,7 +93,7 @@ def _number(value: float | None) -> float:
 
 def _rounded(value: float | None) -> float | None:
     """Six significant digits: a point on a screen needs no more."""
-    if value is None or not np.isfinite(value):
+    if value is None or not math.isfinite(value):
         return None
     short = float(f"{value:.{_DIGITS}g}")
-    return int(short) if short == int(short) else short
+    return int(short) if short.is_integer() else short

@@ -98,7 +98,7 @@ def test_another_pruned_model_and_another_metric_change_chart_and_table(browser:
 
 def test_hovering_over_a_bar_tells_its_figures(browser: Browser, page: Path) -> None:
     with opened(browser, page) as view:
-        view.page.locator("#chart-changes svg [aria-roledescription=bar]").first.hover()
+        view.page.locator("#chart-changes svg [aria-roledescription=bar]").first.hover(force=True)
         view.page.wait_for_selector("#vg-tooltip-element.visible")
         text = view.page.locator("#vg-tooltip-element").inner_text()
     assert "/stem/stem.0/Conv" in text
@@ -181,7 +181,7 @@ def test_names_with_markup_are_shown_as_they_are(browser: Browser, tmp_path: Pat
         view.reveal("coupling")
         view.select("layer", "0")
         assert view.page.locator("#detail h3").inner_text() == nasty.strip()
-        view.page.locator("#chart-changes svg [aria-roledescription=bar]").first.hover()
+        view.page.locator("#chart-changes svg [aria-roledescription=bar]").first.hover(force=True)
         view.page.wait_for_selector("#vg-tooltip-element.visible")
         assert "onerror" in view.page.locator("#vg-tooltip-element").inner_text()
         assert view.page.locator("img").count() == 0
