@@ -44,8 +44,8 @@ the residual model with {RUNS:,} recorded runs. *write* is reading the runs, dra
 *open* from navigation until the first screen is drawn and every control works; *all* until every chart further down is
 drawn, too, which readers cause by scrolling. The best of {REPEATS}. The machine was shared: seconds of the processor
 (Python's for *write*, all processes of the browser for *open*) say what a quiet one needs. Wanted are at most
-{WANTED_BYTES / 1e6:.0f} MB and {WANTED_OPEN:.0f} s to open for 1,000 nodes, and {WANTED_RUNS:.0f} s to read, write and open
-{RUNS:,} runs.
+{WANTED_BYTES / 1e6:.0f} MB and {WANTED_OPEN:.0f} s to open for 1,000 nodes, and {WANTED_RUNS:.0f} s to read, write
+and open {RUNS:,} runs.
 """
 
 
