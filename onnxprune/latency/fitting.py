@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from onnxprune.analysis import Analysis
@@ -23,6 +24,8 @@ TOLERANCE = 0.05
 #: Measured are targets a little below the one that is asked for: so most results lie on the right side.
 _AIM = 0.985
 _MOST_TRIALS = 5
+#: Where the prediction does not reach the target, plans this far back to the unpruned latency are measured.
+_NEARER = (0.1, 0.3, 0.6)
 _LEAST_SLOPE = 0.2
 
 
@@ -117,18 +120,18 @@ def meet_latency(
     profile, known, done = latency, [(1.0, 1.0)], list[tuple[Plan, Model, Trial]]()
     target = asked * _AIM if asked < unpruned else asked
     while len(done) < _MOST_TRIALS:
-        try:
-            plan = make_plan(model, mode=mode, latency=profile, max_latency=target, seed=seed, **options)
-        except BudgetError:
-            # The exact target may still be reachable; if not, the message speaks of what was asked for.
-            target = asked
-            plan = make_plan(model, mode=mode, latency=profile, max_latency=target, seed=seed, **options)
+        # Only what was measured can tell that a latency is out of reach; a first prediction may be too careful.
+        plan, target = _planned(
+            [target, asked] if done else [target, asked, *(asked + part * (unpruned - asked) for part in _NEARER)],
+            partial(make_plan, model, mode=mode, latency=profile, seed=seed, **options),
+        )
         pruned = apply(model.model, plan, registry=model.registry)
         ratio, original = _ratio(machine, [model.model, pruned], inputs, rounds or Rounds(least=20, seconds=6.0))
         predicted = unpruned - (unpruned - plan.after["latency"]) / profile.gain
         done.append((plan, pruned, Trial(predicted, ratio.median * unpruned, ratio)))
         # What other budgets, or the steps of the widths, hold below the target cannot be corrected.
         idle = plan.after["latency"] < target * (1 - TOLERANCE) or not plan
+        target = min(target, asked * _AIM) if asked < unpruned else asked
         off = done[-1][2].measured / asked - 1
         if abs(off) <= TOLERANCE or (off < 0 and idle):
             _check_certainty(ratio, original)
@@ -145,6 +148,17 @@ def meet_latency(
             f"(round_to={plan.settings['round_to']}), lower the floors, or ask for less"
         )
     return LatencyFit(plan, pruned, asked, best, tuple(trial for _, _, trial in done), profile)
+
+
+def _planned(targets: Sequence[float], plan: Callable[..., Plan]) -> tuple[Plan, float]:
+    """The plan for the first target that the prediction reaches. Raises BudgetError, for what was asked, if none."""
+    refusals: list[BudgetError] = []
+    for target in targets:
+        try:
+            return plan(max_latency=target), target
+        except BudgetError as error:
+            refusals.append(error)
+    raise refusals[min(1, len(refusals) - 1)]
 
 
 def _ratio(machine: Machine, models: Sequence[Model], inputs: Any, rounds: Rounds) -> tuple[Ratio, Spread]:

@@ -84,6 +84,16 @@ def test_what_no_width_reaches_is_refused(analysis: Analysis, tmp_path: Path) ->
         meet_latency(analysis, known, max_latency=1e-6, machine=machine)
 
 
+def test_a_prediction_that_is_too_careful_is_put_right(analysis: Analysis, tmp_path: Path) -> None:
+    machine = FakeMachine(bend=2.5)
+    known = profile(analysis, tmp_path, machine)
+    asked = 0.3 * known.baseline.median
+    with pytest.raises(BudgetError, match="latency cannot fall to"):
+        onnxprune.plan(analysis, mode="latency", max_latency=asked, latency=known, floor=0.5)
+    fit = meet_latency(analysis, known, max_latency=asked, machine=machine, floor=0.5)
+    assert fit.best.measured == pytest.approx(asked, rel=0.05)
+
+
 def test_a_noisy_machine_is_named_with_the_spread(analysis: Analysis, tmp_path: Path) -> None:
     machine = FakeMachine(noise=3.0)
     known = profile(analysis, tmp_path, FakeMachine())
