@@ -212,7 +212,7 @@ class Job:
         """Say so where training from scratch lacks the BatchNormalization that exporters fold away."""
         kinds = {node.op_type for node in model.graph.node}
         bare = "Conv" in kinds and not any("Normalization" in kind for kind in kinds)
-        if bare and self.recipe.start == "from-scratch" and not self.recipe.restore_batchnorm:
+        if this_process().first and bare and self.recipe.start == "from-scratch" and not self.recipe.restore_batchnorm:
             advice = "The model has no BatchNormalization: --restore-batchnorm usually trains better from scratch."
             self.terminal.show(advice, style="yellow")
 

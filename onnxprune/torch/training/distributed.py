@@ -54,9 +54,7 @@ class Processes:
         join_batchnorm(module)
         ids = [self.device.index] if self.device.type == "cuda" else None
         # A model with several outputs is trained on one, which need not depend on all weights.
-        return nn.parallel.DistributedDataParallel(
-            module, device_ids=ids, broadcast_buffers=False, find_unused_parameters=outputs > 1
-        )
+        return nn.parallel.DistributedDataParallel(module, device_ids=ids, find_unused_parameters=outputs > 1)
 
 
 @contextlib.contextmanager
