@@ -10,7 +10,7 @@ import onnx
 
 from onnxprune.analysis import Analysis, InputShapes, ModelLike, analyze, as_model, normalize
 from onnxprune.certificate import Certificate, check, verify
-from onnxprune.errors import UsageError, VerificationError
+from onnxprune.errors import VerificationError
 from onnxprune.model import Model
 from onnxprune.ops import Registry
 from onnxprune.planning import plan as make_plan
@@ -157,13 +157,13 @@ def finish(
     from onnxprune.compensation import compensate as run
     from onnxprune.fidelity import measure_fidelity
 
-    if given is None:
-        raise UsageError(f"compensation '{method}' needs calibration data; give some, or leave it out")
-    fit, held_out, seen = given
+    fit, held_out, seen = given or (None, None, False)
     found = None if method is None else run(pruned, original, plan, fit, method=method)
     result = pruned if found is None else found.model
     if found is not None:
         check(result, "the compensated model")
+    if held_out is None:
+        return Finished(result, found)
     return Finished(result, found, measure_fidelity(original, result, held_out, seen=seen and found is not None))
 
 

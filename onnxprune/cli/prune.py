@@ -52,7 +52,7 @@ CompensateOption = Annotated[
     str | None,
     typer.Option(
         help="How the remaining weights make good what was removed: refit (least squares, layer by layer), bias, "
-        "or none.",
+        "batchnorm (its statistics anew), or none. Without data only bias, from the statistics of BatchNormalization.",
         rich_help_panel=_DATA,
         show_default="refit with --calibrate",
     ),

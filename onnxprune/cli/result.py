@@ -196,7 +196,7 @@ def data_lines(finished: Finished) -> list[str]:
     if done is not None:
         lines.append(
             f"Compensation ({done.method}) with {done.samples} samples, after the certificate: "
-            f"{len(done.layers)} layers fitted."
+            f"{len(done.changed)} layers changed."
         )
         lines.extend(f"Not fitted: {name} ({reason})." for name, reason in done.skipped.items())
     for output in () if fidelity is None else fidelity.outputs:

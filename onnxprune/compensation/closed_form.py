@@ -8,21 +8,23 @@ from typing import Any
 from onnxprune.analysis import ModelLike, as_model, normalize
 from onnxprune.calibration.linear import LinearLayer
 from onnxprune.calibration.samples import DEFAULT_COUNT, CalibrationSource, Samples, collect
+from onnxprune.compensation.normalisation import fold_means, is_reestimable, reestimate
 from onnxprune.compensation.refit import LayerFit, Walk, begin, linear_layers, refit_layer
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.plans import Plan
 
-METHODS = ("refit", "bias")
+METHODS = ("refit", "bias", "batchnorm")
 
 
 @dataclass(frozen=True)
 class Compensation:
-    """A compensated model, what was fitted, and the layers that were not, with the reason."""
+    """A compensated model, the nodes that changed, what was fitted, and the layers left alone, with the reason."""
 
     model: Model
     method: str
     samples: int
+    changed: tuple[str, ...]
     layers: tuple[LayerFit, ...]
     skipped: dict[str, str]
 
@@ -31,6 +33,7 @@ class Compensation:
         return {
             "method": self.method,
             "samples": self.samples,
+            "changed": list(self.changed),
             "layers": [asdict(layer) for layer in self.layers],
             "skipped": self.skipped,
         }
@@ -40,7 +43,7 @@ def compensate(
     pruned: ModelLike,
     original: ModelLike,
     plan: Plan,
-    data: CalibrationSource | Samples,
+    data: CalibrationSource | Samples | None = None,
     *,
     method: str = "refit",
     samples: int = DEFAULT_COUNT,
@@ -53,27 +56,41 @@ def compensate(
         pruned: the result of applying ``plan`` to ``original``.
         original: the model before.
         plan: what was removed.
-        data: calibration samples: a SPEC, Data, Batches, or arrays by input; labels are not looked at.
+        data: calibration samples: a SPEC, Data, Batches, or arrays by input; labels are not looked at. Only ``bias``
+            does without.
         method: ``refit`` (ridge regression of every layer's weights and bias behind the removed channels, in graph
-            order) or ``bias`` (only biases, so that mean outputs are as before; with zero padding the mean takes
-            the border in as the samples have it).
+            order), ``bias`` (only biases, so that mean outputs are as before; with zero padding the mean takes
+            the border in as the samples have it) or ``batchnorm`` (mean and variance of every BatchNormalization
+            behind the removed channels, measured anew). Without data, ``bias`` adds the mean activations of removed
+            channels as BatchNormalization tells them, which is right for the interior of what is zero-padded.
         samples: how many calibration samples to use.
         direct: change only the layers that read removed channels, not those behind them.
         seed: of the choice of samples and of output positions.
 
     Raises:
-        UsageError: an unknown method.
+        UsageError: an unknown method, or one that needs data and has none.
         DataError: samples are missing, not finite, or do not fit the model.
         VerificationError: onnxruntime does not run one of the models.
     """
     if method not in METHODS:
         raise UsageError(f"compensation '{method}' is not known; choose one of {', '.join(METHODS)}")
     source, result = normalize(original), as_model(pruned)
+    if data is None:
+        if method != "bias":
+            raise UsageError(f"compensation '{method}' needs calibration data; give some, or choose 'bias'")
+        found, changed, without = fold_means(result, source, plan.removed)
+        return Compensation(found, method, 0, changed, (), without)
     chosen = data if isinstance(data, Samples) else collect(data, source, samples, seed=seed)
     if not plan:
-        return Compensation(result, method, len(chosen), (), {})
+        return Compensation(result, method, len(chosen), (), (), {})
     walk = begin(result, source, plan.removed, chosen, seed)
     behind = _behind(walk)
+    if method == "batchnorm":
+        nodes = [n for n in walk.graph.nodes if n.inputs and n.inputs[0] in behind and is_reestimable(walk.graph, n)]
+        for node in nodes:
+            reestimate(walk, node)
+        changed = tuple(node.name for node in nodes)
+        return Compensation(walk.draft.finish(), method, len(chosen), changed, (), {})
     layers: list[LayerFit] = []
     skipped: dict[str, str] = {}
     for layer in linear_layers(walk.graph):
@@ -86,7 +103,8 @@ def compensate(
         fit = refit_layer(walk, layer, weights=method == "refit")
         if fit is not None:
             layers.append(fit)
-    return Compensation(walk.draft.finish(), method, len(chosen), tuple(layers), skipped)
+    names = tuple(layer.name for layer in layers)
+    return Compensation(walk.draft.finish(), method, len(chosen), names, tuple(layers), skipped)
 
 
 def _behind(walk: Walk) -> set[str]:

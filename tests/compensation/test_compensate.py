@@ -242,5 +242,5 @@ def test_compress_certifies_the_removal_and_reports_the_effect(tmp_path: Path) -
     assert plain.compensation is None
     with pytest.raises(UsageError, match="needs calibration data"):
         onnxprune.compress(model, channels=0.4, compensate="refit")
-    with pytest.raises(UsageError, match="choose one of refit, bias"):
+    with pytest.raises(UsageError, match="choose one of refit, bias, batchnorm"):
         onnxprune.compress(model, channels=0.4, calibration=data, compensate="magic")
