@@ -39,8 +39,8 @@ The paper does not say how many filters go in a step, as far as was available to
 """
 _LATENCY = """
 Fewer MACs need not mean less time: onnxruntime's convolutions are fast where channel counts are multiples of 8 or 16,
-as those of the unpruned networks are, and several times slower where they are not. `--round-to 8` keeps them so; the study
-leaves that out, as the paper does.
+as those of the unpruned networks are, and several times slower where they are not. `--round-to 8` keeps them so; the
+study leaves that out, as the paper does.
 """
 _POINT, _EQUAL, _SAVED = 1.0, 0.5, 0.6
 
@@ -74,8 +74,8 @@ def _page(groups: Mapping[Key, list[Row]]) -> str:
         "",
         "Written by `python -m tests.benchmarks.accuracy`; all figures are in [accuracy.csv](accuracy.csv).",
         "",
-        f"Fashion-MNIST, {accuracy.IMAGES:,} of its training images, epochs: {accuracy.EPOCHS}, AdamW, cosine rate with "
-        "warm-up, batches of 128; accuracy is on its 10,000 test images, of the written ONNX file in onnxruntime. "
+        f"Fashion-MNIST, {accuracy.IMAGES:,} of its training images, epochs: {accuracy.EPOCHS}, AdamW, cosine rate "
+        "with warm-up, batches of 128; accuracy is on its 10,000 test images, of the written ONNX file in onnxruntime. "
         "Pruned *at initialisation* with no ranking of filters, then trained from scratch: `complexity` in its modes "
         "PA, FA and MA, and `uniform` (one ratio everywhere). *Conventional*: the unpruned network is trained, the "
         "filters of the smallest l2 norm go (`uniform`), and it is fine-tuned for as many epochs with a third of the "
