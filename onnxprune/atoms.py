@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from onnxprune.balance import Blocks, Bundle, Cell, blocks_of, bundle, cells_of
@@ -103,9 +103,11 @@ def find_atoms(base: AxisCoupling, grouping: Grouping) -> Atoms:
 def _components(size: int, links: Sequence[tuple[IntArray, IntArray]]) -> IntArray:
     if size == 0:
         return np.zeros(0, dtype=np.int64)
-    rows = np.concatenate([a for a, _ in links]) if links else np.zeros(0, dtype=np.int64)
-    columns = np.concatenate([b for _, b in links]) if links else np.zeros(0, dtype=np.int64)
-    matrix = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(size, size))
+    # What scipy would convert everything to: small indices, and floats that it does not look at.
+    dtype = np.int32 if size <= np.iinfo(np.int32).max else np.int64
+    rows = np.concatenate([np.zeros(0, dtype=dtype), *(a.astype(dtype) for a, _ in links)])
+    columns = np.concatenate([np.zeros(0, dtype=dtype), *(b.astype(dtype) for _, b in links)])
+    matrix = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(size, size))
     labels: IntArray = connected_components(matrix, directed=False)[1].astype(np.int64)
     return labels
 
