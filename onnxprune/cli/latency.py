@@ -94,6 +94,8 @@ def planned(terminal: Terminal, analysis: Analysis, timing: Timing, **options: A
 
 def latency_lines(fit: LatencyFit) -> list[str]:
     """What was asked, predicted and measured."""
+    from onnxprune.latency.profile import DISTURBED
+
     best, baseline = fit.best, fit.profile.baseline
     identity = fit.profile.identity
     lines = [
@@ -108,5 +110,10 @@ def latency_lines(fit: LatencyFit) -> list[str]:
         lines.append(
             f"The machine was noisy: the middle half of the original's runs spreads over {100 * baseline.relative:.0f} "
             "% of the median; the ratio was measured in turns and holds, the milliseconds may not."
+        )
+    if fit.profile.disturbance > DISTURBED:
+        lines.append(
+            f"The machine was busy: operators took {fit.profile.disturbance:.1f} times as long as they need while "
+            "layers were measured. The result was measured and holds, but a better plan may exist on a quiet machine."
         )
     return lines

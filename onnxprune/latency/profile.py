@@ -34,6 +34,8 @@ AUTO = "auto"
 #: better a larger multiple has to be, and for which share of them there has to be such a width.
 _JUDGES, _SHARES, _BETTER, _APPLIES = 8, (0.4, 0.6), 0.03, 0.8
 _LEAST_STEP = 1e-3
+#: From this disturbance on, times of layers are not kept.
+DISTURBED = 1.5
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class LatencyProfile:
         between: seconds between operators.
         tables: times of the layers by kind.
         gain: by how much more than predicted pruning saves: 1 until a pruned model was measured.
+        disturbance: how many times as long the model takes under the profiler, operator by operator, as undisturbed;
+            far from 1 where much else runs, for a long operator is always interrupted. Predictions are rough then.
         choices: what a kept channel takes by multiple, relative to counts that are not rounded, if this was tried.
     """
 
@@ -68,6 +72,7 @@ class LatencyProfile:
     between: float
     tables: Mapping[str, Table]
     gain: float = 1.0
+    disturbance: float = 1.0
     choices: Mapping[int, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,9 +110,12 @@ def profile_latency(
         raise UsageError(f"round_to must be '{AUTO}' or at least 1, not {round_to!r}")
     machine = machine or Runtime()
     cases = layer_cases(model)
-    meter = _Meter(machine, cache or Cache(default_folder(), machine.identity))
     inputs = inputs_of(model, seed)
     baseline = spread(machine.rounds([model.model], inputs, rounds or Rounds())[:, 0])
+    trace = machine.trace(model.model, inputs)
+    disturbance = trace.total / baseline.median
+    # What was measured on a busy machine serves now, but is not kept for quieter days.
+    meter = _Meter(machine, cache or Cache(default_folder(), machine.identity), keep=disturbance <= DISTURBED)
     choices = _choices(model, cases, meter) if round_to == AUTO else {}
     multiple = _best(choices) if round_to == AUTO else int(round_to)
     kinds = by_kind(cases)
@@ -118,8 +126,18 @@ def profile_latency(
         times = [measured.get((kinds[kind].key, widths)) for widths in points(grid)]
         if all(time is not None for time in times):
             tables[kind] = Table(grid, _monotone(np.array(times, dtype=np.float64).reshape([len(w) for w in grid])))
-    layers, others, between = _parts(model, machine.trace(model.model, inputs))
-    return LatencyProfile(dict(machine.identity), multiple, baseline, layers, others, between, tables, choices=choices)
+    layers, others, between = _parts(model, trace)
+    return LatencyProfile(
+        identity=dict(machine.identity),
+        multiple=multiple,
+        baseline=baseline,
+        layers=layers,
+        others=others,
+        between=between,
+        tables=tables,
+        disturbance=disturbance,
+        choices=choices,
+    )
 
 
 def choose_multiple(model: Analysis, *, machine: Machine | None = None, cache: Cache | None = None) -> int:
@@ -143,8 +161,8 @@ def inputs_of(model: Analysis, seed: int = 0) -> Arrays:
 class _Meter:
     """Times of points: from the cache, or measured and put there."""
 
-    def __init__(self, machine: Machine, cache: Cache) -> None:
-        self._machine, self._cache = machine, cache
+    def __init__(self, machine: Machine, cache: Cache, keep: bool = True) -> None:
+        self._machine, self._cache, self._keep = machine, cache, keep
         self._known: dict[tuple[str, Widths], float] = {}
         self._read: set[str] = set()
 
@@ -165,7 +183,8 @@ class _Meter:
                     new.setdefault(point.case.key, (point.case, {}))[1][point.widths] = time
         for key, (case, times) in new.items():
             self._known.update({(key, widths): time for widths, time in times.items()})
-            self._cache.write(case, times)
+            if self._keep:
+                self._cache.write(case, times)
         return {key: self._known[key] for key in asked if key in self._known}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,14 @@ class FakeMachine:
         lanes: widths that are no multiple of this make a layer take half as long again.
         bend: whole models deviate from the sum of their parts: (time / unpruned) ** bend of the unpruned time.
         noise: the times of a round are multiplied by 1 plus up to this, different for every model.
+        busy: operators take so many times as long under the profiler.
         asked: every point that was measured.
     """
 
     lanes: int = 1
     bend: float = 1.0
     noise: float = 0.0
+    busy: float = 1.0
     name: str = "fake"
     asked: list[Point] = field(default_factory=list)
 
@@ -76,7 +78,8 @@ class FakeMachine:
     def trace(self, model: Model, inputs: Mapping[str, Any]) -> Trace:
         analysis = onnxprune.analyze(model)
         nodes = [NodeTime(c.node.name, "FusedConv", self.layer(c, c.full)) for c in layer_cases(analysis) if c]
-        return Trace((*nodes, NodeTime("others", "Relu", 20e-6)), 10e-6)
+        nodes.append(NodeTime("others", "Relu", 20e-6))
+        return Trace(tuple(replace(node, seconds=self.busy * node.seconds) for node in nodes), self.busy * 10e-6)
 
     def time(self, model: Model) -> float:
         """The sum of all parts; activation functions in proportion to their channels."""

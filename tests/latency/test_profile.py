@@ -195,6 +195,15 @@ def test_nothing_is_measured_twice(analysis: Analysis, cache: Cache) -> None:
     assert len(machine.asked) == sum(table.seconds.size for table in first.tables.values()) - 1
 
 
+def test_what_a_busy_machine_shows_is_not_kept(analysis: Analysis, cache: Cache) -> None:
+    profile = measured(analysis, cache, FakeMachine(busy=3.0))
+    assert profile.disturbance == pytest.approx(3.0, rel=1e-9)
+    assert not list(cache.folder.rglob("*.json"))
+    # Shares of the whole are right all the same.
+    assert latency_model(analysis, profile).total(analysis.costs.full) == pytest.approx(profile.baseline.median)
+    assert measured(analysis, cache).disturbance == pytest.approx(1.0, rel=1e-9)
+
+
 def test_damaged_files_are_measured_again(analysis: Analysis, cache: Cache) -> None:
     first = measured(analysis, cache)
     files = sorted(cache.folder.rglob("*.json"))
