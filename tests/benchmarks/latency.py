@@ -200,14 +200,15 @@ def _analyzed(path: Path, shape: tuple[int, ...] | None) -> Analysis:
     return onnxprune.analyze(model, {model.graph.input[0].name: shape})
 
 
-def page(work: Path) -> str:
-    """The page of all rows in a folder."""
+def page(work: Path, note: str = "") -> str:
+    """The page of all rows in a folder; ``note`` says under which circumstances they were measured."""
     rows = [json.loads(file.read_text()) for file in sorted(work.glob("time-*.json"))]
     text = _HEAD + "\n" + _ASKED + "".join(_asked_line(row) for row in rows)
     text += "\n" + _MACS + "".join(_macs_line(row) for row in rows)
     if (work / "fidelity.json").exists():
         text += "\n" + _FIDELITY + "".join(_fidelity_lines(json.loads((work / "fidelity.json").read_text())))
-    return f"{text}\nonnxruntime {version('onnxruntime')}, {processor()}. Weights of the first two tables are random.\n"
+    setting = f"onnxruntime {version('onnxruntime')}, {processor()}. torchvision's networks have random weights."
+    return f"{text}\n{setting}{' ' * bool(note)}{note}\n"
 
 
 def _asked_line(row: Row) -> str:
@@ -257,6 +258,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--fidelity", type=Path)
     parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--note", default="", help="how it was measured, for the end of the page")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     for threads in given.threads:
@@ -269,10 +271,10 @@ def main() -> None:
                 return {"model": name, **time_row(Path(file), shape, threads)}
 
             _once(given.work / f"time-{name}-{threads}.json", row)
-            given.page.write_text(page(given.work))
+            given.page.write_text(page(given.work, given.note))
     if given.fidelity is not None:
         _once(given.work / "fidelity.json", lambda: fidelity_rows(given.fidelity))
-    given.page.write_text(page(given.work))
+    given.page.write_text(page(given.work, given.note))
 
 
 if __name__ == "__main__":
