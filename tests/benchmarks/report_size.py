@@ -42,8 +42,10 @@ _BEGIN, _END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 _NOTE = f"""Generated networks (see `tests/benchmarks/generated.py`) and what `plan(channels=0.5)` leaves of them, and
 the residual model with {RUNS:,} recorded runs. *write* is reading the runs, drawing and rendering, after the analysis;
 *open* from navigation until the first screen is drawn and every control works; *all* until every chart further down is
-drawn, too, which readers cause by scrolling. The best of {REPEATS}. The machine was shared: seconds of the processor
-(Python's for *write*, all processes of the browser for *open*) say what a quiet one needs. Wanted are at most
+drawn, too, which readers cause by scrolling. The best of {REPEATS}. The machine may be shared:
+*open* and *all* are long where it is, and seconds of the processor (Python's for *write*, those of all
+processes of the browser for *open*) are nearer to what a quiet one needs. *write* leaves out what the first page of a
+process takes besides: about 2.5 s to bundle the plotting library. Wanted are at most
 {WANTED_BYTES / 1e6:.0f} MB and {WANTED_OPEN:.0f} s to open for 1,000 nodes, and {WANTED_RUNS:.0f} s to read, write
 and open {RUNS:,} runs.
 """
