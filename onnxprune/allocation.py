@@ -3,7 +3,10 @@
 ``complexity`` is our reading of arXiv 2208.12816 (known of it: layers are drawn by weighted random sampling in
 proportion to their share of the complexity): draw a layer l with probability C_l / ΣC among the layers still above
 their floor, remove one step of channels from its group, update the complexity of every layer that produces or
-consumes them, and repeat until every budget is met. ``complexity-mean`` follows the expectation of these draws,
+consumes them, and repeat until every budget is met. A step is 1/64 of the group's channels on average: where that is
+no whole number, whole steps are drawn so much less or more often. (Steps of at least one channel for all would take
+from narrow groups, bottlenecks and residual streams, many times the share that wide ones lose, which costs accuracy:
+docs/accuracy.md.) ``complexity-mean`` follows the expectation of these draws,
 ``uniform`` removes one ratio everywhere, ``global`` lets the units of all groups compete.
 """
 
@@ -100,16 +103,17 @@ def complexity(problem: Problem, rng: np.random.Generator) -> IntArray:
     removed = np.zeros(len(problem.groups), dtype=np.int64)
     kept = problem.kept(removed)
     steps = np.maximum(1, problem.units // _STEPS_PER_GROUP)
+    pace = problem.units / _STEPS_PER_GROUP / steps
     open_groups = [[g for g in groups if problem.most[g] > 0] for groups in problem.groups_of_layer]
-    is_open = np.array([bool(groups) for groups in open_groups])
+    chance = _chances(open_groups, pace)
     effect = problem.effect.tocsc()
     while not problem.met(kept):
-        weights = np.cumsum(problem.costs.per_layer(problem.metric, kept) * is_open)
+        weights = np.cumsum(problem.costs.per_layer(problem.metric, kept) * chance)
         if not len(weights) or weights[-1] <= 0:
             break
         layer = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
         choices = open_groups[layer]
-        group = choices[0] if len(choices) == 1 else _draw(choices, problem.units - removed, rng)
+        group = choices[0] if len(choices) == 1 else _draw(choices, (problem.units - removed) * pace, rng)
         before = int(removed[group])
         after = problem.next_level(group, before, int(steps[group]))
         column = slice(effect.indptr[group], effect.indptr[group + 1])
@@ -129,12 +133,20 @@ def complexity(problem: Problem, rng: np.random.Generator) -> IntArray:
         removed[group] = after
         if after == problem.most[group]:
             open_groups = [[g for g in groups if g != group] for groups in open_groups]
-            is_open = np.array([bool(groups) for groups in open_groups])
+            chance = _chances(open_groups, pace)
     return removed
 
 
-def _draw(choices: list[int], units: IntArray, rng: np.random.Generator) -> int:
-    weights = units[choices].astype(np.float64)
+def _chances(open_groups: list[list[int]], pace: FloatArray) -> FloatArray:
+    """What every layer's complexity is multiplied by in a draw; 0 for a layer that has nothing more to lose.
+
+    A step is a whole number of units, which is more than 1/64 of a narrow group: that is drawn less often.
+    """
+    return np.array([float(pace[groups].mean()) if groups else 0.0 for groups in open_groups])
+
+
+def _draw(choices: list[int], units: FloatArray, rng: np.random.Generator) -> int:
+    weights = units[choices]
     return int(rng.choice(choices, p=weights / weights.sum()))
 
 
@@ -145,7 +157,7 @@ def complexity_mean(problem: Problem, rng: np.random.Generator) -> IntArray:
         total = float(problem.units[list(groups)].sum()) if groups else 0.0
         for group in groups:
             share[group, layer] = problem.units[group] / total
-    steps = np.maximum(1.0, problem.units / _STEPS_PER_GROUP)
+    steps = problem.units / _STEPS_PER_GROUP
     flow = np.zeros(len(problem.groups))
     while not problem.met(problem.kept(problem.to_levels(flow))):
         open_groups = flow < problem.most
@@ -153,7 +165,7 @@ def complexity_mean(problem: Problem, rng: np.random.Generator) -> IntArray:
         rate = (share * open_groups[:, None]) @ weights * steps
         if rate.sum() <= 0:
             break
-        rate *= 8 * steps[open_groups].mean() / rate.sum()
+        rate *= 8 * max(steps[open_groups].mean(), 1.0) / rate.sum()
         ahead = np.minimum(flow + rate, problem.most)
         if problem.met(problem.kept(problem.to_levels(ahead))):
             low, high = 0.0, 1.0
