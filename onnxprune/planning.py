@@ -17,6 +17,7 @@ from onnxprune.atoms import Group, Grouping
 from onnxprune.cost import METRICS, FloatArray, Layer, Metric
 from onnxprune.criteria import Criterion, Scoring, comparable, default_registry
 from onnxprune.errors import BudgetError, UsageError
+from onnxprune.floors import least_units
 from onnxprune.ops import Registry
 from onnxprune.plans import Plan
 from onnxprune.relations import IntArray
@@ -331,12 +332,9 @@ def _problem(
     if include:
         allowed &= _groups_matching(analysis, layers, names, include)
     allowed -= _groups_matching(analysis, layers, names, exclude)
-    at_least = _least_units(analysis, floor, floors, names)
-    never_empty = _never_empty(analysis)
+    at_least = least_units(analysis, floor, floors, names)
     levels = tuple(
-        _levels(group, max(at_least[group.index], group.index in never_empty), round_to)
-        if group.index in allowed
-        else np.zeros(1, dtype=np.int64)
+        _levels(group, int(at_least[group.index]), round_to) if group.index in allowed else np.zeros(1, dtype=np.int64)
         for group in coupling.groups
     )
     groups_of_layer = tuple(tuple(g.index for g in analysis.groups_of(layer) if g.index in allowed) for layer in layers)
@@ -352,37 +350,6 @@ def _groups_matching(
         if any(fnmatchcase(name, pattern) for pattern in patterns)
         for group in analysis.groups_of(layer)
     }
-
-
-def _least_units(analysis: Analysis, floor: float, floors: Mapping[str, float], names: Sequence[str]) -> dict[int, int]:
-    """The units that every group keeps: the strictest floor of its layers, whose own go before the common one."""
-    least: dict[int, int] = {}
-    for layer, name in zip(analysis.costs.layers, names, strict=True) if floors else ():
-        own = [value for pattern, value in floors.items() if fnmatchcase(name, pattern)] or [floor]
-        for group in analysis.groups_of(layer):
-            least[group.index] = max(least.get(group.index, 0), *(_units(group, value) for value in own))
-    return {group.index: least.get(group.index, _units(group, floor)) for group in analysis.coupling.groups}
-
-
-def _units(group: Group, floor: float) -> int:
-    # A fraction is rounded up, short of the error of the product (0.1 of 30 is 3, not 4).
-    wanted = group.units * floor - 1e-9 if floor < 1 else floor / group.width
-    return min(math.ceil(wanted), group.units)
-
-
-def _never_empty(analysis: Analysis) -> set[int]:
-    """The largest group of every class that nothing pinned keeps alive: it has to keep one unit."""
-    coupling, groups = analysis.coupling, analysis.coupling.groups
-    if not groups:
-        return set()
-    owners = np.concatenate([group.classes for group in groups])
-    positions = np.concatenate([group.multiplicity * group.units for group in groups])
-    index = np.repeat(np.arange(len(groups)), [len(group.classes) for group in groups])
-    held = np.bincount(owners, weights=positions, minlength=len(coupling.members))
-    # By class, then by size; the first of equally large groups comes last.
-    order = np.lexsort((-index, positions, owners))
-    largest = order[np.append(np.diff(owners[order]) != 0, True)]
-    return set(index[largest[held[owners[largest]] >= coupling.extents[owners[largest]]]].tolist())
 
 
 def _levels(group: Group, least: int, round_to: int) -> IntArray:
