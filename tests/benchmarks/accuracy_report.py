@@ -36,9 +36,9 @@ of a group's channels on average. What that changed on the MobileNetV2-like netw
 | 50 % of memory | 82.48 % | 83.69 % |
 
 The paper does not say how many filters go in a step, as far as was available to us, so that its reading allows both.
-`complexity-mean` was tried at one point, 70 % of parameters: 82.13 %. The new step was chosen by these figures, one seed
-on the test images, so that what they show of its advantage is on the optimistic side; the tables of this page are of
-longer trainings, but of the same network, seed and test images. All results with the earlier steps are in
+`complexity-mean` was tried at one point, 70 % of parameters: 82.13 %. The new step was chosen by these figures, one
+seed on the test images, so that what they show of its advantage is on the optimistic side; the tables of this page are
+of longer trainings, but of the same network, seed and test images. All results with the earlier steps are in
 [accuracy_whole_steps.csv](accuracy_whole_steps.csv) (30,000 images, latency as a median).
 
 """
