@@ -130,7 +130,7 @@ def _draw(graph: Graph, node: Node, seed: int) -> NDArray[np.float32]:
     order = rng.permuted(np.broadcast_to(quantiles, (shape[1], count)), axis=1)
     scale, shift = (graph.model.weights[node.inputs[i]].array.astype(np.float64) for i in (_SCALE, _SHIFT))
     drawn = shift[:, None] + np.abs(scale)[:, None] * order
-    return np.moveaxis(drawn.reshape(shape[1], shape[0], *shape[2:]), 0, 1).astype(np.float32)
+    return np.asarray(np.moveaxis(drawn.reshape(shape[1], shape[0], *shape[2:]), 0, 1), dtype=np.float32)
 
 
 def _between(model: Model, graph: Graph, nodes: list[int], inputs: list[str], outputs: list[str]) -> Model:
