@@ -51,12 +51,12 @@ def _rounded_up(analysis: Analysis, wanted: FloatArray) -> IntArray:
             members.setdefault(owner, []).append((group.index, positions))
     # A group that is alone in a class has no others to make up for it.
     for parts in sorted(members.values(), key=len):
-        lacking = sum(positions * (wanted[group] - least[group]) for group, positions in parts)
-        for group, positions in sorted(parts, key=lambda part: (-rest[part[0]], -part[1])):
+        lacking = sum(positions * (wanted[index] - least[index]) for index, positions in parts)
+        for index, positions in sorted(parts, key=lambda part: (-rest[part[0]], -part[1])):
             if lacking <= _ROUNDING:
                 break
-            if least[group] < wanted[group] - _ROUNDING:
-                least[group] += 1
+            if least[index] < wanted[index] - _ROUNDING:
+                least[index] += 1
                 lacking -= positions
     return least
 
