@@ -145,7 +145,7 @@ from tests.torch.training.test_checkpoints import LONG
 from onnxprune.torch import train
 train(classifier(dropout=True), data(64), LONG, checkpoint=Path(sys.argv[1]))
 """
-LONG = replace(RECIPE, epochs=60, patience=None)
+LONG = replace(RECIPE, epochs=30, patience=None)
 
 
 def test_a_killed_process_is_resumed(tmp_path: Path) -> None:
