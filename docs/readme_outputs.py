@@ -17,21 +17,24 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 _WIDTH = "100"
+_END = "Compensation"
+"""What begins the part of a long output that is shown."""
 
 
 def readme(page: str) -> str:
-    """The page with both blocks of output as the examples print them now."""
+    """The page with all blocks of output as the examples print them now."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(ROOT / "models", folder / "models")
-        page = _with_output(page, "output of the command above", _run(_command(page), folder))
+        page = _with_output(page, "output of the command above", _run(_command(_block(page, "quick start: run")), folder))
+        calibrated = _run(_command(_block(page, "with calibration data: run")), folder)
+        page = _with_output(page, "end of the output of the command above", calibrated[calibrated.index(_END) :])
         return _with_output(page, "output of the Python above", _run([sys.executable, "-c", _python(page)], folder))
 
 
-def _command(page: str) -> list[str]:
-    """The last step of the quick start, with the command installed beside this Python."""
-    line = _block(page, "quick start: run").split(" && ")[-1]
-    program, *arguments = shlex.split(line)
+def _command(block: str) -> list[str]:
+    """The last step of a block, with the command installed beside this Python."""
+    program, *arguments = shlex.split(block.split(" && ")[-1])
     return [sys.executable, "-m", Path(program).name, *arguments]
 
 
