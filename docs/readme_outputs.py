@@ -26,7 +26,8 @@ def readme(page: str) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(ROOT / "models", folder / "models")
-        page = _with_output(page, "output of the command above", _run(_command(_block(page, "quick start: run")), folder))
+        started = _run(_command(_block(page, "quick start: run")), folder)
+        page = _with_output(page, "output of the command above", started)
         calibrated = _run(_command(_block(page, "with calibration data: run")), folder)
         page = _with_output(page, "end of the output of the command above", calibrated[calibrated.index(_END) :])
         return _with_output(page, "output of the Python above", _run([sys.executable, "-c", _python(page)], folder))
