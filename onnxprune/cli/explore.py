@@ -187,9 +187,12 @@ def explore(
     from onnxprune.exploration.steps import Compensate, Nothing, Train
     from onnxprune.exploration.subject import default_rounds
     from onnxprune.latency.engine import Engine
+    from onnxprune.planning import DEFAULT_FLOOR
 
     resources = None if over is None else check_resources(_listed(over, "--over", str))
-    fixed: dict[str, Any] = {"floor": floor, "round_to": round_to}
+    # What is as it always is does not show up, so that runs are those of the library's own defaults.
+    fixed: dict[str, Any] = {"floor": floor} if floor != DEFAULT_FLOOR else {}
+    fixed.update({"round_to": round_to} if round_to > 1 else {})
     fixed.update({n: tuple(v) for n, v in (("include", include), ("exclude", exclude)) if v})
     recipe = {
         "epochs": epochs,

@@ -102,7 +102,7 @@ class Overhead:
 
 def overhead(model: Path, data: str, repeat: int = 3) -> Overhead:
     """Six short runs, in turns; medians of processor time, of which other processes on the machine take none."""
-    spec = f"{data}{SCALING}&limit=5000"
+    spec = f"{data}{SCALING}&limit=3000"
     grid = replace(GRID, reduce=(0.3, 0.5), seeds=(0,))
     bare, recorded = [], []
     for _ in range(repeat):
@@ -241,7 +241,13 @@ def note(name: str, value: Any) -> None:
     print(name, value, flush=True)
 
 
-_PANELS = {"flops": "MACs", "params": "parameters", "memory": "memory (bytes)", "latency": "latency (ms)"}
+_PANELS = {
+    "flops": ("MACs (millions)", 1e-6),
+    "params": ("parameters (thousands)", 1e-3),
+    "memory": ("memory (kB)", 1e-3),
+    "latency": ("latency (ms)", 1e3),
+}
+"""Titles, and what values are multiplied by."""
 _COLOURS = {"params": "#0072B2", "flops": "#D55E00", "memory": "#009E73"}  # Okabe and Ito's: told apart by all.
 _MARKS = {"params": "o", "flops": "s", "memory": "^"}
 
@@ -255,8 +261,7 @@ def _plot(results: Results, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(_PANELS), figsize=(13, 3.4), sharey=True, layout="constrained")
-    for axis, (resource, title) in zip(axes, _PANELS.items(), strict=True):
-        factor = 1e3 if resource == "latency" else 1.0
+    for axis, (resource, (title, factor)) in zip(axes, _PANELS.items(), strict=True):
         for mode, colour in _COLOURS.items():
             runs = [run for run in results.done if run.mode == mode]
             x = [factor * (getattr(run, resource) or np.nan) for run in runs]

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import onnxprune
-from onnxprune.exploration import read_results
+from onnxprune.exploration import Exploration, Grid, explore, read_results
+from onnxprune.exploration.exploring import Progress
 from tests.cli.support import done, done_json, refused, run
 from tests.exploration.support import made_up, recorded, tiny_data, tiny_model
 
@@ -41,7 +42,7 @@ def test_from_grid_to_pick(files: tuple[Path, Path, Path], tmp_path: Path) -> No
         (mode, reduce, criterion) for mode in ("params", "flops") for reduce in (0.3, 0.5) for criterion in ("l1", "l2")
     }
     settings = json.loads(found["runs"][0]["settings"])
-    assert (settings["floor"], settings["exclude"], settings["round_to"]) == (0.2, ["gemm*"], 1)
+    assert (settings["floor"], settings["exclude"]) == (0.2, ["gemm*"])
     front = {run.key for run in read_results(table).pareto(["flops"])}
     assert set(found["pareto"]) == front
 
@@ -58,6 +59,15 @@ def test_from_grid_to_pick(files: tuple[Path, Path, Path], tmp_path: Path) -> No
     assert "8 runs" in shown
     assert "share of right answers" in shown
     assert "as written" in done("pick", table, "-o", out, "--min-accuracy", 0, columns=100)
+
+
+def test_the_command_makes_the_runs_of_the_library(files: tuple[Path, Path, Path]) -> None:
+    model, data, table = files
+    explored(files, "--modes", "flops", "--reduce", "0.3")
+    seen: list[Progress] = []
+    how = Exploration(rounds=None, progress=seen.append)
+    explore(model, str(data), table, Grid(modes=["flops"], reduce=[0.3]), how=how)
+    assert seen == [Progress(1, 1, 0)]
 
 
 def test_a_search(files: tuple[Path, Path, Path]) -> None:
