@@ -17,7 +17,7 @@ from onnxprune.calibration.linear import LinearLayer, linear_layer
 from onnxprune.calibration.samples import Samples
 from onnxprune.calibration.staging import StagedRun
 from onnxprune.compensation.biases import BiasPlace, add_to_bias, bias_of_layer, bias_place
-from onnxprune.compensation.ridge import SHARES, Moments, bias_of, choose_share, solve
+from onnxprune.compensation.ridge import Moments, bias_of, choose_share, shares_to_try, solve
 from onnxprune.compensation.sums import OtherBranch, other_branch
 from onnxprune.graph import Graph
 from onnxprune.model import Draft, Model
@@ -88,7 +88,7 @@ def refit_layer(walk: Walk, layer: LinearLayer, *, weights: bool) -> LayerFit | 
     both = train if held_out is None else train + held_out
     now = _bias_now(walk, layer, place, start)
     spread = max(both.variance(), 1e-30)
-    tried = SHARES if weights else ()
+    tried = shares_to_try(start.shape[1]) if weights else ()
     share = choose_share(train, held_out or train, start, tried, intercept=place is not None)
     matrix, bias = start, bias_of(both, start) if place is not None else None
     if share is not None:

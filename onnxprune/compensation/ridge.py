@@ -18,6 +18,8 @@ FloatArray = NDArray[np.float64]
 
 #: Shares of the mean feature variance, of which held-out rows choose one.
 SHARES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+#: With more features than these, only the middle ones are tried: every trial is a factorisation.
+_MANY_FEATURES = 1024
 _TINY = 1e-30
 #: A fit that takes away less than this share of the error is left alone.
 _WORTH = 1e-6
@@ -128,6 +130,11 @@ def _solved(gram: FloatArray, ridge: FloatArray, right: FloatArray) -> FloatArra
     except LinAlgError:
         # Rounding has made a tiny eigenvalue negative; the smallest solution is as good.
         return np.asarray(lstsq(damped[0], right[0], check_finite=False)[0])[None]
+
+
+def shares_to_try(features: int) -> tuple[float, ...]:
+    """The shares that are worth their time for so many features."""
+    return SHARES if features <= _MANY_FEATURES else SHARES[1:-1]
 
 
 def choose_share(
