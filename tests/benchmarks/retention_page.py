@@ -25,7 +25,8 @@ images (standard error about 0.4 points; negative: gained); differences between 
 Calibration is with 256 training images; labels are given to Torch-Pruning's Taylor criterion only. The refit is
 `--compensate refit`: ridge regression of every layer on the original's outputs. onnxsim gets the networks with
 BatchNormalization folded (it does not prune through it), and "refit" is its `apply_pruning_finetune`, which solves
-for Gemm and MatMul. Empty cells were not run. Peers come as close below the MACs as one ratio for all channels lets them.
+for Gemm and MatMul. Peers come as close below the MACs as one ratio for all channels lets them. Empty cells were not
+run.
 
 """
 
