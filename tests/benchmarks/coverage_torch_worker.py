@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-_SMALL = 1e-3
-"""Outputs that are smaller throughout are compared with this: onnxruntime computes a sigmoid near zero within 3e-8."""
+_SMALL = 1e-2
+"""Outputs that are smaller throughout are compared with this: near zero, onnxruntime's sigmoid is off by up to 1.4e-7."""
 
 
 def convert(tool: str, path: str) -> Any:
