@@ -97,9 +97,10 @@ def _further(network: str, seed: int = 0) -> Iterator[Case]:
 
 
 def _repeated(network: str) -> Iterator[Case]:
-    for seed in range(1, SEEDS) if network in SEEDED else ():
-        yield from _first(network, seed)
-        yield from _further(network, seed)
+    seeds = range(1, SEEDS) if network in SEEDED else ()
+    for ask in (_first, _further):
+        for seed in seeds:
+            yield from ask(network, seed)
 
 
 def _pruned_to(network: str, reduce: float, seed: int) -> Iterator[Case]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .retention_finetuned import section as finetuned
+
 if TYPE_CHECKING:
     from .retention import Row
 
@@ -44,6 +46,7 @@ def write(rows: Sequence[Row]) -> None:
         text.append(f"### {network}\n\n{_by_criterion([r for r in good if r.case.network == network])}\n")
     if PHOTOS.exists():
         text.append(_photos())
+    text.append(finetuned())
     PAGE.write_text("".join(text), encoding="utf-8")
     _plot(good, networks)
 
