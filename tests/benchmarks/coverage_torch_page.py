@@ -17,9 +17,9 @@ _INTRODUCTION = """\
 # Reading ONNX files into PyTorch
 
 Written by `python -m tests.benchmarks.coverage_torch`. "yes": the module computes what onnxruntime does, within 1e-4
-of the largest value (or of 0.01, which is more than onnxruntime's sigmoid is off near zero), and every parameter gets
-a finite gradient in training mode. Otherwise the exception, or the difference. *pruned*: the same of the file that `channels=0.5` leaves. onnx2torch 1.5.15, onnx2pytorch 0.6.0 and
-onnx2fx 0.0.1 with PyTorch 2.14.1 read the original file; "–": not asked.
+of the largest value (or of 0.01, as onnxruntime's sigmoid is off near zero), and every parameter gets a finite gradient
+in training mode. Otherwise the exception, or the difference. *pruned*: the same of the file that `channels=0.5` leaves.
+onnx2torch 1.5.15, onnx2pytorch 0.6.0 and onnx2fx 0.0.1 with PyTorch 2.14.1 read the original file; "–": not asked.
 """
 _TITLES = {"models": "Reference models", "package": "Models that packages ship"}
 

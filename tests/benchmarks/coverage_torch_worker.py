@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 _SMALL = 1e-2
-"""Outputs that are smaller throughout are compared with this: near zero, onnxruntime's sigmoid is off by up to 1.4e-7."""
+"""Outputs that are smaller throughout are compared with this: near zero, onnxruntime's sigmoid is off by 1.4e-7."""
 
 
 def convert(tool: str, path: str) -> Any:
