@@ -268,7 +268,10 @@ def show_results(terminal: Terminal, results: Results, resources: Sequence[str] 
         return
     if front:
         terminal.show(runs_table(results, front), "")
-        terminal.show(f"These are the runs that no other beats. {SCORES[results.about.score]} {MACS}")
+        weighed = " and ".join(resources or results.weighed)
+        terminal.show(
+            f"No other run beats these in accuracy and {weighed} (--over). {SCORES[results.about.score]} {MACS}"
+        )
     for reason, count in _reasons(results).items():
         terminal.show(f"{count} failed: {reason}", style="yellow")
     if results.failed:

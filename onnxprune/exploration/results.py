@@ -65,9 +65,12 @@ class Results:
         Raises:
             UsageError: an unknown resource.
         """
-        if over is None:
-            over = ("latency",) if "latency" in self.resources else ("flops",)
-        return pareto_front(self.runs, over)
+        return pareto_front(self.runs, self.weighed if over is None else over)
+
+    @property
+    def weighed(self) -> tuple[str, ...]:
+        """What accuracy is weighed against where nothing else is asked for."""
+        return ("latency",) if "latency" in self.resources else ("flops",)
 
     def plan(self, key: str) -> Plan:
         """The plan of one run. Raises ResultsError if there is none."""
