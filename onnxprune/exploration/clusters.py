@@ -57,13 +57,23 @@ class Dask:
             threads = self._wait_for_workers(client)
             waiting = list(reversed(tasks))
             pending: dict[Any, T] = {}
+            # Dask blames every task that was on a worker for its death: those are made again, one at a time.
+            suspects: list[T] = []
+            alone = False
             silent_since = math.inf
-            while waiting or pending:
+            while waiting or pending or suspects:
+                if not waiting and not pending:
+                    alone = True
+                    waiting.append(suspects.pop())
                 while waiting and len(pending) < _AHEAD * threads:
                     task = waiting.pop()
                     pending[client.submit(partial(_alone, work), task, pure=False)] = task
                 for future in self._ended(distributed, client, pending):
-                    yield pending.pop(future), _dask_result(distributed, future)
+                    task, result = pending.pop(future), _dask_result(distributed, future)
+                    if isinstance(result, Lost) and not alone:
+                        suspects.append(task)
+                    else:
+                        yield task, result
                 threads = sum(client.nthreads().values())
                 silent_since = math.inf if threads else min(silent_since, time.monotonic())
                 if time.monotonic() - silent_since > self.patience:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -113,10 +114,12 @@ def test_errors_of_the_work_end_it(backend: Backend) -> None:
 
 
 @pytest.fixture
-def dask_cluster() -> Iterator[Callable[..., Any]]:
+def dask_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     distributed = pytest.importorskip("distributed")
     import dask
 
+    # Workers, which inherit the path, have to find this module; last, so that the installed package goes first.
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
     opened: list[Any] = []
 
     def start(workers: int = 2, failures: int = 3) -> Any:
