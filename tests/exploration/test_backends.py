@@ -113,13 +113,17 @@ def test_errors_of_the_work_end_it(backend: Backend) -> None:
         list(backend.run(_fail, [3, 1, 2]))
 
 
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers, which inherit the path, find this module; last, so that the installed package goes first."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
+
+
 @pytest.fixture
-def dask_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+def dask_cluster() -> Iterator[Callable[..., Any]]:
     distributed = pytest.importorskip("distributed")
     import dask
 
-    # Workers, which inherit the path, have to find this module; last, so that the installed package goes first.
-    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
     opened: list[Any] = []
 
     def start(workers: int = 2, failures: int = 3) -> Any:
