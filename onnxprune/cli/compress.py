@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,25 +12,28 @@ from rich.table import Table
 
 from onnxprune.cli import training as options
 from onnxprune.cli.files import check_distinct, check_output, save_model, save_text
-from onnxprune.cli.options import ForceOption, InputShapeOption, JsonOption, ModelArgument, OutputOption
+from onnxprune.cli.options import (
+    BUDGET,
+    ForceOption,
+    InputShapeOption,
+    JsonOption,
+    MaxFlopsOption,
+    MaxMemoryOption,
+    MaxParamsOption,
+    ModelArgument,
+    OutputOption,
+    ReduceOption,
+)
 from onnxprune.cli.reading import MACS, assumptions, read_and_analyze
 from onnxprune.cli.result import certificate_line
 from onnxprune.cli.terminal import Terminal
-from onnxprune.cli.units import long, parse_quantity, percent
+from onnxprune.cli.units import long, percent
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.evaluation import Score
     from onnxprune.model import Model
     from onnxprune.torch import Training
-
-_BUDGET = "Budget"
-
-
-def _limit(name: str, text: str) -> Any:
-    return typer.Option(
-        name, parser=parse_quantity, metavar="5M", help=text, rich_help_panel=_BUDGET, show_default=False
-    )
 
 
 def compress(
@@ -40,31 +44,26 @@ def compress(
         str,
         typer.Option(
             help="What layers are drawn by and --reduce counts: params (pa), flops (fa; MACs) or memory (ma).",
-            rich_help_panel=_BUDGET,
+            rich_help_panel=BUDGET,
         ),
     ] = "flops",
-    reduce: Annotated[
-        float | None,
-        typer.Option(metavar="0.5", help="Fraction of it to remove.", rich_help_panel=_BUDGET, show_default=False),
-    ] = None,
-    max_params: Annotated[float | None, _limit("--max-params", "Most parameters left, like 300k.")] = None,
-    max_flops: Annotated[float | None, _limit("--max-flops", "Most MACs left, like 1.2G.")] = None,
-    max_memory: Annotated[
-        float | None, _limit("--max-memory", "Most bytes of weights and output activations left.")
-    ] = None,
+    reduce: ReduceOption = None,
+    max_params: MaxParamsOption = None,
+    max_flops: MaxFlopsOption = None,
+    max_memory: MaxMemoryOption = None,
     allocation: Annotated[
         str,
         typer.Option(
             help="How many channels go from which layer: complexity, complexity-mean or uniform.",
-            rich_help_panel=_BUDGET,
+            rich_help_panel=BUDGET,
         ),
     ] = "complexity",
     criterion: Annotated[
         str,
-        typer.Option(help="Which go first; before training there is nothing to rank.", rich_help_panel=_BUDGET),
+        typer.Option(help="Which go first; before training there is nothing to rank.", rich_help_panel=BUDGET),
     ] = "random",
     round_to: Annotated[
-        int, typer.Option(min=1, help="Keep channel counts multiples of this.", rich_help_panel=_BUDGET)
+        int, typer.Option(min=1, help="Keep channel counts multiples of this.", rich_help_panel=BUDGET)
     ] = 1,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Train the unpruned model in the same way, and show both.")
@@ -80,6 +79,7 @@ def compress(
     teacher: options.TeacherOption = None,
     seed: options.SeedOption = 0,
     amp: options.AmpOption = None,
+    resume: options.ResumeOption = False,
     warm_up: options.WarmUpOption = 0.1,
     weight_decay: options.WeightDecayOption = 1e-2,
     patience: options.PatienceOption = None,
@@ -95,6 +95,9 @@ def compress(
     options.require_torch()
     terminal = Terminal(as_json)
     check_output(output, (model,), force=force)
+    states = [output.with_name(f"{output.name}.{kind}") for kind in ("checkpoint", "baseline.checkpoint")]
+    for state in states:
+        check_output(state, (model,))
     if metrics_out is not None:
         check_output(metrics_out, (model,))
         check_distinct(metrics_out, output)
@@ -134,9 +137,11 @@ def compress(
         )
     job = options.Job(terminal, data, recipe, tutor, device)
     job.advise(pruned.model)
-    results = [_run(job, "Pruned", pruned.model, pruned.plan.after)]
+    results = [_run(job, "Pruned", pruned.model, pruned.plan.after, states[0], states[0] if resume else None)]
     if baseline:
-        results.insert(0, _run(job, "Unpruned", reading.model, reading.analysis.totals))
+        # The baseline comes second: what was interrupted may not have reached it.
+        begun = states[1] if resume and states[1].exists() else None
+        results.insert(0, _run(job, "Unpruned", reading.model, reading.analysis.totals, states[1], begun))
     if not options.this_process().first:
         return
     costs = {**reading.analysis.totals, "file_size": reading.model.file_size}
@@ -154,6 +159,8 @@ def compress(
         save_model(results[-1].model, output, force=force)
         if metrics_out is not None:
             save_text(json.dumps(report, indent=2) + "\n", metrics_out)
+    for state in states:
+        state.unlink(missing_ok=True)
     terminal.json(report)
     terminal.show("", _table(results[0] if baseline else None, costs, results[-1]), "")
     terminal.show(assumptions(reading.analysis), MACS)
@@ -177,8 +184,8 @@ class _Result:
         return {"costs": self.costs, "test": score, **options.training_report(self.training)}
 
 
-def _run(job: options.Job, title: str, model: Model, costs: Any) -> _Result:
-    training = job.train(title, model)
+def _run(job: options.Job, title: str, model: Model, costs: Any, state: Path, begun: Path | None) -> _Result:
+    training = job.train(title, model, checkpoint=state, resume=begun)
     trained = training.model
     return _Result(trained, training, {**costs, "file_size": trained.file_size}, job.score(trained))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from onnxprune.cli.units import parse_quantity
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +35,23 @@ SplitOption = Annotated[
         "usually) or outer (whole heads, whole groups)."
     ),
 ]
+BUDGET = "Budget"
+"""The panel of ``--help`` for what says how much is to go."""
+
+
+def _most(name: str, text: str) -> Any:
+    return typer.Option(
+        name, parser=parse_quantity, metavar="5M", help=text, rich_help_panel=BUDGET, show_default=False
+    )
+
+
+ReduceOption = Annotated[
+    float | None,
+    typer.Option(metavar="0.5", help="Fraction of it to remove.", rich_help_panel=BUDGET, show_default=False),
+]
+MaxParamsOption = Annotated[float | None, _most("--max-params", "Most parameters left, like 300k.")]
+MaxFlopsOption = Annotated[float | None, _most("--max-flops", "Most MACs left, like 1.2G.")]
+MaxMemoryOption = Annotated[float | None, _most("--max-memory", "Most bytes of weights and output activations left.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Allow the output to replace an input.")]
 NoVerifyOption = Annotated[
     bool, typer.Option("--no-verify", help="Write without checker, onnxruntime and certificate.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +12,17 @@ from onnxprune.cli.files import check_distinct, check_output
 from onnxprune.cli.latency import ProviderOption, ThreadsOption, Timing, parse_duration, planned, rounding
 from onnxprune.cli.names import resolve
 from onnxprune.cli.options import (
+    BUDGET,
     ForceOption,
     InputShapeOption,
     JsonOption,
+    MaxFlopsOption,
+    MaxMemoryOption,
+    MaxParamsOption,
     ModelArgument,
     NoVerifyOption,
     OutputOption,
+    ReduceOption,
     SplitOption,
     input_shapes,
     named_floors,
@@ -25,7 +30,6 @@ from onnxprune.cli.options import (
 from onnxprune.cli.reading import read, read_and_analyze
 from onnxprune.cli.result import Calibration, Job, certificate_line, finish
 from onnxprune.cli.terminal import Terminal
-from onnxprune.cli.units import parse_quantity
 from onnxprune.errors import BudgetError, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from onnxprune.sensitivity import Sensitivity
 
 
-_BUDGET, _CHOICE, _LIMITS, _DATA = "Budget", "How to choose", "What must stay", "Calibration data"
+_CHOICE, _LIMITS, _DATA = "How to choose", "What must stay", "Calibration data"
 
 _SCANNED = ("global", "aligned")
 
@@ -64,12 +68,6 @@ SamplesOption = Annotated[
 PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan (JSON).", show_default=False)]
 
 
-def _quantity(name: str, text: str) -> Any:
-    return typer.Option(
-        name, parser=parse_quantity, metavar="5M", help=text, rich_help_panel=_BUDGET, show_default=False
-    )
-
-
 def prune(
     model: ModelArgument,
     output: OutputOption,
@@ -78,25 +76,20 @@ def prune(
         typer.Option(
             help="What layers are drawn by and --reduce counts: params (pa), flops (fa; MACs), memory (ma) or "
             "latency (la; measured here).",
-            rich_help_panel=_BUDGET,
+            rich_help_panel=BUDGET,
         ),
     ] = "flops",
-    reduce: Annotated[
-        float | None,
-        typer.Option(metavar="0.5", help="Fraction of it to remove.", rich_help_panel=_BUDGET, show_default=False),
-    ] = None,
-    max_params: Annotated[float | None, _quantity("--max-params", "Most parameters left, like 300k.")] = None,
-    max_flops: Annotated[float | None, _quantity("--max-flops", "Most MACs left, like 1.2G.")] = None,
-    max_memory: Annotated[
-        float | None, _quantity("--max-memory", "Most bytes of weights and output activations left.")
-    ] = None,
+    reduce: ReduceOption = None,
+    max_params: MaxParamsOption = None,
+    max_flops: MaxFlopsOption = None,
+    max_memory: MaxMemoryOption = None,
     max_latency: Annotated[
         float | None,
         typer.Option(
             parser=parse_duration,
             metavar="5ms",
             help="Longest time of a run, measured here and met within 5 %.",
-            rich_help_panel=_BUDGET,
+            rich_help_panel=BUDGET,
             show_default=False,
         ),
     ] = None,
@@ -105,7 +98,7 @@ def prune(
         typer.Option(
             metavar="0.5",
             help="Instead of a budget: fraction of every group's channels to remove.",
-            rich_help_panel=_BUDGET,
+            rich_help_panel=BUDGET,
             show_default=False,
         ),
     ] = None,

@@ -32,9 +32,7 @@ def train(
     teacher: options.TeacherOption = None,
     seed: options.SeedOption = 0,
     amp: options.AmpOption = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint of a training that was interrupted.")
-    ] = False,
+    resume: options.ResumeOption = False,
     checkpoint: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Where that is. [default: OUTPUT.checkpoint]", show_default=False),

@@ -97,6 +97,9 @@ MetricsOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write all figures as JSON, too.", show_default=False, rich_help_panel=_MORE),
 ]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on from the checkpoint of a training that was interrupted.")
+]
 DATA_HELP = (
     "What to learn from: an .npz file, a folder of images or IDX files, or module:function; "
     "SPEC?mean=0.5&std=0.2&limit=5000."

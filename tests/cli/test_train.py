@@ -13,6 +13,8 @@ import pytest
 pytest.importorskip("torch")
 
 import onnxprune
+from onnxprune.cli.training import Job
+from onnxprune.errors import TrainingError
 from onnxprune.evaluation import evaluate
 from onnxprune.torch import Callback
 from onnxprune.torch.training import loop
@@ -196,6 +198,40 @@ def test_compresses_beside_the_unpruned_model(samples: Path, tmp_path: Path) -> 
         assert title in text
     assert "points" in text
     assert files(tmp_path) == {"model.onnx", "data.npz", "out.onnx", "metrics.json"}
+
+
+def test_a_compression_that_was_interrupted_goes_on(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, whole, out = (tmp_path / name for name in ("model.onnx", "whole.onnx", "out.onnx"))
+    classifier(norm=True).save(model)
+    words = ("--train", samples, "--reduce", 0.5, *QUICK, "--baseline")
+    before = files(tmp_path)
+    assert "there is no checkpoint" in refused(2, "compress", model, "-o", out, *words, "--resume")
+    done("compress", model, "-o", whole, *words)
+
+    trained: list[str] = []
+    train = Job.train
+
+    def interrupted(job: Job, title: str, *arguments: Any, **options: Any) -> Any:
+        if title == "Unpruned":
+            raise TrainingError("the power is out")
+        return train(job, title, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "train", interrupted)
+        assert run("compress", model, "-o", out, *words).exit_code == 1
+    assert files(tmp_path) == before | {"whole.onnx", "out.onnx.checkpoint"}
+
+    def counted(job: Job, title: str, *arguments: Any, **options: Any) -> Any:
+        trained.append(f"{title}: {'resumed' if options['resume'] else 'new'}")
+        return train(job, title, *arguments, **options)
+
+    monkeypatch.setattr(Job, "train", counted)
+    done("compress", model, "-o", out, *words, "--resume")
+    assert trained == ["Pruned: resumed", "Unpruned: new"]
+    assert out.read_bytes() == whole.read_bytes()
+    assert files(tmp_path) == before | {"whole.onnx", "out.onnx"}
 
 
 def test_advises_to_restore_batchnorm(samples: Path, tmp_path: Path) -> None:
