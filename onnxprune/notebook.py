@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.cli.units import long, percent
 from onnxprune.errors import UsageError
+from onnxprune.wording import TOTALS, long, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from onnxprune.plans import Plan
 
 _MOST_ROWS = 60
-_TOTALS = {
-    "params": ("parameters", ""),
-    "flops": ("MACs", ""),
-    "memory": ("memory", "B"),
-    "peak_activations": ("peak activations", "B"),
-}
 
 
 def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
@@ -99,7 +93,8 @@ def analysis_html(analysis: Analysis) -> str:
         for layer in (layers or analysis.layers)[:_MOST_ROWS]
     ]
     heads = ("layer", "op", "may go", "parameters", "MACs", "of all", "memory", "pinned because")
-    totals = ", ".join(f"{long(analysis.totals[key], unit)} {title}" for key, (title, unit) in _TOTALS.items())
+    known = [(analysis.totals[key], *words) for key, words in TOTALS.items() if key in analysis.totals]
+    totals = ", ".join(f"{long(total, unit)} {title}" for total, title, unit in known)
     return _table(heads, rows, f"{len(analysis.layers)} layers: {totals}", len(analysis.layers), text=(0, 1, 7))
 
 
@@ -165,7 +160,7 @@ def _total_rows(before: Mapping[str, float], after: Mapping[str, float]) -> list
             long(after[key], unit),
             percent(1 - after[key] / before[key]) if before[key] else "–",
         )
-        for key, (title, unit) in _TOTALS.items()
+        for key, (title, unit) in TOTALS.items()
         if key in before and key in after
     ]
 

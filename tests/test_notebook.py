@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 import onnxprune
-from onnxprune.cli.units import long
 from onnxprune.comparison import Comparison, compare
 from onnxprune.compression import Compression
 from onnxprune.errors import UsageError
+from onnxprune.wording import long
 from tests.benchmarks.generated import residual
 from tests.cli.support import RESIDUAL, conv, model, node
 

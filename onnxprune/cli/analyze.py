@@ -9,9 +9,9 @@ import typer
 
 from onnxprune.cli.files import check_output, save_plot
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption
-from onnxprune.cli.reading import MACS, assumptions, read_and_analyze, unknown
+from onnxprune.cli.reading import read_and_analyze
 from onnxprune.cli.terminal import Terminal
-from onnxprune.cli.units import long, percent
+from onnxprune.wording import MACS, assumptions, long, not_understood, percent
 
 if TYPE_CHECKING:
     from onnxprune.analysis import Analysis
@@ -58,8 +58,8 @@ def _show(terminal: Terminal, analysis: Analysis, summary: Summary) -> None:
         terminal.show(layer_table(analysis, terminal.wide), "")
     if summary.pinned:
         terminal.show(pinned_table(summary), "")
-    for line in unknown(analysis):
-        terminal.show(f"Not understood, and therefore pinned: {line}", style="yellow")
+    for line in not_understood(analysis):
+        terminal.show(line, style="yellow")
     approximate = [group for group in analysis.groups if group.approximate]
     if approximate:
         reasons = "; ".join(dict.fromkeys(group.approximate for group in approximate if group.approximate))

@@ -24,11 +24,11 @@ from onnxprune.cli.options import (
     OutputOption,
     ReduceOption,
 )
-from onnxprune.cli.reading import MACS, assumptions, read_and_analyze
+from onnxprune.cli.reading import read_and_analyze
 from onnxprune.cli.result import certificate_line
 from onnxprune.cli.terminal import Terminal
-from onnxprune.cli.units import long, percent
 from onnxprune.errors import UsageError
+from onnxprune.wording import MACS, TOTALS, assumptions, long, percent
 
 if TYPE_CHECKING:
     from onnxprune.evaluation import Score
@@ -190,15 +190,6 @@ def _run(job: options.Job, title: str, model: Model, costs: Any, state: Path, be
     return _Result(trained, training, {**costs, "file_size": trained.file_size}, job.score(trained))
 
 
-_ROWS = {
-    "params": ("parameters", ""),
-    "flops": ("MACs", ""),
-    "memory": ("memory", "B"),
-    "peak_activations": ("peak activations", "B"),
-    "file_size": ("file size", "B"),
-}
-
-
 def _table(unpruned: _Result | None, costs: dict[str, float], pruned: _Result) -> Table:
     from onnxprune.cli.tables import empty_table
 
@@ -206,7 +197,7 @@ def _table(unpruned: _Result | None, costs: dict[str, float], pruned: _Result) -
     table.add_column("")
     for title in ("unpruned", "pruned", "saved"):
         table.add_column(title, justify="right", no_wrap=True)
-    for key, (title, unit) in _ROWS.items():
+    for key, (title, unit) in TOTALS.items():
         if key in pruned.costs:
             old, new = costs[key], pruned.costs[key]
             table.add_row(title, long(old, unit), long(new, unit), percent(1 - new / old) if old else "-")

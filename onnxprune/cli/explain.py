@@ -12,11 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxprune.cli.files import check_distinct, check_output, save_text
-from onnxprune.cli.names import Name, compact, resolve
+from onnxprune.cli.names import Name, resolve
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption
 from onnxprune.cli.reading import read_and_analyze
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
+from onnxprune.wording import compact
 
 if TYPE_CHECKING:
     from onnxprune.analysis import Analysis

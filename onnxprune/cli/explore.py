@@ -12,10 +12,11 @@ import typer
 from onnxprune.cli import training as options
 from onnxprune.cli.files import check_output
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, input_shapes
-from onnxprune.cli.reading import MACS, read
+from onnxprune.cli.reading import read
 from onnxprune.cli.runs import SCORES, runs_table
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
+from onnxprune.wording import MACS
 
 if TYPE_CHECKING:
     from onnxprune.exploration.backends import Backend

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from onnxprune.cli.terminal import Terminal
-from onnxprune.cli.units import seconds
 from onnxprune.errors import UsageError
+from onnxprune.wording import seconds
 
 if TYPE_CHECKING:
     from onnxprune.analysis import Analysis

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
+
+from onnxprune.wording import compact
 
 _ELLIPSIS = "…"
 _LEAST = 16
@@ -41,13 +43,6 @@ def shorten(name: str, width: int, op_type: str = "") -> str:
     return f"{form[:head]}{_ELLIPSIS}{form[-tail:]}" if tail > 0 else _ELLIPSIS[:width]
 
 
-def compact(name: str) -> str:
-    """Without the path components that the next one repeats: ``/layers/layers.0/Conv`` is ``/layers.0/Conv``."""
-    parts = name.split("/")
-    following = [*parts[1:], ""]
-    return "/".join(part for part, after in zip(parts, following, strict=True) if not after.startswith(f"{part}."))
-
-
 def _forms(name: str, op_type: str) -> tuple[str, ...]:
     """A name, and what may stand for it, ever shorter."""
     short = compact(name)
@@ -66,10 +61,3 @@ def resolve(pattern: str, layers: Sequence[tuple[str, str]]) -> str:
     glob = pattern.replace(_ELLIPSIS, "*")
     shown = [name for name, op_type in layers if any(fnmatchcase(form, glob) for form in _forms(name, op_type)[1:])]
     return shown[0] if len(shown) == 1 else glob
-
-
-def some(names: Iterable[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more

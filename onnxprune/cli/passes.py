@@ -20,8 +20,8 @@ from onnxprune.cli.options import (
 )
 from onnxprune.cli.reading import read
 from onnxprune.cli.terminal import Terminal
-from onnxprune.cli.units import long
 from onnxprune.errors import PassError, UsageError
+from onnxprune.wording import long
 
 if TYPE_CHECKING:
     from onnxprune.model import Model

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune.cli.names import some
 from onnxprune.cli.options import input_shapes
 from onnxprune.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from onnxprune.analysis import Analysis
     from onnxprune.model import Model
-
-MACS = "FLOPs are counted as MACs (multiply-accumulates); memory is bytes of weights and output activations."
 
 
 def read(terminal: Terminal, path: Path) -> Model:
@@ -58,22 +55,3 @@ def read_and_analyze(
         from onnxprune.analysis import analyze
 
         return Reading(model, analyze(model, shapes, split=split), shapes)
-
-
-def assumptions(analysis: Analysis) -> str:
-    """The input shapes that all figures hold for, and which of them were guessed."""
-    shapes = ", ".join(
-        f"{name} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in analysis.shapes.binding.items()
-    )
-    text = f"Input shapes: {shapes or 'none'}."
-    if analysis.shapes.assumed:
-        text += f" Open dimensions of {', '.join(analysis.shapes.assumed)} were assumed; set them with --input-shape."
-    return text
-
-
-def unknown(analysis: Analysis) -> list[str]:
-    """A line per reason for which nodes are not understood, naming some."""
-    by_reason: dict[str, list[str]] = {}
-    for node, reason in analysis.unknown.items():
-        by_reason.setdefault(reason, []).append(node)
-    return [f"{reason}: {some(nodes)}" for reason, nodes in by_reason.items()]

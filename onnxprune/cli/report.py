@@ -15,8 +15,8 @@ from onnxprune.cli.files import check_output, save_plot, save_text
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, OutputOption
 from onnxprune.cli.reading import Reading, read_and_analyze
 from onnxprune.cli.terminal import Terminal
-from onnxprune.cli.units import long
 from onnxprune.errors import UsageError, VerificationError
+from onnxprune.wording import long
 
 if TYPE_CHECKING:
     from onnxprune.certificate import Certificate

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli.files import save_model, save_plan
 from onnxprune.cli.latency import latency_lines
-from onnxprune.cli.reading import MACS, Reading, assumptions, unknown
+from onnxprune.cli.reading import Reading
 from onnxprune.cli.terminal import Terminal
-from onnxprune.cli.units import long
+from onnxprune.wording import MACS, assumptions, long, not_understood
 
 if TYPE_CHECKING:
     from onnxprune.calibration import Samples
@@ -173,8 +173,8 @@ def _show(
 
     terminal.show(change_table(comparison, terminal.wide), "", totals_table(before, after), "")
     terminal.show(assumptions(job.reading.analysis), MACS)
-    for line in unknown(job.reading.analysis):
-        terminal.show(f"Not understood, and therefore pinned: {line}", style="yellow")
+    for line in not_understood(job.reading.analysis):
+        terminal.show(line, style="yellow")
     for reason in comparison.approximate:
         terminal.show(f"Approximate: {reason}. The certificate's reference sees kept channels only.", style="yellow")
     if not plan:

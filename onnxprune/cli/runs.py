@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxprune.cli.tables import empty_table
-from onnxprune.cli.units import long, seconds, short
+from onnxprune.wording import long, seconds, short
 
 if TYPE_CHECKING:
     from onnxprune.exploration.results import Results

@@ -9,22 +9,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from onnxprune.cli.names import Name, some
-from onnxprune.cli.units import long, percent, short
+from onnxprune.cli.names import Name
+from onnxprune.wording import TOTALS, long, percent, short, some
 
 if TYPE_CHECKING:
     from onnxprune.analysis import Analysis, LayerReport
     from onnxprune.comparison import Comparison, LayerChange
     from onnxprune.summary import Summary
 
-_TOTALS = {
-    "params": ("parameters", ""),
-    "flops": ("MACs", ""),
-    "memory": ("memory", "B"),
-    "peak_activations": ("peak activations", "B"),
-    "file_size": ("file size", "B"),
-}
-"""Rows of the table of totals: title and unit."""
 _NARROW_OP = 9
 
 
@@ -123,7 +115,7 @@ def totals_table(before: Mapping[str, float], after: Mapping[str, float]) -> Tab
     table.add_column("total")
     for title in ("before", "after", "removed"):
         table.add_column(title, justify="right", no_wrap=True)
-    for key, (title, unit) in _TOTALS.items():
+    for key, (title, unit) in TOTALS.items():
         if key in before:
             old, new = before[key], after[key]
             removed = percent(1 - new / old) if old else "-"

@@ -13,7 +13,7 @@ from onnxprune.cli.files import check_distinct, check_output, save_model, save_t
 from onnxprune.cli.options import ForceOption, JsonOption, ModelArgument, OutputOption
 from onnxprune.cli.reading import read
 from onnxprune.cli.terminal import Terminal
-from onnxprune.cli.units import long
+from onnxprune.wording import long
 
 
 def train(

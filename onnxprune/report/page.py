@@ -12,21 +12,13 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
-from onnxprune.analysis import Analysis
 from onnxprune.certificate import Certificate
-from onnxprune.cli.units import long, percent, seconds
 from onnxprune.report.content import Candidate, Report, Subject
 from onnxprune.report.errors import missing
 from onnxprune.report.payload import payload
+from onnxprune.wording import MACS, TOTALS, assumptions, long, not_understood, percent, seconds
 
-_TOTALS = {
-    "params": ("parameters", ""),
-    "flops": ("MACs", ""),
-    "memory": ("memory", "B"),
-    "peak_activations": ("peak activations", "B"),
-    "file_size": ("file size", "B"),
-    "time": ("time of a run", "s"),
-}
+_TOTALS = {**TOTALS, "time": ("time of a run", "s")}
 _METRICS = {"params": "parameters", "flops": "MACs", "memory": "memory", "time": "time"}
 _PACKAGES = ("onnxprune", "onnx", "onnxruntime", "numpy")
 _TIMED = " Time was measured in onnxruntime on one thread, under its profiler; small differences are noise."
@@ -115,8 +107,8 @@ def _words(report: Report) -> dict[str, Any]:
         "metrics": list(titles.items()),
         "candidates": [_candidate(report, candidate) for candidate in report.candidates],
         "totals": _totals(report),
-        "assumptions": assumptions(original.analysis) + (_TIMED if original.times.layers else ""),
-        "warnings": _warnings(original.analysis),
+        "assumptions": f"{assumptions(original.analysis)} {MACS}" + (_TIMED if original.times.layers else ""),
+        "warnings": not_understood(original.analysis),
         "results": report.results,
         "command": report.command,
         "files": [_file(subject) for subject in (original, *(c.subject for c in report.candidates))],
@@ -177,28 +169,6 @@ def _cell(before: float, after: float, unit: str) -> dict[str, Any]:
     sign = "−" if change < 0 else "+"
     text = "±0 %" if after == before else f"{sign}{percent(abs(change))}"
     return {"value": _quantity(after, unit), "change": text, "less": after < before}
-
-
-def assumptions(analysis: Analysis) -> str:
-    """The input shapes that all figures hold for, which of them were guessed, and how is counted."""
-    shapes = ", ".join(
-        f"{name} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in analysis.shapes.binding.items()
-    )
-    text = f"For input shapes {shapes or 'none'}."
-    if analysis.shapes.assumed:
-        text += f" Open dimensions of {', '.join(analysis.shapes.assumed)} were assumed; --input-shape sets them."
-    return f"{text} FLOPs are counted as MACs; memory is bytes of weights and output activations."
-
-
-def _warnings(analysis: Analysis) -> list[str]:
-    by_reason: dict[str, list[str]] = {}
-    for node, reason in analysis.unknown.items():
-        by_reason.setdefault(reason, []).append(node)
-    lines = []
-    for reason, nodes in by_reason.items():
-        more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
-        lines.append(f"Not understood, and therefore pinned: {reason}: {', '.join(nodes[:3])}{more}")
-    return lines
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import pytest
 import typer
 
 from onnxprune.cli.explain import ranges
-from onnxprune.cli.names import compact, resolve, shorten
-from onnxprune.cli.units import long, parse_quantity, percent, short
+from onnxprune.cli.names import resolve, shorten
+from onnxprune.cli.units import parse_quantity
+from onnxprune.wording import compact, long, percent, short
 from tests.cli.support import MODELS, done, model, node, run, saved
 
 
