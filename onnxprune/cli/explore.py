@@ -277,7 +277,8 @@ def show_results(terminal: Terminal, results: Results, resources: Sequence[str] 
         terminal.show(f"{count} failed: {reason}", style="yellow")
     if results.failed:
         terminal.show("Runs that failed are not made again, unless --retry-failed asks for it.", style="yellow")
-    terminal.show(f"{len(results.done)} runs in {results.path}; 'onnxprune pick' writes the model of one.")
+    runs = "1 run" if len(results.done) == 1 else f"{len(results.done)} runs"
+    terminal.show(f"{runs} in {results.path}; 'onnxprune pick' writes the model of one.")
 
 
 def _reasons(results: Results, most: int = 5) -> dict[str, int]:

@@ -40,7 +40,9 @@ class TaylorCriterion:
 
             from onnxprune.torch import to_module
         except ImportError as error:
-            raise UsageError(f"criterion 'taylor' needs PyTorch: {error}") from error
+            raise UsageError(
+                "criterion 'taylor' needs PyTorch; install it with: pip install 'onnxprune[torch]'"
+            ) from error
         module = to_module(scoring.analysis.model)
         gates = [gate for gate in _gates(scoring) if all(name in module.onnx_names for name in gate.weights)]
         sums = np.zeros(scoring.count)
