@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from onnxprune.heads import Head, head_of
 from onnxprune.runtime import Session
 
 if TYPE_CHECKING:
-    from onnxprune.data import Batches
+    from onnxprune.data import Batch, Batches
+    from onnxprune.model import Model
 
 Array = NDArray[Any]
 
@@ -56,18 +57,13 @@ def evaluate(model: ModelLike, samples: Batches, *, output: str | None = None, t
         TrainingError: it is open which output is meant.
         VerificationError: onnxruntime does not run the model.
     """
-    from onnxprune.data import inputs_of
-
     source = as_model(model)
     head = head_of(source, output)
-    fixed = next((spec.batch for spec in inputs_of(source) if spec.batch is not None), None)
-    session = Session(source, "the model", threads=threads)
     loss, right, count, places = 0.0, 0, 0, 0
-    for batch in samples.iterate(fixed or _BATCH):
+    for batch, outputs in run_over(source, samples, threads=threads):
         if batch.targets is None:
             raise DataError("the samples have no labels to compare with")
-        size = len(batch.targets)
-        result = session.run(_filled(batch.inputs, fixed or size))[head.output][:size]
+        size, result = len(batch), outputs[head.output]
         if batch.targets.dtype.kind == "f":
             loss += size * _squared_error(result, batch.targets)
         else:
@@ -79,10 +75,26 @@ def evaluate(model: ModelLike, samples: Batches, *, output: str | None = None, t
     return Score(loss / count, right / places if places else None, count)
 
 
-def _filled(inputs: Any, size: int) -> dict[str, Array]:
-    """A batch of the size that the model insists on: the last one repeats samples."""
-    return {name: values if len(values) == size else np.resize(values, (size, *values.shape[1:]))
-            for name, values in inputs.items()}  # fmt: skip
+def run_over(model: Model, samples: Batches, *, threads: int = 0) -> Iterator[tuple[Batch, dict[str, Array]]]:
+    """Every batch with the model's outputs for it, [B, ...] by name.
+
+    A model that insists on a batch size gets it: the last batch is filled up, and its outputs are cut.
+
+    Raises:
+        VerificationError: onnxruntime does not run the model.
+    """
+    from onnxprune.data import inputs_of
+
+    fixed = next((spec.batch for spec in inputs_of(model) if spec.batch is not None), None)
+    session = Session(model, "the model", threads=threads)
+    for batch in samples.iterate(fixed or _BATCH):
+        size = len(batch)
+        outputs = session.run({name: _filled(values, fixed or size) for name, values in batch.inputs.items()})
+        yield batch, {name: np.asarray(values)[:size] for name, values in outputs.items()}
+
+
+def _filled(values: Array, size: int) -> Array:
+    return values if len(values) == size else np.resize(values, (size, *values.shape[1:]))
 
 
 def _squared_error(result: Array, targets: Array) -> float:

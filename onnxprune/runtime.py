@@ -61,7 +61,7 @@ class Session:
                 serialized = model.to_proto().SerializeToString()
                 self._session = ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise VerificationError(f"onnxruntime does not load {what}: {_first_line(error)}") from error
+            raise VerificationError(f"onnxruntime does not load {what}: {first_line(error)}") from error
 
     @property
     def outputs(self) -> list[str]:
@@ -74,7 +74,7 @@ class Session:
         try:
             results = self._session.run(None, {k: v for k, v in inputs.items() if k in accepted})
         except Exception as error:
-            raise VerificationError(f"onnxruntime does not run {self._what}: {_first_line(error)}") from error
+            raise VerificationError(f"onnxruntime does not run {self._what}: {first_line(error)}") from error
         return dict(zip(self.outputs, results, strict=True))
 
 
@@ -122,5 +122,6 @@ def random_inputs(model: Model, shapes: Mapping[str, tuple[int, ...]], seed: int
     return inputs
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of onnxruntime says, without its stack."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

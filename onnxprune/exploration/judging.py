@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.runtime import Session
-
 if TYPE_CHECKING:
     from onnxprune.data import Batches, Data
     from onnxprune.model import Model
@@ -78,22 +76,13 @@ def kind_of(data: Data) -> Kind:
 
 def _answers(model: Model, samples: Batches, threads: int) -> Iterator[Array]:
     """The first output, or the chosen class where it scores several; one array per batch."""
-    from onnxprune.data import inputs_of
+    from onnxprune.evaluation import run_over
 
-    fixed = next((spec.batch for spec in inputs_of(model) if spec.batch is not None), None)
-    session = Session(model, "the model", threads=threads)
-    name = session.outputs[0]
-    for batch in samples.iterate(fixed or _BATCH):
-        size = len(batch)
-        result = session.run({key: _filled(values, fixed or size) for key, values in batch.inputs.items()})[name]
-        result = result[:size]
+    name = model.graph.output[0].name
+    for _, outputs in run_over(model, samples, threads=threads):
+        result = outputs[name]
         classes = result.ndim > 1 and result.shape[1] > 1 and result.dtype.kind == "f"
         yield result.argmax(axis=1) if classes else result
-
-
-def _filled(values: Array, size: int) -> Array:
-    """A batch of the size that the model insists on: the last one repeats samples."""
-    return values if len(values) == size else np.resize(values, (size, *values.shape[1:]))
 
 
 def _agreement(expected: tuple[Array, ...], found: tuple[Array, ...]) -> float:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.errors import MeasurementError, UsageError
-from onnxprune.latency.engine import Engine, first_line
+from onnxprune.latency.engine import Engine
 from onnxprune.latency.memory import Memory, peak_memory
 from onnxprune.latency.operators import NodeTime, by_type, traced
 from onnxprune.latency.sampling import Clock, Rounds, sample
 from onnxprune.latency.statistics import Ratio, Spread, paired_ratio, spread
+from onnxprune.runtime import first_line
 
 if TYPE_CHECKING:
     from onnxprune.analysis import InputShapes, ModelLike

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import MeasurementError, UsageError
+from onnxprune.runtime import first_line
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,3 @@ class Engine:
         except Exception as error:
             what = "the model" if isinstance(source, bytes) else os.fspath(source)
             raise MeasurementError(f"onnxruntime does not load {what}: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error of onnxruntime says, without its stack."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -79,7 +79,7 @@ def test_failures_are_told(files: tuple[Path, Path, Path]) -> None:
     model, data, table = files
     shown = done("explore", model, "--data", data, "-o", table, *_QUICK, "--modes", "flops", "--reduce", "0.3,0.999")
     assert "1 failed: flops cannot fall to" in shown
-    assert "1 runs in" in shown
+    assert "1 run in" in shown
 
 
 def test_merge(tmp_path: Path) -> None:
