@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 import onnxprune
-from onnxprune.comparison import compare
 from onnxprune.exploration import read_results
+from onnxprune.pruning.comparison import compare
 from onnxprune.report import Report, candidate, figures, subject
 from onnxprune.report.page import render
 

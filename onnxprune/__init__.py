@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxprune.analysis import Analysis, analyze, normalize
-    from onnxprune.certificate import Certificate, verify
-    from onnxprune.compensation import Compensation, compensate
-    from onnxprune.compression import Compression, apply, compress
+    from onnxprune.analysis.analyzing import Analysis, analyze, normalize
     from onnxprune.errors import (
         BudgetError,
         ConversionError,
@@ -29,15 +26,18 @@ if TYPE_CHECKING:
         UsageError,
         VerificationError,
     )
+    from onnxprune.ir.model import Model, load
     from onnxprune.latency.bench import Bench, bench
     from onnxprune.latency.engine import Engine
     from onnxprune.latency.fitting import LatencyFit, meet_latency
     from onnxprune.latency.machine import Runtime
     from onnxprune.latency.profile import LatencyProfile, profile_latency
-    from onnxprune.model import Model, load
-    from onnxprune.planning import plan
-    from onnxprune.plans import Plan
-    from onnxprune.sensitivity import Sensitivity, scan_sensitivity
+    from onnxprune.pruning.certificate import Certificate, verify
+    from onnxprune.pruning.choosing import plan
+    from onnxprune.pruning.compensation import Compensation, compensate
+    from onnxprune.pruning.pipeline import Compression, apply, compress
+    from onnxprune.pruning.plan import Plan
+    from onnxprune.pruning.sensitivity import Sensitivity, scan_sensitivity
 
 __version__ = "0.1.0"
 
@@ -47,10 +47,10 @@ if not (_HERE / "passes").is_dir() and (_HERE.parent / "passes" / "shrink.py").i
     __path__.append(str(_HERE.parent))
 
 _HOME = {
-    "analysis": ("Analysis", "analyze", "normalize"),
-    "certificate": ("Certificate", "verify"),
-    "compensation": ("Compensation", "compensate"),
-    "compression": ("Compression", "apply", "compress"),
+    "analysis.analyzing": ("Analysis", "analyze", "normalize"),
+    "pruning.certificate": ("Certificate", "verify"),
+    "pruning.compensation": ("Compensation", "compensate"),
+    "pruning.pipeline": ("Compression", "apply", "compress"),
     "errors": (
         "BudgetError",
         "ConversionError",
@@ -70,10 +70,10 @@ _HOME = {
     "latency.fitting": ("LatencyFit", "meet_latency"),
     "latency.machine": ("Runtime",),
     "latency.profile": ("LatencyProfile", "profile_latency"),
-    "model": ("Model", "load"),
-    "planning": ("plan",),
-    "plans": ("Plan",),
-    "sensitivity": ("Sensitivity", "scan_sensitivity"),
+    "ir.model": ("Model", "load"),
+    "pruning.choosing": ("plan",),
+    "pruning.plan": ("Plan",),
+    "pruning.sensitivity": ("Sensitivity", "scan_sensitivity"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -15,10 +15,10 @@ import onnxruntime as ort
 from onnx import helper
 
 from onnxprune.errors import ShapeError
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
+from onnxprune.ir.shapes import infer_constants
+from onnxprune.ir.weights import Array, Weight
 from onnxprune.passes._wiring import Wiring
-from onnxprune.shapes import infer_constants
-from onnxprune.weights import Array, Weight
 
 _SMALL = 16_384
 """Bytes that results may add to a model without a thought: shape arithmetic, vectors."""

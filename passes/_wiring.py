@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from onnx import NodeProto
 
-from onnxprune.model import Model
-from onnxprune.protos import STANDARD_DOMAINS, captured_names
+from onnxprune.ir.model import Model
+from onnxprune.ir.protos import STANDARD_DOMAINS, captured_names
 
 
 class NodeWiring(NamedTuple):

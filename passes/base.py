@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto
 
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
+from onnxprune.ir.weights import ExternalFiles, Weight
 from onnxprune.passes._wiring import wiring
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.weights import ExternalFiles, Weight
 
 
 class ConstantsToInitializers(Pass):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from onnxprune.passes._wiring import wiring
 from onnxprune.passes.base import Pass, PassResult
 

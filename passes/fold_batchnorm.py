@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto, helper
 
-from onnxprune.model import Draft, Model
+from onnxprune.ir.model import Draft, Model
+from onnxprune.ir.weights import Array, Weight
 from onnxprune.passes._wiring import Wiring, wiring
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.weights import Array, Weight
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Weight
 from onnxprune.passes._wiring import Wiring, wiring
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.weights import Weight
 
 _NEVER = frozenset(
     {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
+from onnxprune.ir.shapes import infer_shapes
+from onnxprune.ir.weights import Weight
 from onnxprune.passes._wiring import wiring
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.shapes import infer_shapes
-from onnxprune.weights import Weight
 
 _READS_SHAPES = frozenset({"Shape", "Size"})
 # Only these make something fixed of what is not, by leaving the rest out. Whatever else gives the same result for both

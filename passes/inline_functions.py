@@ -5,9 +5,9 @@ from __future__ import annotations
 from onnx import FunctionProto, ModelProto, defs, inliner, shape_inference
 
 from onnxprune.errors import PassError
-from onnxprune.model import Draft, Model
+from onnxprune.ir.model import Draft, Model
+from onnxprune.ir.protos import STANDARD_DOMAINS
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.protos import STANDARD_DOMAINS
 
 
 class InlineFunctions(Pass):

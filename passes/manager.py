@@ -10,12 +10,12 @@ from pathlib import Path
 
 from onnx import checker
 
-from onnxprune.differences import difference
 from onnxprune.errors import PassError, VerificationError
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
+from onnxprune.ir.outputs import difference
+from onnxprune.ir.session import Arrays, Session, random_inputs
+from onnxprune.ir.shapes import infer_shapes
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.runtime import Arrays, Session, random_inputs
-from onnxprune.shapes import infer_shapes
 
 _TOLERANCE = 1e-5
 """Largest difference that passes for rounding, as a share of the largest magnitude of the output."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from onnxprune._collection import uncollected
-from onnxprune.flow import close_bodies, open_bodies
-from onnxprune.model import Model
+from onnxprune.ir.collection import uncollected
+from onnxprune.ir.control_flow import close_bodies, open_bodies
+from onnxprune.ir.model import Model
 from onnxprune.passes.base import Pass
 from onnxprune.passes.constants_to_initializers import ConstantsToInitializers
 from onnxprune.passes.drop_initializer_inputs import DropInitializerInputs

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from onnx import NodeProto
 
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Array
 from onnxprune.passes._wiring import wiring
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.weights import Array
 
 Values = Callable[[np.random.Generator], Array]
 

@@ -10,12 +10,12 @@ import onnx
 from onnx import helper
 
 from onnxprune.errors import PassError
-from onnxprune.model import Draft, Model
+from onnxprune.ir.model import Draft, Model
+from onnxprune.ir.session import Session
+from onnxprune.ir.shapes import infer_shapes
+from onnxprune.ir.weights import Array
 from onnxprune.passes._wiring import Wiring, wiring
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.runtime import Session
-from onnxprune.shapes import infer_shapes
-from onnxprune.weights import Array
 
 _FIRST_OPSET = 7
 _BEFORE_ACTIVATION = frozenset({"Add", "Sub", "Mul", "Div", "Cast"})

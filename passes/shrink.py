@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from onnxprune.analysis import analyze
-from onnxprune.consistency import removed_per_class
-from onnxprune.model import Model
+from onnxprune.analysis.analyzing import analyze
+from onnxprune.ir.model import Model
 from onnxprune.ops import Registry
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.plans import Plan
-from onnxprune.rewrite import ShrinkRewriter
+from onnxprune.pruning.consistency import removed_per_class
+from onnxprune.pruning.plan import Plan
+from onnxprune.pruning.shrinking import ShrinkRewriter
 
 
 class Shrink(Pass):

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import onnxprune
-from onnxprune.analysis import Analysis
-from onnxprune.atoms import Grouping
-from onnxprune.certificate import Certificate
-from onnxprune.planning import removed_by_axis
-from onnxprune.plans import Plan
-from onnxprune.propagation import Split
+from onnxprune.analysis.analyzing import Analysis
+from onnxprune.analysis.atoms import Grouping
+from onnxprune.analysis.propagation import Split
+from onnxprune.pruning.certificate import Certificate
+from onnxprune.pruning.choosing import removed_by_axis
+from onnxprune.pruning.plan import Plan
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onnxprune._display import MACS, assumptions, long, not_understood, percent
 from onnxprune.cli.files import check_output, save_plot
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption
 from onnxprune.cli.reading import read_and_analyze
 from onnxprune.cli.terminal import Terminal
-from onnxprune.wording import MACS, assumptions, long, not_understood, percent
 
 if TYPE_CHECKING:
-    from onnxprune.analysis import Analysis
-    from onnxprune.summary import Summary
+    from onnxprune.analysis.analyzing import Analysis
+    from onnxprune.analysis.prunability import Summary
 
 
 def analyze(
@@ -38,7 +38,7 @@ def analyze(
         plot_format(plot)
         check_output(plot, (model,))
     analysis = read_and_analyze(terminal, model, input_shape, split).analysis
-    from onnxprune.summary import summarize
+    from onnxprune.analysis.prunability import summarize
 
     summary = summarize(analysis)
     terminal.json({"model": str(model), **analysis.to_dict(), "summary": summary.to_dict()})

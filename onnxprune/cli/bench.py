@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onnxprune._display import long, seconds
 from onnxprune.cli.latency import ProviderOption, ThreadsOption
 from onnxprune.cli.names import Name
 from onnxprune.cli.options import InputShapeOption, JsonOption, shapes_for_each
 from onnxprune.cli.reading import read
 from onnxprune.cli.terminal import Terminal
-from onnxprune.wording import long, seconds
 
 if TYPE_CHECKING:
     from rich.table import Table

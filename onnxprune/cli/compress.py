@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from onnxprune._display import MACS, TOTALS, assumptions, long, percent
 from onnxprune.cli import training as options
 from onnxprune.cli.files import check_distinct, check_output, save_model, save_text
 from onnxprune.cli.options import (
@@ -28,11 +29,10 @@ from onnxprune.cli.reading import read_and_analyze
 from onnxprune.cli.result import certificate_line
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
-from onnxprune.wording import MACS, TOTALS, assumptions, long, percent
 
 if TYPE_CHECKING:
-    from onnxprune.evaluation import Score
-    from onnxprune.model import Model
+    from onnxprune.data.evaluation import Score
+    from onnxprune.ir.model import Model
     from onnxprune.torch import Training
 
 
@@ -114,8 +114,8 @@ def compress(
         weight_decay=weight_decay,
         patience=patience,
     )
-    from onnxprune.compression import compress as prune
     from onnxprune.data import read_data
+    from onnxprune.pruning.pipeline import compress as prune
 
     reading = read_and_analyze(terminal, model, input_shape)
     tutor = None if teacher is None else options.read_teacher(terminal, teacher)

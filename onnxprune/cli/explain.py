@@ -11,17 +11,17 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from onnxprune._display import compact
 from onnxprune.cli.files import check_distinct, check_output, save_text
 from onnxprune.cli.names import Name, resolve
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption
 from onnxprune.cli.reading import read_and_analyze
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
-from onnxprune.wording import compact
 
 if TYPE_CHECKING:
-    from onnxprune.analysis import Analysis
-    from onnxprune.explain import Bundle, Explanation, Pinning, Step
+    from onnxprune.analysis.analyzing import Analysis
+    from onnxprune.analysis.explain import Bundle, Explanation, Pinning, Step
 
 _MOST_PINS = 5
 
@@ -56,7 +56,7 @@ def explain(
     if dot is not None and graphml is not None:
         check_distinct(dot, graphml)
     analysis = read_and_analyze(terminal, model, input_shape, split).analysis
-    from onnxprune.explain import explain as find_out
+    from onnxprune.analysis.explain import explain as find_out
 
     if layer is not None:
         layer = resolve(layer, [(report.name, report.op_type) for report in analysis.layers])
@@ -72,8 +72,8 @@ def _write_graphs(
 ) -> None:
     if dot is None and graphml is None:
         return
+    from onnxprune.analysis.explain import coupling_graph
     from onnxprune.cli.graphs import to_dot, to_graphml
-    from onnxprune.explain import coupling_graph
 
     network = coupling_graph(analysis, layer)
     for path, write in ((dot, to_dot), (graphml, to_graphml)):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from onnxprune._display import MACS
 from onnxprune.cli import training as options
 from onnxprune.cli.files import check_output
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, input_shapes
@@ -16,7 +17,6 @@ from onnxprune.cli.reading import read
 from onnxprune.cli.runs import SCORES, runs_table
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
-from onnxprune.wording import MACS
 
 if TYPE_CHECKING:
     from onnxprune.exploration.backends import Backend
@@ -188,7 +188,7 @@ def explore(
     from onnxprune.exploration.steps import Compensate, Nothing, Train
     from onnxprune.exploration.subject import default_rounds
     from onnxprune.latency.engine import Engine
-    from onnxprune.planning import DEFAULT_FLOOR
+    from onnxprune.pruning.choosing import DEFAULT_FLOOR
 
     resources = None if over is None else check_resources(_listed(over, "--over", str))
     # What is as it always is does not show up, so that runs are those of the library's own defaults.

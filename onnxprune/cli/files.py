@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune._files import check_regular, write_text
 from onnxprune.cli.errors import OutputError
 from onnxprune.errors import ModelError, PlanError, UsageError
+from onnxprune.ir.files import check_regular, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from onnxprune.model import Model
-    from onnxprune.plans import Plan
+    from onnxprune.ir.model import Model
+    from onnxprune.pruning.plan import Plan
 
 
 def check_output(path: Path, inputs: tuple[Path, ...], *, force: bool = False) -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from onnxprune._display import seconds
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
-from onnxprune.wording import seconds
 
 if TYPE_CHECKING:
-    from onnxprune.analysis import Analysis
+    from onnxprune.analysis.analyzing import Analysis
     from onnxprune.latency.fitting import LatencyFit
-    from onnxprune.plans import Plan
+    from onnxprune.pruning.plan import Plan
 
 ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads inside one operator; 0 leaves it to onnxruntime.")]
 ProviderOption = Annotated[str, typer.Option(help="onnxruntime's execution provider.")]
@@ -66,7 +66,7 @@ def planned(terminal: Terminal, analysis: Analysis, timing: Timing, **options: A
         BudgetError: the budget cannot be met.
         MeasurementError: the machine is too noisy, or onnxruntime does not run the model.
     """
-    from onnxprune.planning import MODES, plan
+    from onnxprune.pruning.choosing import MODES, plan
 
     wanted = timing.max_latency is not None or MODES.get(str(options["mode"]).lower()) == "latency"
     if not wanted and options["round_to"] != _AUTO:

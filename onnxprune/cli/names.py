@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
-from onnxprune.wording import compact
+from onnxprune._display import compact
 
 _ELLIPSIS = "…"
 _LEAST = 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from onnxprune.passes import Pass, PassResult
 from onnxprune.passes import normalize as run_all
 

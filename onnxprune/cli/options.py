@@ -12,7 +12,7 @@ from onnxprune.cli.units import parse_quantity
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.model import Model
+    from onnxprune.ir.model import Model
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file.", show_default=False)]
 OutputOption = Annotated[

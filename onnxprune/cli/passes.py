@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onnxprune._display import long
 from onnxprune.cli.files import check_output, save_model
 from onnxprune.cli.options import (
     ForceOption,
@@ -21,10 +22,9 @@ from onnxprune.cli.options import (
 from onnxprune.cli.reading import read
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import PassError, UsageError
-from onnxprune.wording import long
 
 if TYPE_CHECKING:
-    from onnxprune.model import Model
+    from onnxprune.ir.model import Model
     from onnxprune.passes import Pass
 
 

@@ -33,9 +33,9 @@ from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import BudgetError, UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.analysis import Analysis
-    from onnxprune.calibration import Samples
-    from onnxprune.sensitivity import Sensitivity
+    from onnxprune.analysis.analyzing import Analysis
+    from onnxprune.data.samples import Samples
+    from onnxprune.pruning.sensitivity import Sensitivity
 
 
 _CHOICE, _LIMITS, _DATA = "How to choose", "What must stay", "Calibration data"
@@ -198,7 +198,7 @@ def prune(
     reading = read_and_analyze(terminal, model, input_shape, split)
     analysis = reading.analysis
     if not analysis.groups:
-        from onnxprune.summary import why_nothing
+        from onnxprune.analysis.prunability import why_nothing
 
         raise BudgetError(f"{why_nothing(analysis)}; nothing was written")
     layers = [(layer.name, layer.op_type) for layer in analysis.layers]
@@ -237,7 +237,7 @@ def _kept_scan(
     if given is None:
         return None
     from onnxprune.latency.cache import default_folder
-    from onnxprune.sensitivity import DEFAULT_COUNT, SensitivityCache
+    from onnxprune.pruning.sensitivity import DEFAULT_COUNT, SensitivityCache
 
     scan = SensitivityCache(default_folder()).read(analysis.model, given[0].part(0, DEFAULT_COUNT), criterion)
     if scan is not None:
@@ -260,7 +260,7 @@ def apply(
     """Remove from a model what a plan names."""
     terminal = Terminal(as_json)
     check_output(output, (model, plan), force=force)
-    from onnxprune.plans import Plan
+    from onnxprune.pruning.plan import Plan
 
     chosen = Plan.load(plan)
     reading = read_and_analyze(terminal, model, input_shape, chosen.split, chosen.input_shapes)
@@ -289,12 +289,12 @@ def verify(
 ) -> None:
     """Compare a pruned model with the masked original, and exit with 1 if they differ."""
     terminal = Terminal(as_json)
-    from onnxprune.plans import Plan
+    from onnxprune.pruning.plan import Plan
 
     chosen = Plan.load(plan)
     source, result = read(terminal, model), read(terminal, pruned)
     with terminal.step("Verifying"):
-        from onnxprune.certificate import verify as compare
+        from onnxprune.pruning.certificate import verify as compare
 
         certificate = compare(
             source,

@@ -11,15 +11,15 @@ from onnxprune.cli.options import input_shapes
 from onnxprune.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from onnxprune.analysis import Analysis
-    from onnxprune.model import Model
+    from onnxprune.analysis.analyzing import Analysis
+    from onnxprune.ir.model import Model
 
 
 def read(terminal: Terminal, path: Path) -> Model:
     """Load a model and check that it is valid. Raises ModelError."""
     with terminal.step(f"Reading {path.name}"):
-        from onnxprune.model import load
-        from onnxprune.validation import validate
+        from onnxprune.ir.model import load
+        from onnxprune.ir.validation import validate
 
         model = load(path)
         model.derived(validate)
@@ -52,6 +52,6 @@ def read_and_analyze(
     model = read(terminal, path)
     shapes = input_shapes(given, model) or otherwise or None
     with terminal.step("Analysing"):
-        from onnxprune.analysis import analyze
+        from onnxprune.analysis.analyzing import analyze
 
         return Reading(model, analyze(model, shapes, split=split), shapes)

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onnxprune._display import long
 from onnxprune.cli.files import check_output, save_plot, save_text
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, OutputOption
 from onnxprune.cli.reading import Reading, read_and_analyze
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError, VerificationError
-from onnxprune.wording import long
 
 if TYPE_CHECKING:
-    from onnxprune.certificate import Certificate
     from onnxprune.exploration import Results
-    from onnxprune.model import Model
-    from onnxprune.plans import Plan
+    from onnxprune.ir.model import Model
+    from onnxprune.pruning.certificate import Certificate
+    from onnxprune.pruning.plan import Plan
     from onnxprune.report import Candidate, Report, Subject
 
 _CHANGED = (
@@ -80,7 +80,7 @@ def report(
     plots = [output.with_name(f"{output.stem}-{name}.{kind}") for name in _PLOTS for kind in kinds]
     for path in plots:
         check_output(path, (model, *files, *plans, output))
-    from onnxprune.plans import Plan
+    from onnxprune.pruning.plan import Plan
     from onnxprune.report import Report
     from onnxprune.report.page import render
 
@@ -169,8 +169,8 @@ class _Job:
 
     def from_plan(self, original: Subject, name: str, plan: Plan) -> Candidate:
         """What a plan would make of the model."""
-        from onnxprune.analysis import analyze
-        from onnxprune.compression import apply
+        from onnxprune.analysis.analyzing import analyze
+        from onnxprune.pruning.pipeline import apply
         from onnxprune.report import candidate
 
         with self.terminal.step("Removing channels"):
@@ -180,7 +180,7 @@ class _Job:
 
     def _certified(self, pruned: Reading, plan: Plan) -> tuple[Certificate | None, str]:
         """The certificate, and what is to be said about it."""
-        from onnxprune.certificate import verify
+        from onnxprune.pruning.certificate import verify
 
         if not self.verify:
             return None, "Not asked for."
@@ -195,8 +195,8 @@ class _Job:
 
     def _certified_removal(self, pruned: Reading, plan: Plan) -> tuple[Certificate, str] | None:
         """The certificate of the removal alone, where the weights changed after it; None if the file is another."""
-        from onnxprune.certificate import verify
-        from onnxprune.compression import apply
+        from onnxprune.pruning.certificate import verify
+        from onnxprune.pruning.pipeline import apply
 
         removed = apply(self.original.model, plan)
         if {name: weight.shape for name, weight in removed.weights.items()} != {

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxprune._display import MACS, assumptions, long, not_understood
 from onnxprune.cli.files import save_model, save_plan
 from onnxprune.cli.latency import latency_lines
 from onnxprune.cli.reading import Reading
 from onnxprune.cli.terminal import Terminal
-from onnxprune.wording import MACS, assumptions, long, not_understood
 
 if TYPE_CHECKING:
-    from onnxprune.calibration import Samples
-    from onnxprune.certificate import Certificate
-    from onnxprune.comparison import Comparison
-    from onnxprune.compression import Finished
+    from onnxprune.data.samples import Samples
+    from onnxprune.ir.model import Model
     from onnxprune.latency.fitting import LatencyFit
-    from onnxprune.model import Model
-    from onnxprune.plans import Plan
+    from onnxprune.pruning.certificate import Certificate
+    from onnxprune.pruning.comparison import Comparison
+    from onnxprune.pruning.pipeline import Finished
+    from onnxprune.pruning.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _Collect:
     count: int
 
     def __call__(self, model: Model) -> tuple[Samples, Samples, bool]:
-        from onnxprune.calibration.samples import collect_both
+        from onnxprune.data.samples import collect_both
 
         return collect_both(self.spec, model, self.count)
 
@@ -78,8 +78,8 @@ def finish(terminal: Terminal, job: Job, plan: Plan) -> None:
         VerificationError: the result is not what was promised; nothing is written.
         OutputError: it cannot be written.
     """
-    from onnxprune.comparison import compare
-    from onnxprune.compression import apply
+    from onnxprune.pruning.comparison import compare
+    from onnxprune.pruning.pipeline import apply
 
     comparison = compare(job.reading.analysis, plan)
     with terminal.step("Removing channels"):
@@ -99,8 +99,8 @@ def finish(terminal: Terminal, job: Job, plan: Plan) -> None:
 
 
 def _calibrated(terminal: Terminal, job: Job, pruned: Model, plan: Plan) -> Finished:
-    from onnxprune.compression import Finished
-    from onnxprune.compression import finish as compensated
+    from onnxprune.pruning.pipeline import Finished
+    from onnxprune.pruning.pipeline import finish as compensated
 
     calibration = job.calibration
     if calibration.spec is None and calibration.method is None:
@@ -119,9 +119,9 @@ def _measured(finished: Finished) -> dict[str, Any]:
 
 
 def _certified(terminal: Terminal, job: Job, pruned: Model, plan: Plan) -> Certificate:
-    from onnxprune.certificate import verify
-    from onnxprune.compression import require
     from onnxprune.errors import VerificationError
+    from onnxprune.pruning.certificate import verify
+    from onnxprune.pruning.pipeline import require
 
     with terminal.step("Verifying"):
         try:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from onnxprune._display import long, seconds, short
 from onnxprune.cli.tables import empty_table
-from onnxprune.wording import long, seconds, short
 
 if TYPE_CHECKING:
     from onnxprune.exploration.results import Results

@@ -11,7 +11,7 @@ from onnxprune.cli.reading import read_and_analyze
 from onnxprune.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from onnxprune.sensitivity import Sensitivity
+    from onnxprune.pruning.sensitivity import Sensitivity
 
 
 def sensitivity(
@@ -34,9 +34,9 @@ def sensitivity(
     terminal = Terminal(as_json)
     reading = read_and_analyze(terminal, model, input_shape, split)
     with terminal.step("Scanning"):
-        from onnxprune.calibration import collect
+        from onnxprune.data.samples import collect
         from onnxprune.latency.cache import default_folder
-        from onnxprune.sensitivity import SensitivityCache, scan_sensitivity
+        from onnxprune.pruning.sensitivity import SensitivityCache, scan_sensitivity
 
         chosen = collect(data, reading.model, samples)
         scan = scan_sensitivity(reading.analysis, chosen, criterion=criterion)

@@ -9,13 +9,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from onnxprune._display import TOTALS, long, percent, short, some
 from onnxprune.cli.names import Name
-from onnxprune.wording import TOTALS, long, percent, short, some
 
 if TYPE_CHECKING:
-    from onnxprune.analysis import Analysis, LayerReport
-    from onnxprune.comparison import Comparison, LayerChange
-    from onnxprune.summary import Summary
+    from onnxprune.analysis.analyzing import Analysis, LayerReport
+    from onnxprune.analysis.prunability import Summary
+    from onnxprune.pruning.comparison import Comparison, LayerChange
 
 _NARROW_OP = 9
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from onnxprune._display import long
 from onnxprune.cli import training as options
 from onnxprune.cli.files import check_distinct, check_output, save_model, save_text
 from onnxprune.cli.options import ForceOption, JsonOption, ModelArgument, OutputOption
 from onnxprune.cli.reading import read
 from onnxprune.cli.terminal import Terminal
-from onnxprune.wording import long
 
 
 def train(

@@ -16,8 +16,8 @@ from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.data import Data
-    from onnxprune.evaluation import Score
-    from onnxprune.model import Model
+    from onnxprune.data.evaluation import Score
+    from onnxprune.ir.model import Model
     from onnxprune.torch import Callback, Recipe, Training
 
 _TRAINING, _MORE = "Training", "More about training"
@@ -241,7 +241,7 @@ class Job:
         """Of a model on the held-out samples, in onnxruntime; None without any, and in all processes but the first."""
         if self.data.test is None or not this_process().first:
             return None
-        from onnxprune.evaluation import evaluate
+        from onnxprune.data.evaluation import evaluate
 
         with self.terminal.step("Evaluating"):
             return evaluate(model, self.data.test, output=self.recipe.output)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnxprune.data.inputs import Fit
 from onnxprune.errors import DataError
-from onnxprune.relations import IntArray
+from onnxprune.ops.relations import IntArray
 
 
 @dataclass(frozen=True)

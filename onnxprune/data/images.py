@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxprune.data.inputs import InputSpec
 from onnxprune.errors import DataError
-from onnxprune.relations import IntArray
+from onnxprune.ops.relations import IntArray
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from onnxprune.errors import DataError
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 
 Extent = int | None
 

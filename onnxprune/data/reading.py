@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.analysis import ModelLike, as_model
+from onnxprune.analysis.analyzing import ModelLike, as_model
 from onnxprune.data.batches import ArrayBatches, Data, Held, Samples, labels
 from onnxprune.data.idx import read_idx
 from onnxprune.data.images import ImageFiles, digest_of_files, image_shape, images_below

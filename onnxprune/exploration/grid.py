@@ -44,8 +44,8 @@ class Grid:
 
     def _check_names(self) -> None:
         """A misspelt name is refused now, and not in every run."""
-        from onnxprune.allocation import allocation
-        from onnxprune.criteria import default_registry
+        from onnxprune.pruning.allocation import allocation
+        from onnxprune.pruning.criteria import default_registry
 
         for name in self.allocations:
             allocation(name)

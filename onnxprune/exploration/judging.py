@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from onnxprune.data import Batches, Data
-    from onnxprune.model import Model
+    from onnxprune.ir.model import Model
 
 Kind = Literal["accuracy", "r2", "agreement"]
 Array = NDArray[Any]
@@ -41,7 +41,7 @@ class Judge:
         if self.kind == "agreement":
             found = tuple(_answers(model, self.samples, threads))
             return _agreement(self.answers, found)
-        from onnxprune.evaluation import evaluate
+        from onnxprune.data.evaluation import evaluate
 
         result = evaluate(model, self.samples, threads=threads)
         if result.accuracy is not None:
@@ -76,7 +76,7 @@ def kind_of(data: Data) -> Kind:
 
 def _answers(model: Model, samples: Batches, threads: int) -> Iterator[Array]:
     """The first output, or the chosen class where it scores several; one array per batch."""
-    from onnxprune.evaluation import run_over
+    from onnxprune.data.evaluation import run_over
 
     name = model.graph.output[0].name
     for _, outputs in run_over(model, samples, threads=threads):

@@ -18,7 +18,7 @@ from onnxprune.exploration.store import Reader
 if TYPE_CHECKING:
     import pandas as pd
 
-    from onnxprune.plans import Plan
+    from onnxprune.pruning.plan import Plan
 
 _SHOWN = ("accuracy", *RESOURCES)
 
@@ -76,7 +76,7 @@ class Results:
         """The plan of one run. Raises ResultsError if there is none."""
         import json
 
-        from onnxprune.plans import Plan
+        from onnxprune.pruning.plan import Plan
 
         return Plan.from_dict(json.loads(self.plan_json(key)))
 

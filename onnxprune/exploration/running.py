@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from onnxprune.analysis import Analysis, analyze
+from onnxprune.analysis.analyzing import Analysis, analyze
 from onnxprune.errors import OnnxPruneError
 from onnxprune.exploration.runs import Figures, Run, Setting, run_of
 from onnxprune.exploration.subject import Opened, Subject, open_subject
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def failed(task: Task, message: str) -> Outcome:
 
 
 def _made(subject: Subject, opened: Opened, task: Task) -> tuple[Figures, str, str]:
-    from onnxprune.planning import plan as make_plan
+    from onnxprune.pruning.choosing import plan as make_plan
 
     chosen = make_plan(opened.analysis, calibration=opened.calibration, **task.setting.plan_options())
     model = prune(subject, opened, chosen, task.setting)
@@ -82,8 +82,8 @@ def _made(subject: Subject, opened: Opened, task: Task) -> tuple[Figures, str, s
 
 def prune(subject: Subject, opened: Opened, plan: Any, setting: Setting) -> Model:
     """The model of one run: what the plan names removed, certified, and whatever follows done."""
-    from onnxprune.certificate import verify
-    from onnxprune.compression import apply, require
+    from onnxprune.pruning.certificate import verify
+    from onnxprune.pruning.pipeline import apply, require
 
     pruned = apply(opened.model, plan)
     require(verify(opened.model, pruned, plan, input_shapes=subject.shapes))
@@ -114,8 +114,8 @@ def measure(subject: Subject, opened: Opened, model: Model, path: Path) -> Figur
 def _timed(subject: Subject, opened: Opened, analysis: Analysis, path: Path, figures: Figures) -> Figures:
     if subject.rounds is None:
         return figures
+    from onnxprune.ir.session import random_inputs
     from onnxprune.latency.sampling import sample
-    from onnxprune.runtime import random_inputs
 
     inputs = random_inputs(opened.model, opened.analysis.shapes.binding, seed=0)
     sessions = [subject.engine.session(source) for source in (subject.model, path)]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from onnxprune.data import Data
-    from onnxprune.model import Model
-    from onnxprune.plans import Plan
+    from onnxprune.ir.model import Model
+    from onnxprune.pruning.plan import Plan
     from onnxprune.torch import Recipe
 
 
@@ -76,7 +76,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Compensate:
-    """The remaining weights make good what was removed; see :func:`onnxprune.compensation.compensate`."""
+    """The remaining weights make good what was removed; see :func:`onnxprune.pruning.compensation.compensate`."""
 
     method: str = "refit"
     samples: int = 256
@@ -91,7 +91,7 @@ class Compensate:
         return {"method": self.method, "samples": self.samples}
 
     def __call__(self, pruned: Model, original: Model, plan: Plan, data: Data, seed: int) -> Model:
-        from onnxprune.compensation import compensate
+        from onnxprune.pruning.compensation import compensate
 
         return compensate(pruned, original, plan, data, method=self.method, samples=self.samples, seed=seed).model
 

@@ -10,16 +10,16 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune.analysis import Analysis, analyze
+from onnxprune.analysis.analyzing import Analysis, analyze
 from onnxprune.errors import ResultsError
 from onnxprune.exploration.judging import Judge, judge_for
+from onnxprune.ir.model import Model, load
 from onnxprune.latency.engine import Engine
 from onnxprune.latency.sampling import Rounds
-from onnxprune.model import Model, load
 
 if TYPE_CHECKING:
-    from onnxprune.calibration import Samples
     from onnxprune.data import Data
+    from onnxprune.data.samples import Samples
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Shapes by input name."""
@@ -72,7 +72,7 @@ class Opened:
     @cached_property
     def calibration(self) -> Samples:
         """Training samples for criteria that look at data."""
-        from onnxprune.calibration import collect
+        from onnxprune.data.samples import collect
 
         return collect(self.data, self.model)
 

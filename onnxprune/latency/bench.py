@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.errors import MeasurementError, UsageError
+from onnxprune.ir.session import first_line
 from onnxprune.latency.engine import Engine
 from onnxprune.latency.memory import Memory, peak_memory
 from onnxprune.latency.operators import NodeTime, by_type, traced
 from onnxprune.latency.sampling import Clock, Rounds, sample
 from onnxprune.latency.statistics import Ratio, Spread, paired_ratio, spread
-from onnxprune.runtime import first_line
 
 if TYPE_CHECKING:
-    from onnxprune.analysis import InputShapes, ModelLike
-    from onnxprune.model import Model
+    from onnxprune.analysis.analyzing import InputShapes, ModelLike
+    from onnxprune.ir.model import Model
 
 #: The middle half of the runs may spread over this fraction of the median, and a ratio be this unsure.
 _QUIET, _SURE = 0.2, 0.05
@@ -160,9 +160,9 @@ class _Prepared:
 
 
 def _prepare(source: ModelLike, shapes: InputShapes | None, folder: Path, seed: int) -> _Prepared:
-    from onnxprune.analysis import as_model
-    from onnxprune.runtime import random_inputs
-    from onnxprune.shapes import infer_shapes
+    from onnxprune.analysis.analyzing import as_model
+    from onnxprune.ir.session import random_inputs
+    from onnxprune.ir.shapes import infer_shapes
 
     folder.mkdir()
     model: Model = as_model(source)

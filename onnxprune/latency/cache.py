@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxprune._files import write_text
+from onnxprune.ir.files import write_text
 from onnxprune.latency.layers import LayerCase, Widths
 
 _VERSION = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import MeasurementError, UsageError
-from onnxprune.runtime import first_line
+from onnxprune.ir.session import first_line
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from onnxprune.analysis import Analysis
-from onnxprune.compression import apply
+from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import BudgetError, MeasurementError, UsageError
+from onnxprune.ir.model import Model
 from onnxprune.latency.machine import Machine, Runtime
 from onnxprune.latency.profile import LatencyProfile, inputs_of
 from onnxprune.latency.sampling import Rounds
 from onnxprune.latency.statistics import Ratio, Spread, paired_ratio, spread
-from onnxprune.model import Model
-from onnxprune.planning import MODES
-from onnxprune.planning import plan as make_plan
-from onnxprune.plans import Plan
+from onnxprune.pruning.choosing import MODES
+from onnxprune.pruning.choosing import plan as make_plan
+from onnxprune.pruning.pipeline import apply
+from onnxprune.pruning.plan import Plan
 
 #: Measured and asked latency may differ by this fraction.
 TOLERANCE = 0.05

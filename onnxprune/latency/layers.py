@@ -17,9 +17,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
-from onnxprune.analysis import Analysis
-from onnxprune.graph import Node, UnknownShapeError
-from onnxprune.relations import IntArray
+from onnxprune.analysis.analyzing import Analysis
+from onnxprune.ir.graph import Node, UnknownShapeError
+from onnxprune.ops.relations import IntArray
 
 #: Times are measured over this many roles; in further ones a layer's time is taken to be proportional.
 MOST_ROLES = 2

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from onnxprune.errors import MeasurementError
+from onnxprune.ir.session import first_line
 from onnxprune.latency.engine import Engine
 from onnxprune.latency.layer_models import Point, side_by_side, times_of_points
 from onnxprune.latency.operators import Trace, traced
 from onnxprune.latency.sampling import Clock, FloatArray, Rounds, sample
-from onnxprune.runtime import first_line
 
 if TYPE_CHECKING:
-    from onnxprune.model import Model
+    from onnxprune.ir.model import Model
 
 #: Of the times of one node, this quantile counts: what else runs on the machine only ever makes it slower.
 _QUIET = 0.25

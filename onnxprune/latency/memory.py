@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import MeasurementError
+from onnxprune.ir.session import first_line
 from onnxprune.latency.engine import Engine
-from onnxprune.runtime import first_line
 
 _RUNS = 3
 _PATIENCE = 600.0

@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.analysis import Analysis
-from onnxprune.cost import Terms, extent_terms
+from onnxprune.analysis.analyzing import Analysis
+from onnxprune.analysis.cost import Terms, extent_terms
 from onnxprune.errors import UsageError
 from onnxprune.latency.layers import MOST_ROLES, LayerCase, layer_cases
 from onnxprune.latency.profile import LatencyProfile, Table
-from onnxprune.relations import IntArray
+from onnxprune.ops.relations import IntArray
 
 FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Predicted seconds at kept counts: :class:`~onnxprune.cost.MetricFunction`.
+    """Predicted seconds at kept counts: :class:`~onnxprune.analysis.cost.MetricFunction`.
 
     Times of layers are interpolated in their widths, bilinearly between measured ones; the largest and the smallest
     measured one hold beyond them. Everything is scaled so that the unpruned model takes what was measured, and what

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.analysis import Analysis
+from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import MeasurementError, UsageError
+from onnxprune.ir.session import Arrays, random_inputs
 from onnxprune.latency.cache import Cache, default_folder
 from onnxprune.latency.grid import MULTIPLES, knots, points, typical
 from onnxprune.latency.layer_models import Point, batches, by_kind
@@ -25,7 +26,6 @@ from onnxprune.latency.machine import Machine, Runtime
 from onnxprune.latency.operators import Trace
 from onnxprune.latency.sampling import Rounds
 from onnxprune.latency.statistics import Spread, spread
-from onnxprune.runtime import Arrays, random_inputs
 
 FloatArray = NDArray[np.float64]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Contraction, Masker, Operator, Rewriter, normalized_axis, positions
 from onnxprune.ops.generators import pin_axes
-from onnxprune.relations import IntArray, Relations
+from onnxprune.ops.relations import IntArray, Relations
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.errors import RegistryError
-from onnxprune.graph import Node
-from onnxprune.relations import IntArray, Relations
+from onnxprune.ir.graph import Node
+from onnxprune.ops.relations import IntArray, Relations
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Contraction:
 
 
 class Rewriter(Protocol):
-    """What a fix-up may ask and change while the graph is shrunk; see ``onnxprune.rewrite``."""
+    """What a fix-up may ask and change while the graph is shrunk; see ``onnxprune.pruning.shrinking``."""
 
     def kept(self, tensor: str, dim: int) -> IntArray | None:
         """The positions that stay on an axis, in order, or None if all do."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.attention import Heads, RotaryEmbedding, attention_cost, keep_scale, relate_attention
 from onnxprune.ops.base import Contraction, Masker, Operator, Rewriter, broadcast_axes, positions, same_axes
 from onnxprune.ops.convolution import Conv
 from onnxprune.ops.generators import Held, pin_axes
 from onnxprune.ops.matmul import Gemm
 from onnxprune.ops.normalization import TrailingNormalization
-from onnxprune.relations import Relations
+from onnxprune.ops.relations import Relations
 
 DOMAIN = "com.microsoft"
 

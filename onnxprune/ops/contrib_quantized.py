@@ -6,12 +6,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Contraction, Masker, Operator, broadcast_axes, normalized_axis, positions
 from onnxprune.ops.contrib import DOMAIN
 from onnxprune.ops.generators import pin_axes
 from onnxprune.ops.quantized import IntegerMatMul, QLinearConv, Quantization
-from onnxprune.relations import IntArray, Relations
+from onnxprune.ops.relations import IntArray, Relations
 
 
 class MicrosoftQuantization(Quantization):

@@ -1,15 +1,15 @@
 """Control flow: the nodes of bodies are like all others, and what crosses the border of a body stays.
 
-The borders are nodes of a private domain in opened models; see ``onnxprune.flow``.
+The borders are nodes of a private domain in opened models; see ``onnxprune.ir.control_flow``.
 """
 
 from __future__ import annotations
 
-from onnxprune.flow import DOMAIN, ENTRY
-from onnxprune.graph import Node
+from onnxprune.ir.control_flow import DOMAIN, ENTRY
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Operator
 from onnxprune.ops.generators import pin_axes
-from onnxprune.relations import Relations
+from onnxprune.ops.relations import Relations
 
 
 class Border(Operator):

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Contraction, Masker, Operator, Rewriter, positions
-from onnxprune.relations import Relations
+from onnxprune.ops.relations import Relations
 
 
 def _groups(node: Node) -> int:

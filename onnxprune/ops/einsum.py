@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Contraction, Masker, Operator
-from onnxprune.relations import Relations
+from onnxprune.ops.relations import Relations
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Operator, normalized_axis
-from onnxprune.relations import Relations
+from onnxprune.ops.relations import Relations
 
 
 def pin_axes(

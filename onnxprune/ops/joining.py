@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Operator, Rewriter, normalized_axis, positions
-from onnxprune.relations import IntArray, Relations
+from onnxprune.ops.relations import IntArray, Relations
 
 
 class Concat(Operator):

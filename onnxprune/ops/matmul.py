@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Contraction, Masker, Operator, broadcast_axes
-from onnxprune.relations import Relations
+from onnxprune.ops.relations import Relations
 
 
 class Gemm(Operator):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Masker, Operator, Rewriter, normalized_axis, same_axes
-from onnxprune.relations import Relations
+from onnxprune.ops.relations import Relations
 
 
 class BatchNormalization(Operator):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Operator
-from onnxprune.relations import Relations
+from onnxprune.ops.relations import Relations
 
 
 class Pooling(Operator):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import (
     Contraction,
     Masker,
@@ -17,7 +17,7 @@ from onnxprune.ops.base import (
     same_axes,
 )
 from onnxprune.ops.generators import pin_axes
-from onnxprune.relations import Relations
+from onnxprune.ops.relations import Relations
 
 
 class Quantization(Operator):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Contraction, Masker, Operator, Rewriter, positions
-from onnxprune.relations import Relations
+from onnxprune.ops.relations import Relations
 
 _W, _R, _B, _LENGTHS, _INITIAL_H, _INITIAL_C, _P = range(1, 8)
 

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Operator, Rewriter, normalized_axis, positions
-from onnxprune.relations import Relations
+from onnxprune.ops.relations import Relations
 
 
 def row_major_blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:

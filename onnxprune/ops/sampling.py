@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Contraction, Masker, Operator
 from onnxprune.ops.generators import Held, pin_axes
-from onnxprune.relations import Relations
+from onnxprune.ops.relations import Relations
 
 
 class GridSample(Operator):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Operator, normalized_axis
 from onnxprune.ops.generators import Held, pin_axes
-from onnxprune.relations import Relations
+from onnxprune.ops.relations import Relations
 
 
 class GatherND(Operator):

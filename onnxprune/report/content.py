@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune.analysis import Analysis
-from onnxprune.certificate import Certificate
-from onnxprune.comparison import Comparison, compare_models
-from onnxprune.model import Model
-from onnxprune.plans import Plan
+from onnxprune.analysis.analyzing import Analysis
+from onnxprune.ir.model import Model
+from onnxprune.pruning.certificate import Certificate
+from onnxprune.pruning.comparison import Comparison, compare_models
+from onnxprune.pruning.plan import Plan
 from onnxprune.report.timing import Times
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune._files import write_bytes
-from onnxprune.cost import METRICS
+from onnxprune.analysis.cost import METRICS
 from onnxprune.errors import UsageError
+from onnxprune.ir.files import write_bytes
 from onnxprune.report.errors import missing
 from onnxprune.report.payload import labels
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from onnxprune.analysis import Analysis
-    from onnxprune.comparison import Comparison
+    from onnxprune.analysis.analyzing import Analysis
     from onnxprune.exploration.results import Results
+    from onnxprune.pruning.comparison import Comparison
 
 FORMATS = ("png", "svg", "pdf")
 _TITLES = {"params": "parameters", "flops": "MACs", "memory": "memory (bytes)"}

@@ -9,9 +9,9 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from onnxprune.analysis import Analysis
-from onnxprune.cost import Layer
-from onnxprune.explain import why_no_candidate
+from onnxprune.analysis.analyzing import Analysis
+from onnxprune.analysis.cost import Layer
+from onnxprune.analysis.explain import why_no_candidate
 
 
 @dataclass(frozen=True)

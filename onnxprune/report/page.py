@@ -12,11 +12,11 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
-from onnxprune.certificate import Certificate
+from onnxprune._display import MACS, TOTALS, assumptions, long, not_understood, percent, seconds
+from onnxprune.pruning.certificate import Certificate
 from onnxprune.report.content import Candidate, Report, Subject
 from onnxprune.report.errors import missing
 from onnxprune.report.payload import payload
-from onnxprune.wording import MACS, TOTALS, assumptions, long, not_understood, percent, seconds
 
 _TOTALS = {**TOTALS, "time": ("time of a run", "s")}
 _METRICS = {"params": "parameters", "flops": "MACs", "memory": "memory", "time": "time"}

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from onnxprune.cost import METRICS
+from onnxprune._display import compact
+from onnxprune.analysis.cost import METRICS
 from onnxprune.report.content import Report, Subject
 from onnxprune.report.lanes import couplings, lanes
-from onnxprune.wording import compact
 
 
 def payload(report: Report) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onnxprune.analysis import Analysis
+from onnxprune.analysis.analyzing import Analysis
+from onnxprune.ir.session import random_inputs
 from onnxprune.latency.engine import Engine
 from onnxprune.latency.operators import NodeTime, traced
-from onnxprune.runtime import random_inputs
 
 _MARKS = re.compile(r"^fused |(_nchwc|_token_\d+|/\w*Fusion\w*)+$")
 _LAYER = re.compile(r"Conv|Gemm|MatMul")

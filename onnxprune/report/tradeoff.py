@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.analysis import Analysis
-from onnxprune.comparison import compare
+from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import PlanError
 from onnxprune.exploration.pareto import RESOURCES, non_dominated
-from onnxprune.plans import Plan
+from onnxprune.pruning.comparison import compare
+from onnxprune.pruning.plan import Plan
 
 if TYPE_CHECKING:
     from onnxprune.exploration.results import Results

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from torch import fx
 
 from onnxprune.errors import RegistryError
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 
 if TYPE_CHECKING:
     from onnxprune.torch.builder import Builder

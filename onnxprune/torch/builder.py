@@ -13,12 +13,12 @@ import torch
 from torch import fx, nn
 
 from onnxprune.errors import ConversionError
-from onnxprune.graph import Graph, Node
+from onnxprune.ir.graph import Graph, Node
+from onnxprune.ir.weights import Array, Weight
 from onnxprune.torch.functions.host import as_tensor, to_host
 from onnxprune.torch.layouts import AsIs, Held, Layout
 from onnxprune.torch.paths import Paths, place
 from onnxprune.torch.tensors import FLOATS, to_tensor, torch_dtype
-from onnxprune.weights import Array, Weight
 
 _HUGE = 1e30
 """Weights of this magnitude are masks and limits, which no training changes."""

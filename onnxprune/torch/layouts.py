@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from onnxprune.weights import Array
+from onnxprune.ir.weights import Array
 
 
 class Layout(Protocol):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import fx
 
 from onnxprune.errors import ConversionError
-from onnxprune.flow import body_scope, border_operands, scope_of
-from onnxprune.graph import Graph, Node, UnknownShapeError
+from onnxprune.ir.control_flow import body_scope, border_operands, scope_of
+from onnxprune.ir.graph import Graph, Node, UnknownShapeError
 from onnxprune.torch.base import Converter
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.functions.control import Conditional
@@ -29,7 +29,7 @@ class Body:
 
 
 class Program:
-    """What has to be converted, of an opened model (see ``onnxprune.flow``).
+    """What has to be converted, of an opened model (see ``onnxprune.ir.control_flow``).
 
     Args:
         graph: the nodes.

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from onnx import TensorProto
 
-from onnxprune.weights import Array
+from onnxprune.ir.weights import Array
 
 _DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,

@@ -9,14 +9,14 @@ import torch
 from onnx import NodeProto
 from torch import nn
 
-from onnxprune.analysis import ModelLike, as_model, normalize
+from onnxprune.analysis.analyzing import ModelLike, as_model, normalize
 from onnxprune.errors import ConversionError
-from onnxprune.flow import body_weights, open_bodies, set_body_weights
-from onnxprune.model import Model
+from onnxprune.ir.control_flow import body_weights, open_bodies, set_body_weights
+from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Array, Weight
 from onnxprune.torch.layouts import Held
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.tensors import to_array
-from onnxprune.weights import Array, Weight
 
 
 def write_back(module: nn.Module, model: ModelLike) -> Model:

@@ -23,11 +23,11 @@ import onnxprune
 from models.data import DEBIAN_FOLDER
 from models.export_torch import TorchExport, export
 from onnxprune.data import Data, read_data
+from onnxprune.data.evaluation import evaluate
 from onnxprune.errors import BudgetError
-from onnxprune.evaluation import evaluate
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
+from onnxprune.ir.session import Session, random_inputs
 from onnxprune.passes.fold_batchnorm import FoldBatchnorm
-from onnxprune.runtime import Session, random_inputs
 from onnxprune.torch import Recipe, train
 from tests.benchmarks.accuracy_networks import NETWORKS, build
 

@@ -28,8 +28,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 import onnxprune
-from onnxprune.runtime import random_inputs
-from onnxprune.shapes import infer_shapes
+from onnxprune.ir.session import random_inputs
+from onnxprune.ir.shapes import infer_shapes
 
 from .coverage_torch_page import ORIGIN, PEERS, PRUNED, Answers, page
 from .environments import OWN, Environment, interpreter, one_thread

@@ -21,7 +21,7 @@ import numpy as np
 import onnxprune
 from models.data import DEBIAN_FOLDER
 from onnxprune.data import Data, read_data
-from onnxprune.evaluation import evaluate
+from onnxprune.data.evaluation import evaluate
 from onnxprune.exploration import Figures, Grid, Limits, Picked, Results, Run, explore, pick, read_results
 from onnxprune.exploration.exploring import Exploration
 from onnxprune.exploration.steps import Train
@@ -129,7 +129,7 @@ def _clocked(work: Any) -> float:
 
 def _by_hand(model: Path, spec: str, grid: Grid) -> list[dict[str, Any]]:
     """What a script would do: prune, train, evaluate and measure, and write nothing down."""
-    from onnxprune.runtime import random_inputs
+    from onnxprune.ir.session import random_inputs
     from onnxprune.torch import Recipe, train
 
     source = onnxprune.load(model)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import onnxprune
-from onnxprune.analysis import Analysis
+from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import OnnxPruneError
 from onnxprune.latency.engine import Engine
 from onnxprune.latency.fitting import meet_latency
@@ -27,7 +27,7 @@ from onnxprune.latency.machine import Runtime, processor
 from onnxprune.latency.profile import inputs_of, profile_latency
 from onnxprune.latency.sampling import Rounds
 from onnxprune.latency.statistics import paired_ratio
-from onnxprune.plans import Plan
+from onnxprune.pruning.plan import Plan
 
 PAGE = Path(__file__).parents[2] / "docs" / "latency.md"
 
@@ -109,8 +109,8 @@ def time_row(path: Path, shape: tuple[int, ...] | None, threads: int) -> Row:
 
 def fidelity_rows(path: Path) -> list[Row]:
     """What is left of a trained classifier's outputs at half its time, by latency and by FLOPs."""
-    from onnxprune.calibration.samples import collect
-    from onnxprune.compression import finish
+    from onnxprune.data.samples import collect
+    from onnxprune.pruning.pipeline import finish
 
     analysis = _analyzed(path, None)
     name = next(iter(analysis.shapes.binding))

@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 
 import onnxprune
 from models.data import DEBIAN_FOLDER, Split, load_split
-from onnxprune.calibration import Samples, collect
-from onnxprune.compensation import compensate
-from onnxprune.criteria import Criterion, Scoring, criterion
-from onnxprune.fidelity import outputs_of
+from onnxprune.data.fidelity import outputs_of
+from onnxprune.data.samples import Samples, collect
 from onnxprune.passes.fold_batchnorm import FoldBatchnorm
+from onnxprune.pruning.compensation import compensate
+from onnxprune.pruning.criteria import Criterion, Scoring, criterion
 
 from .environments import ONNXSIM, TORCH_PRUNING, interpreter, one_thread
 

@@ -16,8 +16,8 @@ from typing import Any
 import onnxprune
 from models.data import DEBIAN_FOLDER
 from onnxprune.data import Data, read_data
-from onnxprune.evaluation import evaluate
-from onnxprune.model import Model
+from onnxprune.data.evaluation import evaluate
+from onnxprune.ir.model import Model
 from onnxprune.torch import Recipe, train
 
 ROWS = Path(__file__).parents[2] / "docs" / "retention_finetuned.csv"

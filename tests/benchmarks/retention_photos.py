@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import onnxprune
-from onnxprune.calibration import collect
-from onnxprune.compensation import compensate
-from onnxprune.criteria import criterion
-from onnxprune.fidelity import measure_fidelity
+from onnxprune.data.fidelity import measure_fidelity
+from onnxprune.data.samples import collect
+from onnxprune.pruning.compensation import compensate
+from onnxprune.pruning.criteria import criterion
 
 from .retention import Remembered
 

@@ -256,7 +256,7 @@ def test_a_fault_of_ours_is_no_traceback(tmp_path: Path, monkeypatch: pytest.Mon
     def stumble(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("onnxprune.analysis.analyze", stumble)
+    monkeypatch.setattr("onnxprune.analysis.analyzing.analyze", stumble)
     message = refused(1, "analyze", RESIDUAL)
     assert "unexpected ZeroDivisionError: oops" in message
     assert "please report it" in message

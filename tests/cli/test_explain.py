@@ -10,9 +10,9 @@ import networkx as nx
 import pytest
 
 import onnxprune
-from onnxprune.explain import Bundle, coupling_graph, explain
-from onnxprune.relations import Axis
-from onnxprune.summary import summarize
+from onnxprune.analysis.explain import Bundle, coupling_graph, explain
+from onnxprune.analysis.prunability import summarize
+from onnxprune.ops.relations import Axis
 from tests.cli.support import MODELS, RESIDUAL, conv, done, done_json, model, node, refused
 
 DENSE = MODELS / "dense_torchscript.onnx"

@@ -114,7 +114,7 @@ def test_failed_certificate_writes_nothing(tmp_path: Path, monkeypatch: pytest.M
     plan = onnxprune.plan(RESIDUAL, reduce=0.5)
     passed = onnxprune.verify(RESIDUAL, onnxprune.apply(RESIDUAL, plan), plan)
     failed = dataclasses.replace(passed, tolerance=-1.0)
-    monkeypatch.setattr("onnxprune.certificate.verify", lambda *_, **__: failed)
+    monkeypatch.setattr("onnxprune.pruning.certificate.verify", lambda *_, **__: failed)
     message = refused(1, "prune", RESIDUAL, "-o", tmp_path / "out.onnx", "--reduce", "0.5")
     assert "'logits'" in message
     assert "nothing was written" in message
@@ -122,7 +122,9 @@ def test_failed_certificate_writes_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("moment", ["onnxprune.planning.plan", "onnxprune.certificate.verify", "os.fsync"])
+@pytest.mark.parametrize(
+    "moment", ["onnxprune.pruning.choosing.plan", "onnxprune.pruning.certificate.verify", "os.fsync"]
+)
 def test_interrupted(tmp_path: Path, moment: str) -> None:
     module, _, name = moment.rpartition(".")
     script = (

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import typer
 
+from onnxprune._display import compact, long, percent, short
 from onnxprune.cli.explain import ranges
 from onnxprune.cli.names import resolve, shorten
 from onnxprune.cli.units import parse_quantity
-from onnxprune.wording import compact, long, percent, short
 from tests.cli.support import MODELS, done, model, node, run, saved
 
 

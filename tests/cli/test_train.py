@@ -14,8 +14,8 @@ pytest.importorskip("torch")
 
 import onnxprune
 from onnxprune.cli.training import Job
+from onnxprune.data.evaluation import evaluate
 from onnxprune.errors import TrainingError
-from onnxprune.evaluation import evaluate
 from onnxprune.torch import Callback
 from onnxprune.torch.training import loop
 from tests.torch.training.support import classifier, data, squares

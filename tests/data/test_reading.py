@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from onnxprune.data import DataError, InputSpec, inputs_of, read_data
-from onnxprune.model import load
+from onnxprune.ir.model import load
 
 FLOAT = np.dtype(np.float32)
 NCHW = (InputSpec("x", (None, 1, 6, 5), FLOAT),)

@@ -19,8 +19,8 @@ from onnxprune.errors import ClusterError, ResultsError
 from onnxprune.exploration import Grid, Results, explore
 from onnxprune.exploration.backends import Backend, Here, Lost, Processes
 from onnxprune.exploration.clusters import Dask, Ray
-from onnxprune.model import Model
-from onnxprune.plans import Plan
+from onnxprune.ir.model import Model
+from onnxprune.pruning.plan import Plan
 from tests.exploration.deadly import double, double_or_die
 from tests.exploration.support import QUICK, tiny_data, tiny_model
 

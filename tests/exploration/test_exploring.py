@@ -20,9 +20,9 @@ from onnxprune.exploration.exploring import Exploration, Progress
 from onnxprune.exploration.picking import setting_of
 from onnxprune.exploration.results import Results
 from onnxprune.exploration.steps import Compensate, Nothing, Train
+from onnxprune.ir.model import Model
 from onnxprune.latency.sampling import exactly
-from onnxprune.model import Model
-from onnxprune.plans import Plan
+from onnxprune.pruning.plan import Plan
 from tests.exploration.support import QUICK, made_up, recorded, tiny_data, tiny_model
 
 GRID = Grid(modes=["flops", "params"], reduce=[0.3, 0.6])

@@ -15,7 +15,7 @@ import pytest
 from onnxprune.errors import RecordingError, ResultsError
 from onnxprune.exploration import merge, read_results
 from onnxprune.exploration.store import Store
-from onnxprune.plans import Plan
+from onnxprune.pruning.plan import Plan
 from tests.exploration.support import ABOUT, made_up, recorded
 
 PLAN = Plan({"w": {0: (1, 3)}}, {"mode": "flops"})

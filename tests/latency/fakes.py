@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import onnxprune
+from onnxprune.ir.model import Model
 from onnxprune.latency.layer_models import Point
 from onnxprune.latency.layers import LayerCase, Widths, layer_cases
 from onnxprune.latency.operators import NodeTime, Trace
 from onnxprune.latency.sampling import Rounds
-from onnxprune.model import Model
 
 
 class FakeClock:

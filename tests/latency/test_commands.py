@@ -8,9 +8,9 @@ import pytest
 import typer
 
 import onnxprune
+from onnxprune._display import seconds
 from onnxprune.cli.latency import parse_duration, rounding
 from onnxprune.errors import UsageError
-from onnxprune.wording import seconds
 from tests.cli.support import done, done_json, refused, saved
 from tests.latency.fakes import FakeMachine
 from tests.latency.networks import chain

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import onnxprune
-from onnxprune.analysis import Analysis
+from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import BudgetError, MeasurementError, UsageError
 from onnxprune.latency.cache import Cache
 from onnxprune.latency.fitting import _gain, meet_latency

@@ -13,14 +13,14 @@ import pytest
 from scipy.interpolate import RegularGridInterpolator
 
 import onnxprune
-from onnxprune.analysis import Analysis
-from onnxprune.consistency import removed_per_class
+from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.latency.cache import Cache, default_folder
 from onnxprune.latency.layers import layer_cases
 from onnxprune.latency.model import latency_model, with_latency
 from onnxprune.latency.profile import LatencyProfile, _monotone, choose_multiple, profile_latency
 from onnxprune.latency.sampling import exactly
+from onnxprune.pruning.consistency import removed_per_class
 from tests.latency.fakes import FakeMachine
 from tests.latency.networks import chain, depthwise
 

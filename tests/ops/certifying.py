@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 
 import onnxprune
-from onnxprune.analysis import Analysis
-from onnxprune.consistency import removed_per_class
-from onnxprune.masking import masked
-from onnxprune.planning import removed_by_axis
-from onnxprune.plans import Plan
-from onnxprune.relations import Axis
-from onnxprune.runtime import random_inputs
+from onnxprune.analysis.analyzing import Analysis
+from onnxprune.ir.session import random_inputs
+from onnxprune.ops.relations import Axis
+from onnxprune.pruning.choosing import removed_by_axis
+from onnxprune.pruning.consistency import removed_per_class
+from onnxprune.pruning.masking import masked
+from onnxprune.pruning.plan import Plan
 from tests.helpers import GraphBuilder, Pruned, random_atoms, run
 
 #: Of 255, relative to the largest magnitude of an output.

@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune.analysis import Analysis
-from onnxprune.atoms import Grouping
-from onnxprune.flow import DOMAIN
+from onnxprune.analysis.analyzing import Analysis
+from onnxprune.analysis.atoms import Grouping
+from onnxprune.ir.control_flow import DOMAIN
 from onnxprune.ops import default_registry
 from tests.helpers import GraphBuilder, prune_random
 from tests.ops import aggregating, contraction, elementwise, rearranging, selecting
@@ -73,7 +73,7 @@ def _assert_expected(case: Case, analysis: Analysis) -> None:
 def test_every_operator_has_a_case() -> None:
     """Whoever registers an operator tests it: by a case, or by name in a test module beside this one."""
     known = {(domain, op_type) for domain, op_type, _, _ in default_registry().supported()}
-    known = {(domain, op_type) for domain, op_type in known if domain != DOMAIN}  # tests/test_control_flow.py
+    known = {(domain, op_type) for domain, op_type in known if domain != DOMAIN}  # tests/ops/test_control_flow.py
     covered = {(case.domain, operator) for case in CASES for operator in case.operators}
     assert not covered - known, f"cases for operators that nobody registered: {sorted(covered - known)}"
     tests = "".join(path.read_text() for path in sorted(Path(__file__).parent.glob("test_*.py")))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper, parser
 
-from onnxprune.model import Model, load
+from onnxprune.ir.model import Model, load
 from onnxprune.passes.base import Pass
 from onnxprune.passes.manager import Check, PassManager
 

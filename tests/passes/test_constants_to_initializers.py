@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.model import load
+from onnxprune.ir.model import load
 from onnxprune.passes.constants_to_initializers import ConstantsToInitializers
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from onnxprune.passes.base import Pass
 from onnxprune.passes.fold_shapes import FoldShapes
 from tests.passes.conftest import Apply, Build

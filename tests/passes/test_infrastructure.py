@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onnxprune.errors import PassError
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from onnxprune.passes import GraphPass, Pass, PassResult, registry
 from onnxprune.passes.manager import Check, PassManager
 from onnxprune.passes.registry import available_passes, make_passes

@@ -4,7 +4,7 @@ import pytest
 from onnx import helper
 
 from onnxprune.errors import PassError
-from onnxprune.model import load
+from onnxprune.ir.model import load
 from onnxprune.passes.inline_functions import InlineFunctions
 from onnxprune.passes.manager import Check, PassManager
 from onnxprune.passes.remove_unused import RemoveUnused

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from onnxprune.model import load
+from onnxprune.ir.model import load
 from onnxprune.passes import NORMALIZATION, normalize
 from onnxprune.passes.manager import Check, PassManager
 

@@ -7,10 +7,10 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import PassError
+from onnxprune.ir.session import Session
 from onnxprune.passes.fold_batchnorm import FoldBatchnorm
 from onnxprune.passes.manager import Check, PassManager
 from onnxprune.passes.restore_batchnorm import RestoreBatchnorm
-from onnxprune.runtime import Session
 
 MODELS = Path(__file__).parents[2] / "models"
 W = np.random.default_rng(1).standard_normal((4, 3, 3, 3)).astype(np.float32)

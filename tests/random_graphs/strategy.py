@@ -10,8 +10,8 @@ from hypothesis.strategies import SearchStrategy
 from onnx import ModelProto
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
-from onnxprune.atoms import Grouping
-from onnxprune.propagation import Split
+from onnxprune.analysis.atoms import Grouping
+from onnxprune.analysis.propagation import Split
 from tests.helpers import GraphBuilder, Pruned, prune_random, run
 from tests.random_graphs.layout import LAYOUT_BLOCKS
 from tests.random_graphs.maps import MAP_BLOCKS, conv_of

@@ -15,8 +15,8 @@ from onnx import numpy_helper
 
 import onnxprune
 from onnxprune.cli.app import app
-from onnxprune.comparison import compare, compare_models
 from onnxprune.errors import UsageError
+from onnxprune.pruning.comparison import compare, compare_models
 from onnxprune.report.page import prune_command
 from onnxprune.report.payload import labels
 from tests.cli.support import MODELS, RESIDUAL, VGG, conv, done, done_json, model, node, refused, saved

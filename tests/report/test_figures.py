@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import onnxprune
-from onnxprune.comparison import compare
 from onnxprune.errors import UsageError
 from onnxprune.exploration import read_results
+from onnxprune.pruning.comparison import compare
 from onnxprune.report import figures
 from tests.benchmarks.generated import residual
 from tests.cli.support import RESIDUAL, done, done_json, refused, run

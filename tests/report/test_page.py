@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import onnxprune
-from onnxprune.comparison import compare
-from onnxprune.plans import Plan
+from onnxprune.pruning.comparison import compare
+from onnxprune.pruning.plan import Plan
 from tests.cli.support import RESIDUAL, conv, done, model, node, saved
 from tests.report.browser import DESKTOP, PHONE, opened
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import onnxprune
-from onnxprune.comparison import compare
 from onnxprune.exploration import Run, read_results
+from onnxprune.pruning.comparison import compare
 from onnxprune.report.tradeoff import tradeoff
 from tests.cli.support import RESIDUAL, VGG, done, refused
 from tests.report.browser import PHONE, Opened, opened

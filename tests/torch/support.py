@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 import onnxprune
-from onnxprune.analysis import ModelLike, as_model
-from onnxprune.runtime import random_inputs
-from onnxprune.shapes import infer_shapes
+from onnxprune.analysis.analyzing import ModelLike, as_model
+from onnxprune.ir.session import random_inputs
+from onnxprune.ir.shapes import infer_shapes
 from onnxprune.torch import OnnxModule
 
 Arrays = dict[str, NDArray[Any]]

@@ -16,7 +16,7 @@ from torch import nn
 
 import onnxprune
 from onnxprune.errors import ConversionError, RegistryError
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.passes.fold_batchnorm import FoldBatchnorm
 from onnxprune.passes.reinitialize import Reinitialize
 from onnxprune.passes.restore_batchnorm import RestoreBatchnorm

@@ -19,7 +19,7 @@ from pathlib import Path
 import onnx
 
 import onnxprune
-from onnxprune.summary import summarize
+from onnxprune.analysis.prunability import summarize
 
 from .independent import weights_that_differ
 from .sources import input_shapes, load

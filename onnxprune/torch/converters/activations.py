@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.torch.base import Convert, Converter
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.functions import elementwise as functions

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from onnxprune.graph import Node, UnknownShapeError
+from onnxprune.ir.graph import Node, UnknownShapeError
 from onnxprune.torch.base import Converter
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.functions import convolution as functions

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import fx, nn
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.torch.base import Converter
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.functions import linear as functions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx, nn
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.torch.base import Convert, Converter
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.functions import normalization as functions

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.torch.base import Convert, Converter
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.converters.convolution import Window, fixed_same, window

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx
 
-from onnxprune.graph import Node, UnknownShapeError
+from onnxprune.ir.graph import Node, UnknownShapeError
 from onnxprune.torch.base import Converter
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.converters.convolution import window

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from onnxprune.graph import Node
+from onnxprune.ir.graph import Node
 from onnxprune.torch.base import Converter
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.functions import recurrent as functions

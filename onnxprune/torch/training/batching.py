@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from onnxprune.model import Draft, Model
-from onnxprune.shapes import infer_shapes
+from onnxprune.ir.model import Draft, Model
+from onnxprune.ir.shapes import infer_shapes
 
 _NAME = "onnxprune_batch"
 

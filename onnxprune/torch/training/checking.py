@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from onnxprune.data.logits import without_ending
 from onnxprune.errors import VerificationError
-from onnxprune.heads import without_ending
-from onnxprune.model import Model
-from onnxprune.runtime import Session
+from onnxprune.ir.model import Model
+from onnxprune.ir.session import Session
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.training.batching import sized
 from onnxprune.torch.training.preparation import Prepared

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from onnxprune._files import check_regular, move, temporary
 from onnxprune.errors import CheckpointError
-from onnxprune.model import Model
+from onnxprune.ir.files import check_regular, move, temporary
+from onnxprune.ir.model import Model
 from onnxprune.torch.training.history import Epoch
 
 _FORMAT = "onnxprune training 1"

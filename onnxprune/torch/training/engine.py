@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from onnxprune.data.evaluation import Score
+from onnxprune.data.logits import Head
 from onnxprune.errors import DataError, TrainingError
-from onnxprune.evaluation import Score
-from onnxprune.heads import Head
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.training.distributed import Processes
 from onnxprune.torch.training.losses import Objective, right_answers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from onnxprune.evaluation import Score
+from onnxprune.data.evaluation import Score
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxprune.analysis import ModelLike, as_model, normalize
-from onnxprune.heads import ENDINGS, Head, head_of, without_ending
-from onnxprune.model import Model
+from onnxprune.analysis.analyzing import ModelLike, as_model, normalize
+from onnxprune.data.logits import ENDINGS, Head, head_of, without_ending
+from onnxprune.ir.model import Model
 from onnxprune.passes.fold_batchnorm import FoldBatchnorm
 from onnxprune.passes.reinitialize import Reinitialize
 from onnxprune.passes.restore_batchnorm import RestoreBatchnorm

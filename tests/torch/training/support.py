@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import onnxprune
 from onnxprune.data import Batch, Data
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from tests.helpers import GraphBuilder
 
 CLASSES = 4

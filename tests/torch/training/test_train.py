@@ -17,9 +17,9 @@ from scipy.special import log_softmax, softmax
 
 import onnxprune
 from onnxprune.data import Data, read_data
+from onnxprune.data.evaluation import evaluate
 from onnxprune.errors import DataError, TrainingError, UsageError, VerificationError
-from onnxprune.evaluation import evaluate
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from onnxprune.torch import Callback, Recipe, train
 from onnxprune.torch.training.schedule import rate
 from tests.helpers import GraphBuilder

@@ -1,0 +1,97 @@
+"""How figures, names and conditions are put: for the terminal, the page of a report and notebooks alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxprune.analysis.analyzing import Analysis
+
+_PREFIXES = ("", "k", "M", "G", "T", "P")
+
+TOTALS = {
+    "params": ("parameters", ""),
+    "flops": ("MACs", ""),
+    "memory": ("memory", "B"),
+    "peak_activations": ("peak activations", "B"),
+    "file_size": ("file size", "B"),
+}
+"""What totals are called, and their units, in the order in which they are listed."""
+
+MACS = "FLOPs are counted as MACs (multiply-accumulates); memory is bytes of weights and output activations."
+
+
+def short(value: float) -> str:
+    """Three significant digits and a prefix, at most five characters: 9.44M."""
+    return _scaled(value, "")
+
+
+def long(value: float, unit: str = "") -> str:
+    """The same with a space, and a unit: 9.44 MB."""
+    text = _scaled(value, " ") + unit
+    return text if unit else text.strip()
+
+
+def seconds(value: float) -> str:
+    """A time with three significant digits: 4.27 ms."""
+    for factor, unit in ((1.0, "s"), (1e3, "ms")):
+        if value * factor >= 0.9995:
+            return f"{_scaled(value * factor, '')} {unit}"
+    return f"{_scaled(value * 1e6, '')} µs"
+
+
+def percent(fraction: float) -> str:
+    """One decimal; what is not quite nothing does not look like nothing."""
+    if 0 < fraction < 0.0005:
+        return "<0.1 %"
+    return f"{100 * fraction:.1f} %"
+
+
+def _scaled(value: float, gap: str) -> str:
+    if not math.isfinite(value):
+        return str(value)
+    power = 0
+    while abs(value) >= 999.5 and power < len(_PREFIXES) - 1:
+        value /= 1000
+        power += 1
+    if power == 0 and value == int(value):
+        number = str(int(value))
+    else:
+        decimals = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+        number = f"{value:.{decimals}f}"
+    return f"{number}{gap}{_PREFIXES[power]}"
+
+
+def compact(name: str) -> str:
+    """Without the path components that the next one repeats: ``/layers/layers.0/Conv`` is ``/layers.0/Conv``."""
+    parts = name.split("/")
+    following = [*parts[1:], ""]
+    return "/".join(part for part, after in zip(parts, following, strict=True) if not after.startswith(f"{part}."))
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
+def assumptions(analysis: Analysis) -> str:
+    """The input shapes that all figures hold for, and which of them were guessed."""
+    shapes = ", ".join(
+        f"{name} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in analysis.shapes.binding.items()
+    )
+    text = f"Input shapes: {shapes or 'none'}."
+    if analysis.shapes.assumed:
+        text += f" Open dimensions of {', '.join(analysis.shapes.assumed)} were assumed; set them with --input-shape."
+    return text
+
+
+def not_understood(analysis: Analysis) -> list[str]:
+    """A line per reason for which nodes are pinned because they are not understood, naming some."""
+    by_reason: dict[str, list[str]] = {}
+    for node, reason in analysis.unknown.items():
+        by_reason.setdefault(reason, []).append(node)
+    return [f"Not understood, and therefore pinned: {reason}: {some(nodes)}" for reason, nodes in by_reason.items()]

@@ -1,0 +1,1 @@
+"""What is coupled, what it costs, and why."""

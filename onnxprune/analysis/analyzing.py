@@ -1,0 +1,265 @@
+"""The whole analysis of a model: shapes, couplings and costs, and a readable view of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import onnx
+
+from onnxprune.analysis.atoms import Group, Grouping
+from onnxprune.analysis.cost import METRICS, CostModel, Layer, cost_model
+from onnxprune.analysis.coupling import Coupling, solve
+from onnxprune.analysis.propagation import Split
+from onnxprune.errors import UsageError
+from onnxprune.ir.collection import uncollected
+from onnxprune.ir.control_flow import open_bodies
+from onnxprune.ir.graph import Graph
+from onnxprune.ir.model import Model, load
+from onnxprune.ir.shapes import Shapes, infer_shapes
+from onnxprune.ir.validation import validate
+from onnxprune.ops import Registry, default_registry
+from onnxprune.ops.relations import Pin
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+InputShapes: TypeAlias = Mapping[str, Sequence[int]]
+ModelLike: TypeAlias = "Model | onnx.ModelProto | str | os.PathLike[str]"
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """A layer and what it costs: parameters (elements), FLOPs (multiply-accumulates), memory (bytes).
+
+    ``shares`` are its shares of the totals; ``groups`` the indices of the groups that its filters belong to;
+    ``prunable`` how many of its ``channels`` may go; ``pinned`` why the others may not.
+    """
+
+    name: str
+    op_type: str
+    channels: int
+    prunable: int
+    params: int
+    flops: int
+    memory: int
+    shares: Mapping[str, float]
+    groups: tuple[int, ...]
+    pinned: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """A group: how many atoms it has, the layers that produce them, and why it is approximate, if it is."""
+
+    index: int
+    atoms: int
+    layers: tuple[str, ...]
+    approximate: str | None
+
+
+@dataclass(frozen=True)
+class PinReport:
+    """Why positions must stay: the reason, and the node and axis that it comes from."""
+
+    axis: str
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known about a model.
+
+    ``model`` is the normalised model that all names refer to; ``graph`` lists its nodes with those of bodies (If,
+    Loop, Scan). Costs count the nodes of a body once: all branches of an If, one iteration of a Loop or Scan.
+    """
+
+    model: Model
+    graph: Graph = field(repr=False)
+    coupling: Coupling = field(repr=False)
+    costs: CostModel = field(repr=False)
+    registry: Registry = field(repr=False)
+    split: Split = Split.FINEST
+
+    @property
+    def shapes(self) -> Shapes:
+        """Extents of all tensors."""
+        return self.graph.shapes
+
+    def under(self, grouping: Grouping) -> Analysis:
+        """The same analysis with another treatment of grouped convolutions."""
+        coupling = self.coupling.under(grouping)
+        if coupling is self.coupling:
+            return self
+        return replace(self, coupling=coupling, costs=cost_model(coupling, self.registry))
+
+    @cached_property
+    def untied(self) -> Coupling:
+        """The coupling without any treatment of grouped convolutions: what every valid plan has to respect."""
+        return self.coupling.under(Grouping.FREE)
+
+    @cached_property
+    def totals(self) -> dict[str, float]:
+        """Parameters, FLOPs (multiply-accumulates), memory and peak of live activations (bytes)."""
+        full = self.costs.full
+        totals: dict[str, float] = {metric: self.costs.total(metric, full) for metric in METRICS}
+        return {**totals, "peak_activations": self.costs.peak_activations(full)}
+
+    @cached_property
+    def layers(self) -> tuple[LayerReport, ...]:
+        """Every Conv, ConvTranspose, Gemm and MatMul."""
+        per_metric = {metric: self.costs.per_layer(metric, self.costs.full) for metric in METRICS}
+        return tuple(
+            self._layer(layer, {metric: float(values[layer.index]) for metric, values in per_metric.items()})
+            for layer in self.costs.layers
+        )
+
+    @cached_property
+    def groups(self) -> tuple[GroupReport, ...]:
+        """The groups of atoms."""
+        names: dict[int, list[str]] = {group.index: [] for group in self.coupling.groups}
+        for layer in self.costs.layers:
+            for group in self.coupling.groups_on(layer.output_axis):
+                names[group.index].append(self.layer_name(layer))
+        return tuple(
+            GroupReport(group.index, len(group.atoms), tuple(names[group.index]), group.approximate)
+            for group in self.coupling.groups
+        )
+
+    @cached_property
+    def pins(self) -> tuple[PinReport, ...]:
+        """The pins that hold at least one channel, without repetitions."""
+        return tuple(dict.fromkeys(self.pin_report(pin) for pin in self.coupling.pins))
+
+    @cached_property
+    def unknown(self) -> dict[str, str]:
+        """Nodes that the analysis does not understand, and why; their axes are pinned."""
+        return {str(self.graph.nodes[index]): reason for index, reason in self.coupling.unknown.items()}
+
+    def layer_name(self, layer: Layer) -> str:
+        """The name of a layer's node, or of its output where the node has none."""
+        return self.graph.nodes[layer.node].name
+
+    def groups_of(self, layer: Layer) -> list[Group]:
+        """The groups whose removal takes filters from a layer."""
+        return self.coupling.groups_on(layer.output_axis)
+
+    def pin_report(self, pin: Pin) -> PinReport:
+        """A pin in words."""
+        node = str(self.graph.nodes[pin.node]) if pin.node >= 0 else "the graph's border"
+        return PinReport(str(self.coupling.axes.axis(pin.axis)), node, pin.reason)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data for JSON."""
+        return {
+            "input_shapes": {name: list(shape) for name, shape in self.shapes.binding.items()},
+            "assumed_inputs": list(self.shapes.assumed),
+            "totals": self.totals,
+            "layers": [asdict(layer) for layer in self.layers],
+            "groups": [asdict(group) for group in self.groups],
+            "pins": [asdict(pin) for pin in self.pins],
+            "unknown": self.unknown,
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row per layer. Raises UsageError where pandas is not installed."""
+        from onnxprune.pruning.notebook import analysis_frame
+
+        return analysis_frame(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from onnxprune.pruning.notebook import analysis_html
+
+        return analysis_html(self)
+
+    def _layer(self, layer: Layer, cost: Mapping[str, float]) -> LayerReport:
+        groups = self.groups_of(layer)
+        owner = self.coupling.class_of.get(layer.output_axis)
+        prunable = 0
+        if owner is not None and groups:
+            labels = self.coupling.class_labels(owner)
+            prunable = int(np.isin(labels, np.concatenate([group.atoms for group in groups])).sum())
+        reasons = dict.fromkeys(pin.reason for pin in self.coupling.pins_on(layer.output_axis))
+        return LayerReport(
+            name=self.layer_name(layer),
+            op_type=layer.op_type,
+            channels=self.coupling.axes.extents[layer.output_axis],
+            prunable=prunable,
+            params=round(cost["params"]),
+            flops=round(cost["flops"]),
+            memory=round(cost["memory"]),
+            shares={m: cost[m] / self.totals[m] if self.totals[m] else 0.0 for m in METRICS},
+            groups=tuple(group.index for group in groups),
+            pinned=tuple(reasons),
+        )
+
+
+def as_model(source: ModelLike) -> Model:
+    """A Model as it is, anything else loaded."""
+    return source if isinstance(source, Model) else load(source)
+
+
+def normalize(model: ModelLike) -> Model:
+    """The model in the form that the analysis works on; the same function of the inputs, shapes and names kept.
+
+    Idempotent and deterministic. Tensor names in plans refer to this form.
+    """
+    from onnxprune.passes import normalize as run
+
+    return run(as_model(model))
+
+
+@uncollected()
+def analyze(
+    model: ModelLike,
+    input_shapes: InputShapes | None = None,
+    *,
+    split: str = Split.FINEST.value,
+    registry: Registry | None = None,
+) -> Analysis:
+    """Find out what can be removed from a model, and what everything costs.
+
+    Args:
+        model: a Model, ModelProto or path; it is normalised first and not changed.
+        input_shapes: complete shapes for graph inputs with symbolic dimensions; see ``infer_shapes``.
+        split: which part of an axis that a Reshape splits carries a removal: ``finest`` (the width of attention
+            heads, usually) or ``outer`` (whole heads, whole groups of channels).
+        registry: the known operators, if not the default ones.
+
+    Raises:
+        ModelError: the model cannot be read, or onnx.checker finds fault with it.
+        ShapeError: the shapes contradict the model.
+    """
+    if split not in {s.value for s in Split}:
+        raise UsageError(f"split '{split}' is not known; choose one of {', '.join(s.value for s in Split)}")
+    source = as_model(model)
+    source.derived(validate)
+    normal = normalize(source)
+    if registry is not None:
+        return _analyze(normal, input_shapes, Split(split), registry)
+    shapes = tuple((name, tuple(shape)) for name, shape in (input_shapes or {}).items())
+    return normal.derived(_Analysis(shapes, Split(split)))
+
+
+@dataclass(frozen=True)
+class _Analysis:
+    """The analysis with these options: a key that the model can remember the result by."""
+
+    input_shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    split: Split
+
+    def __call__(self, model: Model) -> Analysis:
+        return _analyze(model, dict(self.input_shapes), self.split, default_registry())
+
+
+def _analyze(model: Model, input_shapes: InputShapes | None, split: Split, registry: Registry) -> Analysis:
+    opened = open_bodies(model)
+    graph = Graph(opened, infer_shapes(opened, input_shapes))
+    coupling = solve(graph, registry, split=split)
+    return Analysis(model, graph, coupling, cost_model(coupling, registry), registry, split)

@@ -1,0 +1,164 @@
+"""Calibration samples: a few dozen to a few hundred inputs, held in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.data import Batches, Data, InputSpec, inputs_of, read_data
+from onnxprune.errors import DataError, UsageError
+from onnxprune.ir.model import Model
+
+Arrays: TypeAlias = dict[str, NDArray[Any]]
+
+#: A SPEC, a data set, batches, or arrays [N, ...] by input name.
+CalibrationSource: TypeAlias = "str | Data | Batches | Mapping[str, NDArray[Any]]"
+
+DEFAULT_COUNT = 256
+"""Calibration samples if the caller does not say how many: more change little, and cost time."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs by name, [N, ...] in the model's type and layout; ``targets`` [N, ...] or None where unlabelled.
+
+    ``step`` is the number of samples per batch; N is a multiple of it where the model fixes it (``fixed``).
+    """
+
+    inputs: Mapping[str, NDArray[Any]]
+    targets: NDArray[Any] | None
+    step: int
+    fixed: bool = False
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def batches(self) -> Iterator[Arrays]:
+        """The inputs, ``step`` samples at a time."""
+        for part in self.slices():
+            yield {name: array[part] for name, array in self.inputs.items()}
+
+    def slices(self) -> list[slice]:
+        """Which samples each batch holds."""
+        return [slice(start, min(start + self.step, len(self))) for start in range(0, len(self), self.step)]
+
+    def part(self, start: int, stop: int) -> Samples:
+        """Some of the samples."""
+        inputs = {name: array[start:stop] for name, array in self.inputs.items()}
+        return Samples(inputs, None if self.targets is None else self.targets[start:stop], self.step, self.fixed)
+
+    def digest(self) -> str:
+        """A hash of all inputs."""
+        found = hashlib.sha256()
+        for name, array in sorted(self.inputs.items()):
+            found.update(f"{name}{array.dtype}{array.shape}".encode())
+            found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
+
+def collect(
+    source: CalibrationSource, model: Model, count: int = DEFAULT_COUNT, *, step: int = 16, seed: int = 0
+) -> Samples:
+    """Take the first ``count`` samples of a fixed shuffle.
+
+    Args:
+        source: a SPEC (see :func:`onnxprune.data.read_data`), Data (its training part), Batches, or arrays by input.
+        model: whose inputs they are for.
+        count: how many samples at most.
+        step: samples per batch, where the model leaves it open.
+        seed: of the shuffle.
+
+    Raises:
+        DataError: there is no sample, one is not finite, or they do not fit the model.
+        UsageError: ``count`` is not positive.
+    """
+    if count < 1:
+        raise UsageError(f"calibration takes at least one sample, not {count}")
+    specs = inputs_of(model)
+    if isinstance(source, str):
+        source = read_data(source, model)
+    if isinstance(source, Data):
+        source = source.train
+    fixed = {spec.batch for spec in specs if spec.batch is not None}
+    if len(fixed) > 1:
+        raise DataError(f"the inputs of the model have different fixed batch sizes: {sorted(fixed)}")
+    step = next(iter(fixed), step)
+    inputs, targets = _from_arrays(source, count) if isinstance(source, Mapping) else _from_batches(source, count, seed)
+    samples = Samples(_checked(inputs, specs), targets, step, bool(fixed))
+    if not fixed or len(samples) % step == 0:
+        return samples
+    whole = len(samples) // step * step
+    if not whole:
+        raise DataError(f"the model takes {step} samples at once, and there are only {len(samples)}")
+    return samples.part(0, whole)
+
+
+def collect_both(
+    source: CalibrationSource, model: Model, count: int = DEFAULT_COUNT, *, evaluate: int = 1024, seed: int = 0
+) -> tuple[Samples, Samples, bool]:
+    """Samples to calibrate with and others to evaluate with, and whether the latter had to be the same.
+
+    To evaluate with, the test part of the data is taken if it has one, else what calibration leaves.
+    """
+    if isinstance(source, str):
+        source = read_data(source, model)
+    if isinstance(source, Data) and source.test is not None:
+        return collect(source, model, count, seed=seed), collect(source.test, model, evaluate, seed=seed), False
+    both = collect(source, model, count + evaluate, seed=seed)
+    unit = both.step if both.fixed else 1
+    count = max(min(count, len(both)) // unit, 1) * unit
+    first, rest = both.part(0, count), both.part(count, len(both))
+    return (first, rest, False) if len(rest) else (first, first, True)
+
+
+def _from_arrays(source: Mapping[str, NDArray[Any]], count: int) -> tuple[Arrays, None]:
+    return {name: np.asarray(array)[:count] for name, array in source.items()}, None
+
+
+def _from_batches(source: Batches, count: int, seed: int) -> tuple[Arrays, NDArray[Any] | None]:
+    inputs: dict[str, list[NDArray[Any]]] = {}
+    targets: list[NDArray[Any]] = []
+    found = 0
+    for batch in source.iterate(min(count, 64), seed=seed):
+        for name, array in batch.inputs.items():
+            inputs.setdefault(name, []).append(array)
+        if batch.targets is not None:
+            targets.append(batch.targets)
+        found += len(next(iter(batch.inputs.values()), ()))
+        if found >= count:
+            break
+    if not found:
+        raise DataError("the calibration data is empty; give at least one sample")
+    joined = {name: np.concatenate(arrays)[:count] for name, arrays in inputs.items()}
+    return joined, np.concatenate(targets)[:count] if targets else None
+
+
+def _checked(inputs: Arrays, specs: tuple[InputSpec, ...]) -> Arrays:
+    checked: Arrays = {}
+    lengths = {len(array) if array.ndim else 0 for array in inputs.values()}
+    for spec in specs:
+        if spec.name not in inputs:
+            raise DataError(f"the calibration data has nothing for input '{spec.name}'")
+        array = inputs[spec.name]
+        wanted = spec.sample
+        if array.ndim != len(spec.shape) or any(
+            extent is not None and extent != found for extent, found in zip(wanted, array.shape[1:], strict=True)
+        ):
+            described = " × ".join("any" if extent is None else str(extent) for extent in wanted)
+            raise DataError(
+                f"input '{spec.name}' takes samples of {described or 'no extent'}, and those of the calibration data "
+                f"are {' × '.join(map(str, array.shape[1:])) or 'single numbers'}"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(f"the calibration data for input '{spec.name}' has NaN or infinite values; remove them")
+        checked[spec.name] = array.astype(spec.dtype, copy=False)
+    if lengths == {0}:
+        raise DataError("the calibration data is empty; give at least one sample")
+    if len(lengths) > 1:
+        raise DataError(f"the inputs of the calibration data have different numbers of samples: {sorted(lengths)}")
+    return checked

@@ -1,0 +1,427 @@
+"""Shapes of all tensors, inferred on a skeleton without weight bytes.
+
+Symbolic dimensions are bound to numbers, so that the analysis sees plain extents. Which extents really are fixed
+is found by experiment: the shapes are inferred a second time under other bindings, and what differs is dynamic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from onnxprune.errors import ShapeError
+from onnxprune.ir.control_flow import DOMAIN, is_open
+from onnxprune.ir.control_shapes import BorderShapes, Carried, varying_values
+from onnxprune.ir.model import Model
+from onnxprune.ir.protos import STANDARD_DOMAINS, captured_names, declare
+from onnxprune.ir.session import inferred_by_runtime
+from onnxprune.ir.values import READS_EXTENTS, Values
+from onnxprune.ir.weights import Weight
+
+_SMALL = 4096
+_SMALL_FLOATS = 16
+_DEFAULT_SPATIAL = 224
+_DEFAULT_LENGTH = 64
+_MAX_ROUNDS = 50
+_STRETCH = 256
+"""Nodes that are inferred together."""
+
+Extents = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Extents of every tensor under one binding of the symbolic input dimensions.
+
+    ``extents`` maps tensor to shape, ``elem_types`` tensor to ONNX element type, ``dynamic`` holds the axes whose
+    extent follows the input, ``binding`` the shape used for every graph input and ``assumed`` the inputs of which
+    some dimension was neither fixed by the model nor given by the caller. ``other_binding`` is a second choice for
+    the symbolic dimensions that infers as well, or None; ``given`` the shapes that the caller gave.
+    """
+
+    binding: Mapping[str, Extents]
+    extents: Mapping[str, Extents]
+    elem_types: Mapping[str, int]
+    dynamic: frozenset[tuple[str, int]] = frozenset()
+    assumed: tuple[str, ...] = ()
+    other_binding: Mapping[str, Extents] | None = None
+    given: Mapping[str, Extents] = field(default_factory=dict)
+    values: Values | None = field(default=None, repr=False, compare=False)
+    other_values: Values | None = field(default=None, repr=False, compare=False)
+
+    def is_static(self, tensor: str, dim: int) -> bool:
+        """Whether the extent of an axis is fixed by the model, whatever the input shapes."""
+        return (tensor, dim) not in self.dynamic
+
+    def value(self, tensor: str) -> NDArray[np.generic] | None:
+        """The value of a small tensor that depends on shapes and constants only; None if it depends on data."""
+        return self.values.value(tensor) if self.values is not None else None
+
+    def static_value(self, tensor: str) -> NDArray[np.generic] | None:
+        """Like :meth:`value`, but only if it is the same for all input shapes."""
+        value = self.value(tensor)
+        if value is None or self.other_values is None:
+            return value
+        other = self.other_values.value(tensor)
+        same = other is not None and other.shape == value.shape and bool(np.array_equal(other, value))
+        return value if same else None
+
+
+def infer_shapes(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Shapes:
+    """Infer the shapes of all tensors of ``model``.
+
+    ``input_shapes`` maps graph inputs to complete shapes. Symbolic dimensions that it leaves open become 1
+    (the first dimension), the channels that a convolution of the input wants, 224 (height, width, depth of inputs
+    of rank 4 and 5) or 64 (all others).
+
+    Raises ShapeError for an unknown input, a shape that contradicts the model, or a graph that does not infer.
+    """
+    given = {name: tuple(int(d) for d in shape) for name, shape in (input_shapes or {}).items()}
+    binding, open_dims, assumed = _bind(model, given)
+    extents, types, values = _infer(model, binding)
+    dynamic: frozenset[tuple[str, int]] = frozenset()
+    other_values: Values | None = None
+    other_binding: Mapping[str, Extents] | None = None
+    if open_dims:
+        other_binding, other, other_values = _second_probe(model, binding, open_dims)
+        dynamic = frozenset(
+            (tensor, dim)
+            for tensor, shape in extents.items()
+            for dim, extent in enumerate(shape)
+            if tensor not in other or len(other[tensor]) != len(shape) or other[tensor][dim] != extent
+        )
+    return Shapes(binding, extents, types, dynamic, assumed, other_binding, given, values, other_values)
+
+
+def infer_constants(
+    model: Model, weights: Mapping[str, Weight], nodes: Sequence[NodeProto]
+) -> tuple[Mapping[str, Extents], Mapping[str, int]]:
+    """Shapes and element types of what nodes of a model compute from weights alone, as far as onnx infers them.
+
+    Raises ShapeError where the nodes contradict each other.
+    """
+    skeleton = onnx.ModelProto(ir_version=max(model.skeleton.ir_version, 4))
+    skeleton.opset_import.extend(model.skeleton.opset_import)
+    skeleton.graph.node.extend(nodes)
+    for node in nodes:
+        for name in node.output:
+            skeleton.graph.output.add().name = name
+    inference = _Inference(Model(skeleton, weights), {}, ())
+    inference.pass_through()
+    return inference.extents, inference.types
+
+
+def _bind(
+    model: Model, given: Mapping[str, Extents]
+) -> tuple[dict[str, Extents], dict[str, dict[int, str]], tuple[str, ...]]:
+    """Shapes of the graph inputs, their open dimensions (by symbol), and the inputs that took a default."""
+    inputs = {i.name: i for i in model.graph.input if i.name not in model.weights}
+    unknown = sorted(set(given) - set(inputs))
+    if unknown:
+        raise ShapeError(f"the model has no input '{unknown[0]}'; its inputs are: {', '.join(inputs) or 'none'}")
+    symbols: dict[str, int] = {}
+    channels = _convolved_channels(model)
+    for name, chosen in given.items():
+        for dim, declared in enumerate(inputs[name].type.tensor_type.shape.dim):
+            if dim < len(chosen) and declared.dim_param:
+                symbols[declared.dim_param] = chosen[dim]
+    binding: dict[str, Extents] = {}
+    open_dims: dict[str, dict[int, str]] = {}
+    assumed: list[str] = []
+    for name, info in inputs.items():
+        tensor_type = info.type.tensor_type
+        if not tensor_type.HasField("shape"):
+            if name in given:
+                binding[name] = given[name]
+                open_dims[name] = {d: f"{name}.{d}" for d in range(len(given[name]))}
+            continue
+        dims = tensor_type.shape.dim
+        shape = given.get(name)
+        if shape is not None and min(shape, default=1) < 1:
+            raise ShapeError(f"the shape given for input '{name}' has an extent below 1: {list(shape)}")
+        if shape is not None and len(shape) != len(dims):
+            raise ShapeError(f"input '{name}' has {len(dims)} dimensions, but the shape given for it has {len(shape)}")
+        bound: list[int] = []
+        for dim, declared in enumerate(dims):
+            fixed = declared.dim_value if declared.dim_value > 0 else None
+            if fixed is not None:
+                if shape is not None and shape[dim] != fixed:
+                    raise ShapeError(f"input '{name}' has extent {fixed} in dimension {dim}, not {shape[dim]}")
+                bound.append(fixed)
+                continue
+            symbol = declared.dim_param or f"{name}.{dim}"
+            open_dims.setdefault(name, {})[dim] = symbol
+            if shape is not None:
+                symbols[symbol] = shape[dim]
+            elif symbol not in symbols:
+                if dim > 0:
+                    assumed.append(name)
+                wanted = channels.get(name) if dim == 1 else None
+                symbols[symbol] = wanted or _default_extent(len(dims), dim)
+            bound.append(symbols[symbol])
+        binding[name] = tuple(bound)
+    return binding, open_dims, tuple(dict.fromkeys(assumed))
+
+
+def _convolved_channels(model: Model) -> dict[str, int]:
+    """The channels that convolutions want of the tensors they read; files may leave even these open."""
+    found: dict[str, int] = {}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[1] in model.weights:
+            group = next((a.i for a in node.attribute if a.name == "group"), 1)
+            found[node.input[0]] = model.weights[node.input[1]].shape[1] * group
+    return found
+
+
+def _default_extent(rank: int, dim: int) -> int:
+    if dim == 0:
+        return 1
+    return _DEFAULT_SPATIAL if rank in (4, 5) else _DEFAULT_LENGTH
+
+
+def _second_probe(
+    model: Model, binding: Mapping[str, Extents], open_dims: Mapping[str, Mapping[int, str]]
+) -> tuple[dict[str, Extents] | None, dict[str, Extents], Values]:
+    """Infer once more with every open dimension changed; each by another amount where the graph allows it."""
+    symbols = sorted({s for dims in open_dims.values() for s in dims.values()})
+    # Symbols may be tied to each other or to a stride in ways the model does not declare, so retry coarser steps.
+    for spread, step in ((64, 64), (0, 64), (0, 32)):
+        delta = {symbol: step + spread * index for index, symbol in enumerate(symbols)}
+        probe = {
+            name: tuple(
+                extent + (1 if dim == 0 else delta[open_dims[name][dim]]) if dim in open_dims.get(name, {}) else extent
+                for dim, extent in enumerate(shape)
+            )
+            for name, shape in binding.items()
+        }
+        try:
+            extents, _, values = _infer(model, probe)
+        except ShapeError:
+            continue
+        return probe, extents, values
+    # Only the bound shapes work: then nothing is known to be fixed, which pins instead of guessing.
+    return None, {}, Values(model, {})
+
+
+def _infer(model: Model, binding: Mapping[str, Extents]) -> tuple[dict[str, Extents], dict[str, int], Values]:
+    """Extents and element types under one binding, and the values that depend on them."""
+    varying: set[Carried] = set()
+    while True:
+        inference = _Inference(model, binding, varying)
+        inference.run()
+        # Loops are taken to keep the shapes of what they carry; those that turn out not to are inferred without.
+        found = varying_values(model.graph.node, inference.extents) - varying if is_open(model) else set()
+        if not found:
+            return inference.extents, inference.types, inference.values
+        varying |= found
+
+
+class _Inference:
+    """Shape inference in stretches of nodes, and rounds.
+
+    Arithmetic on extents that are known is computed at once, and onnx need not look at it. A stretch ends where some
+    extent in it is asked for, so that exporters' chains of Shape, Gather and Concat, which can be most of a graph,
+    are followed in one go. Of the other nodes onnx infers what it can; where a shape depends on a computed tensor
+    that it does not follow (a Reshape target, say), the value of that tensor is computed and handed to the next
+    round, which looks at the open nodes only. There can be such a tensor in every layer: a round looks at one stretch
+    of nodes, not at all that follows.
+    What stays open then belongs to operators outside the standard: their recorded shapes and onnxruntime help.
+    """
+
+    def __init__(self, model: Model, binding: Mapping[str, Extents], varying: Collection[Carried]) -> None:
+        self._model = model
+        self._declared = {i.name: i for i in model.graph.input}
+        # Outputs that nobody reads (Dropout's mask) may stay unknown.
+        self._read = {i for n in model.graph.node for i in (*n.input, *captured_names(n)) if i}
+        self._read.update(o.name for o in model.graph.output)
+        self._constants: dict[str, NDArray[np.generic]] = {}
+        self.extents: dict[str, Extents] = {}
+        self.types: dict[str, int] = {}
+        for info in model.graph.input:
+            if info.type.HasField("tensor_type"):
+                self.types[info.name] = info.type.tensor_type.elem_type
+                if info.name in binding:
+                    self.extents[info.name] = tuple(binding[info.name])
+        for name, weight in model.weights.items():
+            self.extents[name] = weight.shape
+            self.types[name] = weight.elem_type
+            if weight.size <= (_SMALL if weight.elem_type in _INTEGERS else _SMALL_FLOATS):
+                self._constants[name] = weight.array
+        self.values = Values(model, self.extents)
+        self._borders = BorderShapes(self.extents, self.types, self.values.value, varying)
+
+    def run(self) -> None:
+        """Infer until nothing new is found."""
+        left = self.pass_through()
+        # Once more all together: what is known of a shape only in part is not handed from stretch to stretch.
+        while left:
+            left = self._infer(left)
+            if not left or not self._ask_runtime(left):
+                break
+
+    def pass_through(self) -> list[NodeProto]:
+        """Infer stretch by stretch; returns the nodes that stay open."""
+        return [node for stretch in self._stretches() for node in self._infer(stretch)]
+
+    def _stretches(self) -> Iterator[list[NodeProto]]:
+        """The nodes to infer, in order; each stretch has to be inferred before the next is asked for."""
+        stretch: list[NodeProto] = []
+        made: set[str] = set()
+        computed: set[str] = set()
+        for node in self._model.graph.node:
+            names, asks = node.input, node.op_type in READS_EXTENTS and node.domain in STANDARD_DOMAINS
+            if len(stretch) == _STRETCH or (asks and names[0] in made):
+                yield stretch
+                stretch, made = [], set()
+            if (
+                names[0] in self.extents
+                if asks
+                else not computed.isdisjoint(names) and all(name in self._constants for name in names)
+            ):
+                outputs = [name for name in node.output if name]
+                if self._compute(outputs):
+                    computed.update(outputs)
+                    continue
+            stretch.append(node)
+            made.update(node.output)
+        if stretch:
+            yield stretch
+
+    def _compute(self, names: Sequence[str]) -> bool:
+        """Take over the values of tensors, if they all can be computed, with the shapes that this gives them."""
+        values = {name: self.values.value(name) for name in names}
+        found = {name: value for name, value in values.items() if value is not None}
+        if len(found) < len(values):
+            return False
+        self._constants.update(found)
+        for name, value in found.items():
+            self.extents[name] = value.shape
+            self.types[name] = helper.np_dtype_to_tensor_dtype(value.dtype)
+        return True
+
+    def _infer(self, nodes: list[NodeProto]) -> list[NodeProto]:
+        """Infer these nodes until nothing new is found; returns those that stay open."""
+        for _ in range(_MAX_ROUNDS):
+            before = len(self.extents)
+            self._round(nodes)
+            nodes = [n for n in nodes if any(o in self._read and o not in self.extents for o in n.output)]
+            if not nodes:
+                break
+            found = self._compute_operands(nodes) or len(self.extents) > before
+            if not (found or self._cross(nodes) or self._like_operand(nodes) or self._recorded(nodes)):
+                break
+        return nodes
+
+    def _round(self, nodes: Sequence[NodeProto]) -> None:
+        try:
+            inferred = onnx.shape_inference.infer_shapes(self._skeleton(nodes), data_prop=True)
+        except Exception as error:
+            raise ShapeError(f"shape inference failed: {str(error).strip().splitlines()[0]}") from error
+        self._learn((*inferred.graph.value_info, *inferred.graph.output))
+
+    def _learn(self, infos: Iterable[ValueInfoProto]) -> int:
+        """Take over complete shapes; returns how many were new."""
+        known = len(self.extents)
+        for info in infos:
+            tensor_type = info.type.tensor_type
+            if tensor_type.elem_type:
+                self.types.setdefault(info.name, tensor_type.elem_type)
+            if tensor_type.HasField("shape") and info.name not in self.extents:
+                dims = tensor_type.shape.dim
+                extents = tuple([d.dim_value for d in dims])
+                # A dimension that is not known reads as 0.
+                if 0 not in extents or all(d.HasField("dim_value") for d in dims):
+                    self.extents[info.name] = extents
+        return len(self.extents) - known
+
+    def _compute_operands(self, nodes: Sequence[NodeProto]) -> bool:
+        """Compute values that may unblock an open node; whether there were any."""
+        self.values.reconsider()
+        fresh: dict[str, NDArray[np.generic]] = {}
+        for node in nodes:
+            for name in node.input:
+                if name in self.extents and name not in self._constants and name not in self._model.weights:
+                    value = self.values.value(name)
+                    if value is not None:
+                        fresh[name] = value
+        self._constants.update(fresh)
+        return bool(fresh)
+
+    def _cross(self, nodes: Sequence[NodeProto]) -> bool:
+        """Carry shapes into the bodies of control flow, and out of them."""
+        borders = [node for node in nodes if node.domain == DOMAIN]
+        return self._learn(info for node in borders for info in self._borders.infer(node)) > 0
+
+    def _like_operand(self, nodes: Sequence[NodeProto]) -> bool:
+        """Standard operators that onnx does not infer in all their forms; their results look like their operand."""
+        known = [n for n in nodes if n.op_type in _LIKE_OPERAND and n.input[0] in self.extents]
+        return (
+            self._learn(
+                helper.make_tensor_value_info(n.output[0], self.types[n.input[0]], self.extents[n.input[0]])
+                for n in known
+            )
+            > 0
+        )
+
+    def _recorded(self, nodes: Sequence[NodeProto]) -> bool:
+        """Use shapes that the file records for outputs of operators that onnx does not know."""
+        outputs = {o for n in nodes if n.domain not in ("", "ai.onnx") for o in n.output}
+        return self._learn(info for info in self._model.graph.value_info if info.name in outputs) > 0
+
+    def _ask_runtime(self, nodes: Sequence[NodeProto]) -> bool:
+        """Let onnxruntime infer: it knows the operators of its own domains."""
+        skeleton = self._skeleton(nodes)
+        wanted = [o for n in nodes for o in n.output if o in self._read and o not in self.extents]
+        del skeleton.graph.output[:]
+        for name in wanted:
+            skeleton.graph.output.add().name = name
+        shapes = inferred_by_runtime(skeleton)
+        fresh = [helper.make_tensor_value_info(name, elem_type, shape) for name, (elem_type, shape) in shapes.items()]
+        return self._learn(fresh) > 0
+
+    def _skeleton(self, nodes: Sequence[NodeProto]) -> onnx.ModelProto:
+        """These nodes, reading tensors of known shape as inputs."""
+        source = self._model
+        skeleton = onnx.ModelProto(ir_version=max(source.skeleton.ir_version, 4))
+        skeleton.opset_import.extend(source.skeleton.opset_import)
+        skeleton.functions.extend(source.skeleton.functions)
+        graph = skeleton.graph
+        graph.name = "skeleton"
+        made: set[str] = set()
+        needed: dict[str, None] = {}
+        for node in nodes:
+            needed.update(dict.fromkeys((*node.input, *captured_names(node))))
+            made.update(node.output)
+        graph.node.extend(nodes)
+        for name in needed:
+            if not name or (name in made and name not in self.extents):
+                continue
+            if name in self._constants:
+                graph.initializer.append(numpy_helper.from_array(np.asarray(self._constants[name]), name))
+            elif name in made:
+                continue
+            elif name in self.extents:
+                declare(graph.input.add(), name, self.types.get(name, 0), self.extents[name])
+            elif name in self._declared:
+                graph.input.append(self._declared[name])
+        substituted = made & self._constants.keys()
+        if substituted:
+            # A computed value replaces its node; its other outputs, if any, stay unknown.
+            kept = [n for n in graph.node if not any(o in substituted for o in n.output)]
+            del graph.node[:]
+            graph.node.extend(kept)
+        for info in source.graph.output:
+            if info.name in made:
+                output = graph.output.add()
+                output.name = info.name
+                output.type.tensor_type.elem_type = info.type.tensor_type.elem_type
+        return skeleton
+
+
+_LIKE_OPERAND = frozenset({"MeanVarianceNormalization"})
+_INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8, TensorProto.INT8})

@@ -1,0 +1,254 @@
+"""Where the values of a tensor are (a file, another file, a message, memory) and how they are read and written."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxprune.errors import ModelError
+from onnxprune.ir.wire import Buffer, field_prefix
+
+Array: TypeAlias = npt.NDArray[Any]
+
+RAW_DATA = TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
+_BITS = {
+    TensorProto.DataType.Value(name): bits
+    for bits, names in {
+        2: ("UINT2", "INT2"),
+        4: ("UINT4", "INT4", "FLOAT4E2M1"),
+        6: ("FLOAT6E2M3", "FLOAT6E3M2"),
+    }.items()
+    for name in names
+    if hasattr(TensorProto, name)
+}
+"""Bits per element of the types that ONNX packs, several to a byte (those that the installed onnx knows)."""
+_DTYPES = {int(elem_type): helper.tensor_dtype_to_np_dtype(elem_type) for elem_type in helper.get_all_tensor_dtypes()}
+"""The numpy types of all element types that the installed onnx knows."""
+
+
+class Described(Protocol):
+    """What has to be known of a tensor to read its values."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def elem_type(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+class Headed(Protocol):
+    """What a tensor's header is asked from, when it is needed."""
+
+    @property
+    def header(self) -> TensorProto: ...
+
+
+class Storage(Protocol):
+    """Where the values of a tensor are. ``header`` is the rest of the tensor."""
+
+    @property
+    def copies(self) -> bool:
+        """Whether every reading makes a copy of raw values, which is cheap but takes memory."""
+        ...
+
+    def array(self, tensor: Described) -> Array: ...
+
+    def chunks(self, header: TensorProto) -> Iterator[Buffer]:
+        """The serialised tensor, in pieces."""
+        ...
+
+    def encoded_size(self, header: TensorProto) -> int: ...
+
+
+class ExternalFile:
+    """A data file, mapped at first use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def size(self) -> int | None:
+        """Bytes, or None when there is no such file."""
+        return self.path.stat().st_size if self.path.is_file() else None
+
+    @cached_property
+    def view(self) -> memoryview:
+        if not self.size:
+            return memoryview(b"")
+        with open(self.path, "rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """Little-endian, packed bytes."""
+
+    raw: Buffer
+
+    copies: ClassVar[bool] = False
+
+    def array(self, tensor: Described) -> Array:
+        return _decode(self.raw, tensor)
+
+    def chunks(self, header: TensorProto) -> Iterator[Buffer]:
+        yield header.SerializeToString()
+        yield field_prefix(RAW_DATA, len(self.raw))
+        yield self.raw
+
+    def encoded_size(self, header: TensorProto) -> int:
+        return header.ByteSize() + len(field_prefix(RAW_DATA, len(self.raw))) + len(self.raw)
+
+
+@dataclass(frozen=True, eq=False)
+class External:
+    """A stretch of an external data file; written inline as raw bytes."""
+
+    file: ExternalFile
+    offset: int
+    length: int
+
+    copies: ClassVar[bool] = False
+
+    def array(self, tensor: Described) -> Array:
+        return self._raw.array(tensor)
+
+    def chunks(self, header: TensorProto) -> Iterator[Buffer]:
+        return self._raw.chunks(header)
+
+    def encoded_size(self, header: TensorProto) -> int:
+        return header.ByteSize() + len(field_prefix(RAW_DATA, self.length)) + self.length
+
+    @property
+    def _raw(self) -> Raw:
+        return Raw(self.file.view[self.offset : self.offset + self.length])
+
+
+@dataclass(frozen=True, eq=False)
+class Serialized:
+    """A serialised TensorProto, and the stretch of it that is raw data (None: it has typed fields)."""
+
+    encoded: memoryview
+    raw: memoryview | None
+
+    copies: ClassVar[bool] = False
+
+    def array(self, tensor: Described) -> Array:
+        if self.raw is not None:
+            return _decode(self.raw, tensor)
+        message = TensorProto()
+        message.ParseFromString(bytes(self.encoded))
+        return _typed_values(message)
+
+    def chunks(self, header: TensorProto) -> Iterator[Buffer]:
+        yield self.encoded
+
+    def encoded_size(self, header: TensorProto) -> int:
+        return len(self.encoded)
+
+
+@dataclass(frozen=True, eq=False)
+class InMessage:
+    """A TensorProto, of the caller or of our own."""
+
+    message: TensorProto
+
+    @property
+    def copies(self) -> bool:
+        return self.message.HasField("raw_data")
+
+    def array(self, tensor: Described) -> Array:
+        if self.message.HasField("raw_data"):
+            return _decode(self.message.raw_data, tensor)
+        return _typed_values(self.message)
+
+    def chunks(self, header: TensorProto) -> Iterator[Buffer]:
+        yield self.message.SerializeToString()
+
+    def encoded_size(self, header: TensorProto) -> int:
+        return self.message.ByteSize()
+
+
+@dataclass(frozen=True, eq=False)
+class Renamed:
+    """Values stored under another header.
+
+    A name given twice in a serialised message means the latter, so appending it is enough; nothing is copied.
+    """
+
+    storage: Storage
+    original: Headed
+
+    @property
+    def copies(self) -> bool:
+        return self.storage.copies
+
+    def array(self, tensor: Described) -> Array:
+        return self.storage.array(tensor)
+
+    def chunks(self, header: TensorProto) -> Iterator[Buffer]:
+        yield from self.storage.chunks(self.original.header)
+        yield TensorProto(name=header.name).SerializeToString()
+
+    def encoded_size(self, header: TensorProto) -> int:
+        return self.storage.encoded_size(self.original.header) + TensorProto(name=header.name).ByteSize()
+
+
+def packed_bytes(elem_type: int, shape: Iterable[int]) -> int:
+    """Bytes that the values of a tensor take as raw data (0 for strings and types that are not known)."""
+    size = math.prod(shape)
+    if elem_type in _BITS:
+        return (size * _BITS[elem_type] + 7) // 8
+    if elem_type == TensorProto.STRING or elem_type not in _DTYPES:
+        return 0
+    return size * _DTYPES[elem_type].itemsize
+
+
+def _decode(raw: Buffer, tensor: Described) -> Array:
+    """The array in the raw data of a tensor; a view of them unless several values share a byte."""
+    elem_type, shape = tensor.elem_type, tensor.shape
+    if elem_type not in _DTYPES or (shape and min(shape) < 0):
+        raise ModelError(
+            f"tensor {tensor.name!r} has element type {elem_type} and dimensions {list(shape)}, "
+            "which this version of onnx does not know; export the model again or update onnx"
+        )
+    needed = packed_bytes(elem_type, shape)
+    if len(raw) != needed:
+        raise ModelError(
+            f"tensor {tensor.name!r} of dimensions {list(shape)} needs {needed} bytes "
+            f"but has {len(raw)}; the file is damaged, fetch or export it again"
+        )
+    if elem_type in _BITS:
+        message = TensorProto(raw_data=bytes(raw), dims=shape, data_type=elem_type)
+        return np.asarray(numpy_helper.to_array(message))
+    return np.frombuffer(raw, dtype=_DTYPES[elem_type].newbyteorder("<")).reshape(shape)
+
+
+def _typed_values(message: TensorProto) -> Array:
+    """The array of a tensor that keeps its values in float_data, int32_data, ..."""
+    try:
+        return np.asarray(numpy_helper.to_array(message))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"tensor {message.name!r} of dimensions {list(message.dims)} cannot be read ({error}); "
+            "the file is damaged, fetch or export it again"
+        ) from error
+
+
+def little_endian(array: Array, elem_type: int) -> Buffer:
+    """The values of an array as ONNX stores them raw; not copied when they are already so."""
+    if elem_type in _BITS:
+        return numpy_helper.from_array(array).raw_data
+    ordered = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+    return ordered.reshape(-1).view(np.uint8).data

@@ -1,0 +1,87 @@
+"""Is the input a valid ONNX model? Checked on a skeleton, so that the cost does not grow with the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+from onnx import GraphProto, ModelProto, TensorProto, checker, helper
+
+from onnxprune.errors import ModelError
+from onnxprune.ir.model import Model
+from onnxprune.ir.protos import STANDARD_DOMAINS, bodies, captured_names, declare
+
+_FOREIGN = "onnxprune.unknown"
+_ELEMENT_TYPES = frozenset(TensorProto.DataType.values())
+
+
+def validate(model: Model) -> None:
+    """Run onnx.checker on the graph of a model, without its weights.
+
+    Operators that onnx does not know are passed over: they belong to somebody's runtime, and the analysis pins
+    what they touch.
+
+    Raises:
+        ModelError: the checker finds fault.
+    """
+    skeleton = ModelProto()
+    skeleton.CopyFrom(model.skeleton)
+    skeleton.ir_version = max(skeleton.ir_version, 4)
+    _disown_unknown(skeleton.graph, _opsets(skeleton))
+    skeleton.opset_import.append(helper.make_opsetid(_FOREIGN, 1))
+    listed = {value.name for value in skeleton.graph.input}
+    for name, weight in model.weights.items():
+        if weight.elem_type not in _ELEMENT_TYPES:
+            raise ModelError(
+                f"weight '{name}' is of element type {weight.elem_type}, which this version of onnx does not know; "
+                "export the model again or update onnx"
+            )
+        if name not in listed:
+            declare(skeleton.graph.input.add(), name, weight.elem_type or TensorProto.FLOAT, weight.shape)
+    try:
+        checker.check_model(skeleton)
+    except checker.ValidationError as error:
+        missing = _missing(model.graph, model.weights)
+        if missing is not None:
+            raise ModelError(f"{_name(model)} is incomplete: {missing}; export it again with its weights") from error
+        raise ModelError(f"onnx.checker rejects {_name(model)}: {_reason(error)}; export the model again") from error
+
+
+def _missing(graph: GraphProto, weights: Iterable[str]) -> str | None:
+    """The first tensor that is read and nowhere to be found, in words."""
+    made = {name for node in graph.node for name in node.output}
+    known = {"", *made, *weights, *(i.name for i in graph.input), *(s.values.name for s in graph.sparse_initializer)}
+    for node in graph.node:
+        for name in (*node.input, *captured_names(node)):
+            if name not in known:
+                reader = f"{node.op_type} '{node.name or node.output[0]}'"
+                return f"{reader} reads '{name}', which is no input, no weight, and made by no node"
+    return None
+
+
+def _name(model: Model) -> str:
+    return "the model" if model.path is None else str(model.path)
+
+
+def _reason(error: checker.ValidationError) -> str:
+    """The checker's message in one line, without the context that it adds."""
+    said, _, _ = str(error).partition("==>")
+    return " ".join(said.split()).rstrip(".")
+
+
+def _opsets(skeleton: ModelProto) -> dict[str, int]:
+    return {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in skeleton.opset_import}
+
+
+def _disown_unknown(graph: GraphProto, opsets: dict[str, int]) -> None:
+    """Move operators that the imported opsets do not hold into a domain that the checker does not judge."""
+    known: set[str] = set()
+    for node in graph.node:
+        op_type = node.op_type
+        if node.domain in STANDARD_DOMAINS and op_type not in known:
+            if onnx.defs.has(op_type, opsets.get("", 1), ""):
+                known.add(op_type)
+            else:
+                node.domain = _FOREIGN
+        for body in bodies(node):
+            _disown_unknown(body, opsets)

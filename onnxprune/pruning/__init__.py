@@ -1,0 +1,1 @@
+"""Choose channels, remove them, prove the result, and repair what is left."""

@@ -1,0 +1,126 @@
+"""The one function of this package."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnxprune.analysis.analyzing import ModelLike, as_model, normalize
+from onnxprune.data.linear import LinearLayer
+from onnxprune.data.samples import DEFAULT_COUNT, CalibrationSource, Samples, collect
+from onnxprune.errors import UsageError
+from onnxprune.ir.model import Model
+from onnxprune.pruning.compensation.normalisation import fold_means, is_reestimable, reestimate
+from onnxprune.pruning.compensation.refit import LayerFit, Walk, begin, linear_layers, refit_layer
+from onnxprune.pruning.plan import Plan
+
+METHODS = ("refit", "bias", "batchnorm")
+
+
+@dataclass(frozen=True)
+class Compensation:
+    """A compensated model, the nodes that changed, what was fitted, and the layers left alone, with the reason."""
+
+    model: Model
+    method: str
+    samples: int
+    changed: tuple[str, ...]
+    layers: tuple[LayerFit, ...]
+    skipped: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was done, as plain data for JSON."""
+        return {
+            "method": self.method,
+            "samples": self.samples,
+            "changed": list(self.changed),
+            "layers": [asdict(layer) for layer in self.layers],
+            "skipped": self.skipped,
+        }
+
+
+def compensate(
+    pruned: ModelLike,
+    original: ModelLike,
+    plan: Plan,
+    data: CalibrationSource | Samples | None = None,
+    *,
+    method: str = "refit",
+    samples: int = DEFAULT_COUNT,
+    direct: bool = False,
+    seed: int = 0,
+) -> Compensation:
+    """Change the remaining weights of a pruned model so that it computes what the original did, as well as it can.
+
+    Args:
+        pruned: the result of applying ``plan`` to ``original``.
+        original: the model before.
+        plan: what was removed.
+        data: calibration samples: a SPEC, Data, Batches, or arrays by input; labels are not looked at. Only ``bias``
+            does without.
+        method: ``refit`` (ridge regression of every layer's weights and bias behind the removed channels, in graph
+            order), ``bias`` (only biases, so that mean outputs are as before; with zero padding the mean takes
+            the border in as the samples have it) or ``batchnorm`` (mean and variance of every BatchNormalization
+            behind the removed channels, measured anew). Without data, ``bias`` adds the mean activations of removed
+            channels as BatchNormalization tells them, which is right for the interior of what is zero-padded.
+        samples: how many calibration samples to use.
+        direct: change only the layers that read removed channels, not those behind them.
+        seed: of the choice of samples and of output positions.
+
+    Raises:
+        UsageError: an unknown method, or one that needs data and has none.
+        DataError: samples are missing, not finite, or do not fit the model.
+        VerificationError: onnxruntime does not run one of the models.
+    """
+    if method not in METHODS:
+        raise UsageError(f"compensation '{method}' is not known; choose one of {', '.join(METHODS)}")
+    source, result = normalize(original), as_model(pruned)
+    if data is None:
+        if method != "bias":
+            raise UsageError(f"compensation '{method}' needs calibration data; give some, or choose 'bias'")
+        found, changed, without = fold_means(result, source, plan.removed)
+        return Compensation(found, method, 0, changed, (), without)
+    chosen = data if isinstance(data, Samples) else collect(data, source, samples, seed=seed)
+    if not plan:
+        return Compensation(result, method, len(chosen), (), (), {})
+    walk = begin(result, source, plan.removed, chosen, seed)
+    behind = _behind(walk)
+    if method == "batchnorm":
+        nodes = [n for n in walk.graph.nodes if n.inputs and n.inputs[0] in behind and is_reestimable(walk.graph, n)]
+        for node in nodes:
+            reestimate(walk, node)
+        changed = tuple(node.name for node in nodes)
+        return Compensation(walk.draft.finish(), method, len(chosen), changed, (), {})
+    layers: list[LayerFit] = []
+    skipped: dict[str, str] = {}
+    for layer in linear_layers(walk.graph):
+        if layer.input not in behind or (direct and layer.in_dim not in plan.removed.get(layer.input, {})):
+            continue
+        reason = _reason(walk, layer)
+        if reason:
+            skipped[layer.name] = reason
+            continue
+        fit = refit_layer(walk, layer, weights=method == "refit")
+        if fit is not None:
+            layers.append(fit)
+    names = tuple(layer.name for layer in layers)
+    return Compensation(walk.draft.finish(), method, len(chosen), names, tuple(layers), skipped)
+
+
+def _behind(walk: Walk) -> set[str]:
+    """Tensors that lost channels, and all that is computed from them."""
+    found = {name for name in walk.removed if name not in walk.graph.model.weights}
+    for node in walk.graph.nodes:
+        reads = (*node.inputs, *walk.graph.captured.get(node.index, ()))
+        if found.intersection(reads):
+            found.update(name for name in node.outputs if name)
+    return found
+
+
+def _reason(walk: Walk, layer: LinearLayer) -> str | None:
+    """Why a layer cannot be fitted, if it cannot."""
+    if layer.output not in walk.makers:
+        return "its output has another name in the original"
+    if len(walk.graph.consumers.get(layer.weight, ())) > 1:
+        return "its weight serves several layers"
+    return None

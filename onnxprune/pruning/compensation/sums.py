@@ -1,0 +1,60 @@
+"""Layers whose output is added to another branch: what they can make good for that branch.
+
+Where a residual stream already differs from the original's, the layer that adds to it can take up the difference:
+its target becomes the original's sum less the pruned model's other branch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.data.linear import LinearLayer
+from onnxprune.ir.graph import Graph, Node
+
+_SCALE, _VARIANCE = 1, 4
+
+
+@dataclass(frozen=True)
+class OtherBranch:
+    """The tensor added to a layer's output; ``gain`` [N] is what a BatchNormalization between multiplies by."""
+
+    tensor: str
+    gain: NDArray[np.float64] | None
+
+
+def other_branch(graph: Graph, layer: LinearLayer) -> OtherBranch | None:
+    """The other operand of the addition behind a layer, if it is computed before the layer; else None."""
+    gain: NDArray[np.float64] | None = None
+    tensor = layer.output
+    reader = _only_reader(graph, tensor)
+    if reader is not None and reader.op_type == "BatchNormalization":
+        gain = _gain(graph, reader)
+        if gain is None:
+            return None
+        tensor = reader.outputs[0]
+        reader = _only_reader(graph, tensor)
+    if reader is None or reader.op_type != "Add" or len(set(reader.inputs)) != 2:
+        return None
+    other = next(name for name in reader.inputs if name != tensor)
+    extents = graph.shapes.extents
+    if other in graph.constants or extents.get(other) != extents.get(tensor) or other not in extents:
+        return None
+    return OtherBranch(other, gain) if graph.producer.get(other, -1) < layer.node else None
+
+
+def _only_reader(graph: Graph, tensor: str) -> Node | None:
+    readers = graph.consumers.get(tensor, [])
+    return graph.nodes[readers[0]] if len(readers) == 1 and tensor not in graph.outputs else None
+
+
+def _gain(graph: Graph, node: Node) -> NDArray[np.float64] | None:
+    """The factor of a BatchNormalization per channel; None if it is not constant or nearly nothing."""
+    weights = graph.model.weights
+    if node.inputs[_SCALE] not in weights or node.inputs[_VARIANCE] not in weights or node.attr("training_mode", 0):
+        return None
+    scale, variance = (weights[node.inputs[i]].array.astype(np.float64) for i in (_SCALE, _VARIANCE))
+    gain: NDArray[np.float64] = scale / np.sqrt(variance + float(node.attr("epsilon", 1e-5)))
+    return gain if (np.abs(gain) > 1e-3).all() else None

@@ -1,0 +1,153 @@
+"""A plan: which positions go from which axes. Pure data, readable, editable."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.errors import PlanError
+from onnxprune.ir.files import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMAT = "onnxprune-plan"
+_VERSION = 1
+_LARGEST = 2**63 - 1
+
+Removed = Mapping[str, Mapping[int, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Removed positions per tensor and axis of the normalised model, and how they were chosen.
+
+    ``removed`` maps tensor name → dimension → ascending positions, for weights and activations alike. A weight of a
+    grouped convolution lists its per-group dimension only where every group loses the same relative positions;
+    where they differ, the positions follow from the input channels that are listed with the input tensor.
+    Tensors inside bodies (If, Loop, Scan) go by their names; where a name occurs more than once in the model, by
+    ``<node>/<attribute>:<name>``, such as ``If_0/then_branch:conv``, which the normalised model gives them.
+    ``settings`` records the arguments of :func:`onnxprune.plan`; ``before`` and ``after`` the totals.
+    """
+
+    removed: Removed
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    before: Mapping[str, float] = field(default_factory=dict)
+    after: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def split(self) -> str:
+        """How Reshapes were treated by the analysis that the plan was made with; it decides what is coupled."""
+        return str(self.settings.get("split", "finest"))
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The input shapes that were given when the plan was made."""
+        return {str(name): tuple(shape) for name, shape in self.settings.get("input_shapes", {}).items()}
+
+    def for_inputs(self, shapes: Mapping[str, tuple[int, ...]]) -> Plan:
+        """This plan, to be applied under other input shapes."""
+        given = {name: list(shape) for name, shape in shapes.items()}
+        return replace(self, settings={**self.settings, "input_shapes": given})
+
+    def __bool__(self) -> bool:
+        return bool(self.removed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain data for JSON."""
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "settings": dict(self.settings),
+            "before": dict(self.before),
+            "after": dict(self.after),
+            "removed": {
+                tensor: {str(dim): list(positions) for dim, positions in axes.items()}
+                for tensor, axes in self.removed.items()
+            },
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row per axis that loses positions. Raises UsageError where pandas is not installed."""
+        from onnxprune.pruning.notebook import plan_frame
+
+        return plan_frame(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from onnxprune.pruning.notebook import plan_html
+
+        return plan_html(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """The plan that :meth:`to_dict` gave. Raises PlanError if the data is not a plan."""
+        if not isinstance(data, Mapping) or data.get("format") != _FORMAT:
+            raise PlanError("this is not an onnxprune plan; write one with 'onnxprune prune --plan-out' or Plan.save")
+        if data.get("version") != _VERSION:
+            raise PlanError(f"plan version {data.get('version')} is not supported; this onnxprune reads {_VERSION}")
+        try:
+            removed = {
+                str(tensor): {int(dim): _positions(tensor, dim, at) for dim, at in axes.items()}
+                for tensor, axes in data["removed"].items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PlanError(
+                f"the plan's 'removed' must map tensor names to axes to lists of positions ({error})"
+            ) from error
+        settings, before, after = (_mapping(data, key) for key in ("settings", "before", "after"))
+        _check_shapes(settings.get("input_shapes", {}))
+        return cls(removed, settings, before, after)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan as JSON, one axis per line."""
+        data = self.to_dict()
+        removed = data.pop("removed")
+        head = json.dumps(data, indent=2)[:-2]
+        rows = [
+            f"    {json.dumps(tensor)}: {{" + ", ".join(f'"{d}": {json.dumps(p)}' for d, p in axes.items()) + "}"
+            for tensor, axes in removed.items()
+        ]
+        text = head + ',\n  "removed": {\n' + ",\n".join(rows) + "\n  }\n}\n"
+        try:
+            write_text(text, Path(path))
+        except OSError as error:
+            raise PlanError(f"cannot write plan {os.fspath(path)}: {error.strerror}") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Read a plan. Raises PlanError if the file cannot be read or is no plan."""
+        try:
+            data = json.loads(Path(path).read_text())
+        except OSError as error:
+            raise PlanError(f"cannot read plan {os.fspath(path)}: {error.strerror}") from error
+        except ValueError as error:
+            raise PlanError(f"plan {os.fspath(path)} is not valid JSON: {error}") from error
+        return cls.from_dict(data)
+
+
+def _positions(tensor: str, dim: str, at: Any) -> tuple[int, ...]:
+    if not isinstance(at, list) or any(isinstance(p, bool) or not isinstance(p, int) for p in at):
+        raise ValueError(f"positions of {tensor}[{dim}] are not a list of integers")
+    outside = [p for p in at if not -_LARGEST <= p <= _LARGEST]
+    if outside:
+        raise ValueError(f"{tensor}[{dim}] cannot have a position {outside[0]}")
+    return tuple(sorted(set(at)))
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = data.get(key, {})
+    if not isinstance(found, Mapping):
+        raise PlanError(f"the plan's '{key}' must map names to values; take it out, or restore what it was")
+    return found
+
+
+def _check_shapes(shapes: Any) -> None:
+    """See that recorded input shapes are what ``analyze`` takes. Raises PlanError."""
+    lists = list(shapes.values()) if isinstance(shapes, Mapping) else [None]
+    if not all(isinstance(shape, list) and all(type(extent) is int for extent in shape) for shape in lists):
+        raise PlanError('the plan\'s "input_shapes" must map input names to shapes, like {"x": [1, 3, 224, 224]}')
