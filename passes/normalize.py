@@ -14,6 +14,7 @@ from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.fold_shapes import FoldShapes
 from onnxprune.passes.inline_functions import InlineFunctions
 from onnxprune.passes.remove_unused import RemoveUnused
+from onnxprune.passes.resolve_sequences import ResolveSequences
 from onnxprune.passes.unshare_vectors import UnshareVectors
 
 NORMALIZATION: tuple[Pass, ...] = (
@@ -22,6 +23,7 @@ NORMALIZATION: tuple[Pass, ...] = (
     DropInitializerInputs(),
     ConstantsToInitializers(),
     EliminateIdentity(),
+    ResolveSequences(),
     FoldConstants(),
     FoldShapes(),
     RemoveUnused(),

@@ -25,6 +25,7 @@ from onnxprune.ops import (
     resizing,
     sampling,
     scattering,
+    sequences,
 )
 from onnxprune.ops.base import Contraction, Masker, Operator, Registry, Rewriter
 
@@ -49,6 +50,7 @@ _FAMILIES = (
     resizing,
     sampling,
     scattering,
+    sequences,
 )
 
 
