@@ -14,6 +14,7 @@ from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.fold_shapes import FoldShapes
 from onnxprune.passes.inline_functions import InlineFunctions
 from onnxprune.passes.remove_unused import RemoveUnused
+from onnxprune.passes.resolve_control_flow import ResolveControlFlow
 from onnxprune.passes.resolve_sequences import ResolveSequences
 from onnxprune.passes.unshare_vectors import UnshareVectors
 
@@ -43,8 +44,20 @@ def normalize(model: Model) -> Model:
 
 
 def _normalize(model: Model) -> Model:
-    # Functions may hold control flow, so they come first. What follows sees bodies opened.
-    opened = open_bodies(InlineFunctions()(model).model)
+    # Functions may hold control flow, so they come first.
+    current = InlineFunctions()(model).model
+    for _ in range(_MOST_ROUNDS):
+        closed = _normalized_bodies(current)
+        # What decides over control flow may be constant by now.
+        current = ResolveControlFlow()(closed).model
+        if current is closed:
+            break
+    return model if _same(current, model) else current
+
+
+def _normalized_bodies(model: Model) -> Model:
+    """One run of all passes, with the nodes of bodies in the main graph."""
+    opened = open_bodies(model)
     # One pass can make work for an earlier one (a vector that is no longer shared can be folded away).
     for _ in range(_MOST_ROUNDS):
         before = opened
@@ -52,8 +65,7 @@ def _normalize(model: Model) -> Model:
             opened = step(opened).model
         if opened is before:
             break
-    closed = close_bodies(opened)
-    return model if _same(closed, model) else closed
+    return close_bodies(opened)
 
 
 def _same(a: Model, b: Model) -> bool:
