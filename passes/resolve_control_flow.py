@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from onnx import AttributeProto, GraphProto, NodeProto, ValueInfoProto, helper
 
-from onnxprune.model import Draft, Model
+from onnxprune.ir.model import Draft, Model
+from onnxprune.ir.protos import STANDARD_DOMAINS
+from onnxprune.ir.weights import ExternalFiles, Weight
 from onnxprune.passes._wiring import Wiring, wiring
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.protos import STANDARD_DOMAINS
-from onnxprune.weights import ExternalFiles, Weight
 
 _MOST_TURNS = 64
 _FIRST_WITH_INPUTS = 13

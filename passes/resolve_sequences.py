@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-from onnxprune.flow import insert_nodes
-from onnxprune.model import Draft, Model
+from onnxprune.ir.control_flow import insert_nodes
+from onnxprune.ir.model import Draft, Model
+from onnxprune.ir.protos import STANDARD_DOMAINS
+from onnxprune.ir.shapes import Shapes, infer_shapes
 from onnxprune.passes._wiring import wiring
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.protos import STANDARD_DOMAINS
-from onnxprune.shapes import Shapes, infer_shapes
 
 _FIRST_WITH_INPUTS = 13
 """Since this opset, Split and Unsqueeze take as operands what were attributes before."""
