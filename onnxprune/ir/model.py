@@ -109,17 +109,18 @@ class Model:
     def save(self, path: str | os.PathLike[str], *, overwrite_input: bool = False) -> None:
         """Write the model, atomically: the file is complete, or what was there before.
 
-        External data go to ``<name>.data`` beside it when they came so, or when protobuf's limit of 2 GB is
-        passed.
+        External data go to ``<name>.<hash>.data`` beside it when they came so, or when protobuf's limit of 2 GB is
+        passed; the data that a model in its place had there go, unless something else needs them.
 
         Args:
             path: the file to write.
-            overwrite_input: allow ``path`` to be a file that this model was loaded from.
+            overwrite_input: allow ``path`` to be the file that this model was loaded from. Its external data stay.
 
         Raises:
             ModelError: the file cannot be written, or is the input.
         """
-        saving.save(self.skeleton, self.weights.values(), Path(path), () if overwrite_input else self.sources)
+        weights = self.weights.values()
+        saving.save(self.skeleton, weights, Path(path), self.sources, original=self.path, overwrite=overwrite_input)
 
     def to_graphsurgeon(self) -> Any:
         """A new onnx-graphsurgeon graph, free to change; ``with_graphsurgeon`` brings it back."""

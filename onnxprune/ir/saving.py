@@ -1,8 +1,15 @@
-"""Writing a model: streamed tensor by tensor, atomically, with external data where they belong."""
+"""Writing a model: streamed tensor by tensor, atomically, with external data where they belong.
+
+A model with external data is two files, and no system moves two at once. So the data file is named after its contents
+and moved first, the model file last, and the data of the model that was there goes after that: whenever the process is
+killed, the path holds the old pair or the new one.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import filecmp
+import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -10,7 +17,8 @@ from pathlib import Path
 from onnx import GraphProto, ModelProto, TensorProto
 
 from onnxprune.errors import ModelError
-from onnxprune.ir.files import check_regular, move, temporary
+from onnxprune.ir import pairs
+from onnxprune.ir.files import check_regular, in_turn, move, same_place, settle, temporary
 from onnxprune.ir.weights import Weight
 from onnxprune.ir.wire import Buffer, field_prefix, fields
 
@@ -29,43 +37,50 @@ def save(
     skeleton: ModelProto,
     weights: Collection[Weight],
     path: Path,
-    protected: Iterable[Path],
+    sources: Collection[Path] = (),
+    *,
+    original: Path | None = None,
+    overwrite: bool = False,
     limit: int = PROTOBUF_LIMIT,
 ) -> None:
-    """Write a model to ``path`` and, where needed, its external data to ``<name>.data`` beside it.
+    """Write a model to ``path`` and, where needed, its external data to ``<name>.<hash>.data`` beside it.
 
     Args:
         skeleton: the model without initialisers.
         weights: the initialisers, in order.
         path: the file to write.
-        protected: files that must not be replaced.
+        sources: files that hold what is being saved; they are neither replaced nor removed.
+        original: the one of them that is a model file, the others being its external data.
+        overwrite: allow ``path`` to replace that one.
         limit: longest model file in bytes; beyond it, weights become external data.
 
     Raises:
-        ModelError: the file is protected or cannot be written.
+        ModelError: the file is a source, or cannot be written.
     """
-    data_path = path.with_name(f"{path.name}.data")
     outside = _external_weights(skeleton, weights, limit)
-    targets = [path, data_path] if outside else [path]
-    for target in targets:
-        _check_target(target, protected)
+    _check_target(path, sources, original, overwrite)
     try:
         with contextlib.ExitStack() as cleanup:
-            offsets: dict[str, int] = {}
-            replacements = []
+            data, data_file, offsets = path, path, {}
             if outside:
-                written = temporary(data_path, cleanup)
-                offsets = _write_data(written, outside)
-                replacements.append((written, data_path))
+                _check_name(path)
+                data_file = temporary(pairs.unnamed(path), cleanup)
+                offsets, digest = _write_data(data_file, outside)
+                data = pairs.named(path, digest)
             placed = [
-                weight.placed(data_path.name, offsets[weight.name]) if weight.name in offsets else weight
+                weight.placed(data.name, offsets[weight.name]) if weight.name in offsets else weight
                 for weight in weights
             ]
-            written = temporary(path, cleanup)
-            _write(written, _encode(skeleton, placed))
-            replacements.append((written, path))
-            for written, target in replacements:
-                move(written, target)
+            model_file = temporary(path, cleanup)
+            _write(model_file, _encode(skeleton, placed))
+            cleanup.enter_context(in_turn(path.parent))
+            # Data without a model go in the end, be they those of the model that was there or, if its successor does
+            # not get there, those that were to come.
+            cleanup.callback(pairs.remove_orphans, path, sources, model_file)
+            if outside:
+                _place(data_file, data)
+            move(model_file, path)
+            settle(path)
     except OSError as error:
         raise ModelError(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
 
@@ -121,31 +136,53 @@ def _write(path: Path, pieces: Iterable[Buffer]) -> None:
         os.fsync(file.fileno())
 
 
-def _write_data(path: Path, weights: Iterable[Weight]) -> dict[str, int]:
-    """Write external data; returns the offset of each weight."""
+def _write_data(path: Path, weights: Iterable[Weight]) -> tuple[dict[str, int], str]:
+    """Write external data; returns the offset of each weight, and a hash of it all."""
     offsets = {}
+    digest = hashlib.blake2b(digest_size=pairs.DIGEST_SIZE)
     with open(path, "wb", buffering=1 << 20) as file:
         for weight in weights:
             position = file.tell()
             offsets[weight.name] = position + -position % _ALIGNMENT
-            file.write(bytes(-position % _ALIGNMENT))
-            file.write(weight.raw_bytes())
+            for piece in (bytes(-position % _ALIGNMENT), weight.raw_bytes()):
+                file.write(piece)
+                digest.update(piece)
         file.flush()
         os.fsync(file.fileno())
-    return offsets
+    return offsets, digest.hexdigest()
 
 
-def _check_target(path: Path, protected: Iterable[Path]) -> None:
+def _place(written: Path, data: Path) -> None:
+    """Move external data to their place. Raises OSError."""
+    if os.path.lexists(data):
+        if data.is_file() and filecmp.cmp(written, data, shallow=False):
+            return  # Whoever wrote it, it is what is wanted.
+        raise FileExistsError(0, f"{data} is something else, though its name says what it holds; remove it")
+    os.replace(written, data)
+    settle(data)
+
+
+def _check_target(path: Path, sources: Iterable[Path], original: Path | None, overwrite: bool) -> None:
     """Refuse to replace what is no file (a folder, a device) or what holds the model being saved."""
     try:
         check_regular(path)
     except OSError as error:
         raise ModelError(f"cannot write {path}: {error.strerror}") from error
-    if not path.exists():
-        return
-    for source in protected:
-        if source.exists() and os.path.samefile(source, path):
-            raise ModelError(
-                f"{path} is the file that the model was loaded from; give another name, "
-                "or allow it with overwrite_input=True (on the command line: --force)"
-            )
+    for source in sources:
+        if not same_place(source, path) or (source == original and overwrite):
+            continue
+        if source != original:
+            raise ModelError(f"{path} holds weights of the model; give another name")
+        raise ModelError(
+            f"{path} is the file that the model was loaded from; give another name, "
+            "or allow it with overwrite_input=True (on the command line: --force)"
+        )
+
+
+def _check_name(path: Path) -> None:
+    try:
+        path.name.encode()
+    except UnicodeEncodeError as error:
+        raise ModelError(
+            f"cannot write {str(path)!r}: the model has to name its external data, and that name is not UTF-8"
+        ) from error

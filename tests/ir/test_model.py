@@ -431,22 +431,32 @@ def test_external_data_stay_external(external: Path, tmp_path: Path) -> None:
     assert model.proto == onnx.load(external)
     model.save(tmp_path / "out.onnx")
     assert onnx.load(tmp_path / "out.onnx") == onnx.load(external)
-    assert (tmp_path / "out.onnx.data").stat().st_size == 8000
+    assert data_of(tmp_path / "out.onnx").stat().st_size == 8000
     draft = model.edit()
     draft.weights["big"] = draft.weights["big"].with_array(np.ones(1000, np.float32))
     draft.finish().save(tmp_path / "half.onnx")
-    assert (tmp_path / "half.onnx.data").stat().st_size == 4000
+    assert data_of(tmp_path / "half.onnx").stat().st_size == 4000
     reloaded = load(tmp_path / "half.onnx")
     np.testing.assert_array_equal(reloaded.weights["big"].array, np.ones(1000, np.float32))
     onnx.checker.check_model(str(tmp_path / "half.onnx"))
 
 
-def test_external_data_are_protected(external: Path, tmp_path: Path) -> None:
+def data_of(path: Path) -> Path:
+    """The data file that belongs to a saved model."""
+    (data,) = path.parent.glob(f"{path.name}.????????????????.data")
+    return data
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_external_data_are_protected(external: Path, tmp_path: Path, overwrite: bool) -> None:
     model = load(external)
-    os.link(external.with_name("weights.bin"), tmp_path / "out.onnx.data")
-    with pytest.raises(ModelError, match=r"out\.onnx\.data is the file"):
-        model.save(tmp_path / "out.onnx")
-    assert not (tmp_path / "out.onnx").exists()
+    data = external.with_name("weights.bin")
+    before = data.read_bytes()
+    os.link(data, tmp_path / "hard.onnx")
+    for target in (data, tmp_path / "hard.onnx"):
+        with pytest.raises(ModelError, match="holds weights of the model"):
+            model.save(target, overwrite_input=overwrite)
+        assert target.read_bytes() == before
 
 
 def test_a_model_beyond_protobufs_limit(tmp_path: Path) -> None:
