@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onnxprune._display import MACS, assumptions, long, not_understood, percent
-from onnxprune.cli.files import check_output, save_plot
+from onnxprune.cli.files import Paths, save_plot
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption
 from onnxprune.cli.reading import read_and_analyze
 from onnxprune.cli.terminal import Terminal
@@ -36,7 +36,9 @@ def analyze(
         from onnxprune.report.figures import plot_format
 
         plot_format(plot)
-        check_output(plot, (model,))
+        paths = Paths()
+        paths.read_models(model)
+        paths.write(plot)
     analysis = read_and_analyze(terminal, model, input_shape, split).analysis
     from onnxprune.analysis.prunability import summarize
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from onnxprune._display import MACS, TOTALS, assumptions, long, percent
 from onnxprune.cli import training as options
-from onnxprune.cli.files import check_distinct, check_output, save_model, save_text
+from onnxprune.cli.files import Paths, save_text
 from onnxprune.cli.options import (
     BUDGET,
     ForceOption,
@@ -94,13 +94,12 @@ def compress(
         raise UsageError("give a budget: --reduce, --max-params, --max-flops or --max-memory")
     options.require_torch()
     terminal = Terminal(as_json)
-    check_output(output, (model,), force=force)
     states = [output.with_name(f"{output.name}.{kind}") for kind in ("checkpoint", "baseline.checkpoint")]
-    for state in states:
-        check_output(state, (model,))
-    if metrics_out is not None:
-        check_output(metrics_out, (model,))
-        check_distinct(metrics_out, output)
+    paths = Paths(force=force)
+    paths.read_models(model, teacher)
+    paths.read_data(train)
+    paths.write_model(output)
+    paths.write(*states, metrics_out)
     recipe = options.recipe(
         epochs=epochs,
         lr=lr,
@@ -156,7 +155,7 @@ def compress(
         "certificate": None if pruned.certificate is None else pruned.certificate.to_dict(),
     }
     with terminal.step(f"Writing {output.name}"):
-        save_model(results[-1].model, output, force=force)
+        paths.save_model(results[-1].model, output)
         if metrics_out is not None:
             save_text(json.dumps(report, indent=2) + "\n", metrics_out)
     for state in states:

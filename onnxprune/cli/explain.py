@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxprune._display import compact
-from onnxprune.cli.files import check_distinct, check_output, save_text
+from onnxprune.cli.files import Paths, save_text
 from onnxprune.cli.names import Name, resolve
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption
 from onnxprune.cli.reading import read_and_analyze
@@ -50,11 +50,9 @@ def explain(
     if layer is None and dot is None and graphml is None:
         raise UsageError("give a layer ('onnxprune analyze' lists them), or a file for the graph: --dot or --graphml")
     terminal = Terminal(as_json)
-    for path in (dot, graphml):
-        if path is not None:
-            check_output(path, (model,))
-    if dot is not None and graphml is not None:
-        check_distinct(dot, graphml)
+    paths = Paths()
+    paths.read_models(model)
+    paths.write(dot, graphml)
     analysis = read_and_analyze(terminal, model, input_shape, split).analysis
     from onnxprune.analysis.explain import explain as find_out
 

@@ -11,12 +11,13 @@ import typer
 
 from onnxprune._display import MACS
 from onnxprune.cli import training as options
-from onnxprune.cli.files import check_output
+from onnxprune.cli.files import Paths
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, input_shapes
 from onnxprune.cli.reading import read
 from onnxprune.cli.runs import SCORES, runs_table
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
+from onnxprune.ir.files import same_place
 
 if TYPE_CHECKING:
     from onnxprune.exploration.backends import Backend
@@ -179,7 +180,10 @@ def explore(
     Every run prunes, is judged on held-out data and measured; killed and started again, only what is missing is done.
     """
     terminal = Terminal(as_json)
-    check_output(output, (model,))
+    paths = Paths()
+    paths.read_models(model)
+    paths.read_data(data)
+    paths.write(*table_files(output))
     loaded = read(terminal, model)
     from onnxprune.exploration.exploring import Exploration
     from onnxprune.exploration.exploring import explore as make
@@ -255,10 +259,17 @@ def merge(
     from onnxprune.exploration.pareto import check_resources
 
     resources = None if over is None else check_resources(_listed(over, "--over", str))
-    check_output(output, (), force=True)
+    paths = Paths()
+    paths.read(*(table for table in tables if not same_place(table, output)))
+    paths.write(*table_files(output))
     with terminal.step("Joining"):
         results = join(tables, output)
     show_results(terminal, results, resources)
+
+
+def table_files(table: Path) -> tuple[Path, ...]:
+    """A table and what SQLite writes beside it meanwhile."""
+    return (table, *(table.with_name(table.name + ending) for ending in ("-wal", "-shm", "-journal")))
 
 
 def show_results(terminal: Terminal, results: Results, resources: Sequence[str] | None) -> None:

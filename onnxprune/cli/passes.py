@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onnxprune._display import long
-from onnxprune.cli.files import check_output, save_model
+from onnxprune.cli.files import Paths
 from onnxprune.cli.options import (
     ForceOption,
     InputShapeOption,
@@ -56,11 +56,11 @@ def normalize(
 ) -> None:
     """Bring a model into the form that the analysis works on and plans refer to."""
     terminal = Terminal(as_json)
-    check_output(output, (model,), force=force)
+    paths = _paths(model, output, force)
     source = read(terminal, model)
     from onnxprune.cli.normalization import Normalization
 
-    _run_and_save(terminal, source, [Normalization()], output, check, input_shape, force)
+    _run_and_save(terminal, source, [Normalization()], output, check, input_shape, paths)
 
 
 def run(
@@ -77,10 +77,10 @@ def run(
 ) -> None:
     """Run passes on a model; 'onnxprune passes' lists them."""
     terminal = Terminal(as_json)
-    check_output(output, (model,), force=force)
+    paths = _paths(model, output, force)
     wanted = _made([name.strip() for name in names.split(",") if name.strip()])
     source = read(terminal, model)
-    _run_and_save(terminal, source, wanted, output, check, input_shape, force)
+    _run_and_save(terminal, source, wanted, output, check, input_shape, paths)
 
 
 def passes(as_json: JsonOption = False) -> None:
@@ -97,6 +97,13 @@ def passes(as_json: JsonOption = False) -> None:
     for name, summary in found.items():
         table.add_row(name, summary)
     terminal.show(table)
+
+
+def _paths(model: Path, output: Path, force: bool) -> Paths:
+    paths = Paths(force=force)
+    paths.read_models(model)
+    paths.write_model(output)
+    return paths
 
 
 def _made(names: Sequence[str]) -> list[Pass]:
@@ -118,7 +125,7 @@ def _run_and_save(
     output: Path,
     check: CheckLevel,
     shapes: Sequence[str] | None,
-    force: bool,
+    paths: Paths,
 ) -> None:
     from onnxprune.passes.manager import Check, PassManager
 
@@ -126,7 +133,7 @@ def _run_and_save(
     with terminal.step("Running passes"):
         result = manager.run(source)
     with terminal.step(f"Writing {output.name}"):
-        save_model(result.model, output, force=force)
+        paths.save_model(result.model, output)
     nodes = (len(source.graph.node), len(result.model.graph.node))
     terminal.json(
         {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from onnxprune.cli.errors import OutputError
-from onnxprune.cli.files import check_output
+from onnxprune.cli.files import Paths, save_plan
 from onnxprune.cli.options import ForceOption, JsonOption, OutputOption
 from onnxprune.cli.runs import SCORES, figure_titles, figures_row
 from onnxprune.cli.tables import empty_table
@@ -68,15 +68,19 @@ def pick(
     The written file is run and measured again before it is handed over.
     """
     terminal = Terminal(as_json)
-    check_output(output, (results,) if model is None else (results, model), force=force)
-    if plan_out is not None:
-        check_output(plan_out, (results, output), force=force)
+    paths = Paths(force=force)
+    paths.read(results)
+    paths.write_model(output)
+    paths.write(plan_out)
     from onnxprune.errors import ModelError
-    from onnxprune.exploration.picking import Limits
+    from onnxprune.exploration.picking import Limits, subject_of
     from onnxprune.exploration.picking import pick as write
     from onnxprune.exploration.results import read_results
 
     found = read_results(results)
+    original, spec = subject_of(found, model, data)
+    paths.read_models(Path(original))
+    paths.read_data(spec)
     limits = Limits(max_params, max_flops, max_memory, max_latency, max_size, min_accuracy)
     with terminal.step("Making and measuring the model"):
         try:
@@ -84,9 +88,7 @@ def pick(
         except ModelError as error:
             raise OutputError(str(error)) if "cannot write" in str(error) else error from error
     if plan_out is not None:
-        from onnxprune.cli.files import save_plan
-
-        save_plan(found.plan(picked.run.key), plan_out)
+        save_plan(picked.plan, plan_out)
     terminal.json(
         {
             "output": str(output),

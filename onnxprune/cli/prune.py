@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onnxprune.cli.errors import FAILED
-from onnxprune.cli.files import check_distinct, check_output
+from onnxprune.cli.files import Paths
 from onnxprune.cli.latency import ProviderOption, ThreadsOption, Timing, parse_duration, planned, rounding
 from onnxprune.cli.names import resolve
 from onnxprune.cli.options import (
@@ -191,10 +191,11 @@ def prune(
         )
     terminal = Terminal(as_json)
     at_least, multiple = named_floors(floors), rounding(round_to)
-    check_output(output, (model,), force=force)
-    if plan_out is not None:
-        check_output(plan_out, (model,))
-        check_distinct(plan_out, output)
+    paths = Paths(force=force)
+    paths.read_models(model)
+    paths.read_data(calibrate)
+    paths.write_model(output)
+    paths.write(plan_out)
     reading = read_and_analyze(terminal, model, input_shape, split)
     analysis = reading.analysis
     if not analysis.groups:
@@ -227,7 +228,7 @@ def prune(
         exact_only=exact_only,
         grouped=grouped,
     )
-    finish(terminal, Job(reading, output, plan_out, force, not no_verify, calibration, fit), chosen)
+    finish(terminal, Job(reading, output, plan_out, paths, not no_verify, calibration, fit), chosen)
 
 
 def _kept_scan(
@@ -259,7 +260,11 @@ def apply(
 ) -> None:
     """Remove from a model what a plan names."""
     terminal = Terminal(as_json)
-    check_output(output, (model, plan), force=force)
+    paths = Paths(force=force)
+    paths.read_models(model)
+    paths.read(plan)
+    paths.read_data(calibrate)
+    paths.write_model(output)
     from onnxprune.pruning.plan import Plan
 
     chosen = Plan.load(plan)
@@ -267,7 +272,7 @@ def apply(
     if reading.shapes:
         chosen = chosen.for_inputs(reading.shapes)
     calibration = Calibration(calibrate, compensate, calibration_samples)
-    finish(terminal, Job(reading, output, None, force, not no_verify, calibration), chosen)
+    finish(terminal, Job(reading, output, None, paths, not no_verify, calibration), chosen)
 
 
 def verify(

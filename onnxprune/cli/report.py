@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onnxprune._display import long
-from onnxprune.cli.files import check_output, save_plot, save_text
+from onnxprune.cli.files import Paths, save_plot, save_text
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, OutputOption
 from onnxprune.cli.reading import Reading, read_and_analyze
 from onnxprune.cli.terminal import Terminal
@@ -76,10 +76,11 @@ def report(
         raise UsageError(
             f"{len(plans)} plans are given for {len(files)} pruned models; give one --plan for each, in their order"
         )
-    check_output(output, (model, *files, *plans, *([] if results is None else [results])))
     plots = [output.with_name(f"{output.stem}-{name}.{kind}") for name in _PLOTS for kind in kinds]
-    for path in plots:
-        check_output(path, (model, *files, *plans, output))
+    paths = Paths()
+    paths.read_models(model, *files)
+    paths.read(*plans, results)
+    paths.write(output, *plots)
     from onnxprune.pruning.plan import Plan
     from onnxprune.report import Report
     from onnxprune.report.page import render

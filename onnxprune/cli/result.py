@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune._display import MACS, assumptions, long, not_understood
-from onnxprune.cli.files import save_model, save_plan
+from onnxprune.cli.files import Paths, save_plan
 from onnxprune.cli.latency import latency_lines
 from onnxprune.cli.reading import Reading
 from onnxprune.cli.terminal import Terminal
@@ -64,7 +64,7 @@ class Job:
     reading: Reading
     output: Path
     plan_output: Path | None
-    force: bool
+    paths: Paths
     verify: bool
     calibration: Calibration = Calibration()
     latency: LatencyFit | None = None
@@ -88,7 +88,7 @@ def finish(terminal: Terminal, job: Job, plan: Plan) -> None:
     finished = _calibrated(terminal, job, pruned, plan)
     pruned = finished.model
     with terminal.step(f"Writing {job.output.name}"):
-        save_model(pruned, job.output, force=job.force)
+        job.paths.save_model(pruned, job.output)
         if job.plan_output is not None:
             save_plan(plan, job.plan_output)
     before = {**comparison.before, "file_size": job.reading.model.file_size}

@@ -10,7 +10,7 @@ import typer
 
 from onnxprune._display import long
 from onnxprune.cli import training as options
-from onnxprune.cli.files import check_distinct, check_output, save_model, save_text
+from onnxprune.cli.files import Paths, save_text
 from onnxprune.cli.options import ForceOption, JsonOption, ModelArgument, OutputOption
 from onnxprune.cli.reading import read
 from onnxprune.cli.terminal import Terminal
@@ -55,13 +55,12 @@ def train(
     """Train a model, pruned or not, and write the values back into the same graph. Works under torchrun."""
     options.require_torch()
     terminal = Terminal(as_json)
-    check_output(output, (model,), force=force)
     state = checkpoint if checkpoint is not None else output.with_name(f"{output.name}.checkpoint")
-    check_output(state, (model,))
-    check_distinct(state, output)
-    if metrics_out is not None:
-        check_output(metrics_out, (model,))
-        check_distinct(metrics_out, output)
+    paths = Paths(force=force)
+    paths.read_models(model, teacher)
+    paths.read_data(data)
+    paths.write_model(output)
+    paths.write(state, metrics_out)
     recipe = options.recipe(
         epochs=epochs,
         lr=lr,
@@ -106,7 +105,7 @@ def train(
         terminal.show(f"Before, in onnxruntime: {options.score_line(before)}.")
         terminal.show(f"After: {options.score_line(after)}.")
     with terminal.step(f"Writing {output.name}"):
-        save_model(result.model, output, force=force)
+        paths.save_model(result.model, output)
         if metrics_out is not None:
             save_text(json.dumps(report, indent=2) + "\n", metrics_out)
     state.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from onnxprune.exploration.subject import Opened, Subject, described, open_subje
 from onnxprune.ir.model import Model, load
 from onnxprune.latency.engine import Engine
 from onnxprune.latency.sampling import Rounds
+from onnxprune.pruning.plan import Plan
 
 _UNITS = {"params": "parameters", "flops": "MACs", "memory": "bytes of memory", "latency": "s", "size": "bytes on disk"}
 _TRIES = 5
@@ -74,12 +75,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Picked:
-    """What was written: the run, its figures as measured again, how the model was come by, and what was passed over.
+    """What was written: run and plan, figures as measured again, how the model was come by, and what was passed over.
 
     ``origin`` is ``kept`` (the very file of the run) or ``rebuilt`` (from its plan and recipe).
     """
 
     run: Run
+    plan: Plan
     checked: Figures
     origin: Literal["kept", "rebuilt"]
     passed_over: tuple[tuple[Run, str], ...]
@@ -175,16 +177,16 @@ def pick(
     passed_over: list[tuple[Run, str]] = []
     with tempfile.TemporaryDirectory(dir=Path(output).absolute().parent, prefix=".pick-") as folder:
         for run in candidates[:_TRIES]:
-            made, origin = _model_of(found, subject, opened, run)
+            made, origin, plan = _model_of(found, subject, opened, run)
             path = Path(folder) / "model.onnx"
             made.save(path)
             written = load(path)
             checked = measure(subject, opened, written, path)
             if not limits.excess(checked):
                 # Loaded from elsewhere, the model does not know which file it must not replace.
-                protected = replace(written, sources=opened.model.sources)
+                protected = replace(written, path=opened.model.path, sources=(*opened.model.sources, found.path))
                 protected.save(output, overwrite_input=overwrite)
-                return Picked(run, checked, origin, tuple(passed_over))
+                return Picked(run, plan, checked, origin, tuple(passed_over))
             passed_over.append((run, limits.broken(checked)))
     first, why = passed_over[0]
     raise BudgetError(
@@ -197,10 +199,11 @@ def _subject(
     results: Results, model: str | os.PathLike[str] | None, data: str | None, keep: Path | None, rounds: Rounds | None
 ) -> Subject:
     about = results.about
+    original, spec = subject_of(results, model, data)
     timed = (rounds or Rounds(seconds=5.0)) if about.engine else None
     subject = described(
-        model if model is not None else _found(about.model, results.path),
-        data if data is not None else _found_data(about.data, results.path),
+        original,
+        spec,
         engine=Engine(**about.engine) if about.engine else Engine(),
         rounds=timed,
         keep=keep,
@@ -211,6 +214,18 @@ def _subject(
     if subject.data_digest != about.data_digest:
         raise ResultsError(f"{subject.data} is not the data of {results.path} ({about.data}); name that")
     return subject
+
+
+def subject_of(
+    results: Results, model: str | os.PathLike[str] | None = None, data: str | None = None
+) -> tuple[str | os.PathLike[str], str]:
+    """The original and the SPEC of the data: those that are given, or those that were recorded, where they are now.
+
+    Raises:
+        ResultsError: the model is not there any more.
+    """
+    original = model if model is not None else _found(results.about.model, results.path)
+    return original, data if data is not None else _found_data(results.about.data, results.path)
 
 
 def _found(name: str, results: Path) -> Path:
@@ -227,13 +242,16 @@ def _found_data(spec: str, results: Path) -> str:
     return f"{beside}{mark}{options}" if not Path(source).exists() and beside.exists() else spec
 
 
-def _model_of(results: Results, subject: Subject, opened: Opened, run: Run) -> tuple[Model, Literal["kept", "rebuilt"]]:
+def _model_of(
+    results: Results, subject: Subject, opened: Opened, run: Run
+) -> tuple[Model, Literal["kept", "rebuilt"], Plan]:
+    plan = results.plan(run.key)
     if subject.keep is not None and run.digest:
         path = kept_path(Path(subject.keep), run.key)
         if path.is_file() and file_digest(path) == run.digest:
-            return load(path), "kept"
+            return load(path), "kept", plan
     setting = setting_of(json.loads(run.settings))
-    return prune(subject, opened, results.plan(run.key), setting), "rebuilt"
+    return prune(subject, opened, plan, setting), "rebuilt", plan
 
 
 def setting_of(settings: Mapping[str, Any]) -> Setting:

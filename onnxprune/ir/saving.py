@@ -61,7 +61,8 @@ def save(
     _check_target(path, sources, original, overwrite)
     try:
         with contextlib.ExitStack() as cleanup:
-            data, data_file, offsets = path, path, {}
+            data, data_file = path, path
+            offsets: dict[str, int] = {}
             if outside:
                 _check_name(path)
                 data_file = temporary(pairs.unnamed(path), cleanup)
@@ -172,7 +173,7 @@ def _check_target(path: Path, sources: Iterable[Path], original: Path | None, ov
         if not same_place(source, path) or (source == original and overwrite):
             continue
         if source != original:
-            raise ModelError(f"{path} holds weights of the model; give another name")
+            raise ModelError(f"{path} holds what the model is made from; give another name")
         raise ModelError(
             f"{path} is the file that the model was loaded from; give another name, "
             "or allow it with overwrite_input=True (on the command line: --force)"

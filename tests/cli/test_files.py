@@ -8,10 +8,11 @@ import signal
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 import onnxprune
-from tests.cli.support import RESIDUAL, done, process, refused, saved, two_convs
+from tests.cli.support import RESIDUAL, conv, done, model, node, process, refused, saved, two_convs
 
 
 def test_output_that_is_the_input_is_refused(tmp_path: Path) -> None:
@@ -43,6 +44,114 @@ def test_plan_is_not_replaced(tmp_path: Path) -> None:
     assert "is an input" in refused(2, "prune", path, "-o", output, "--reduce", "0.3", "--plan-out", path)
     message = refused(2, "prune", path, "-o", tmp_path / "new", "--reduce", "0.3", "--plan-out", tmp_path / "new")
     assert "named for two outputs" in message
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    """A model with external data, and other names of those."""
+    path = tmp_path / "model.onnx"
+    large = model(conv("x", "a", 64, 3), node("Relu", ["a"], "b"), conv("b", "y", 8, 64))
+    onnx.save(large, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    (tmp_path / "soft").symlink_to(tmp_path / "weights.bin")
+    os.link(tmp_path / "weights.bin", tmp_path / "hard")
+    return path
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """The files of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+@pytest.mark.parametrize("name", ["weights.bin", "soft", "hard"])
+def test_nothing_is_written_to_the_weights_of_the_input(pair: Path, name: str, force: tuple[str, ...]) -> None:
+    target, plan = pair.with_name(name), pair.with_name("plan.json")
+    onnxprune.plan(pair, reduce=0.3).save(plan)
+    out = pair.with_name("out.onnx")
+    before = snapshot(pair.parent)
+    for words in (
+        ["prune", pair, "--reduce", "0.3", "-o", target, *force],
+        ["prune", pair, "--reduce", "0.3", "-o", out, "--plan-out", target, *force],
+        ["apply", pair, plan, "-o", target, *force],
+        ["normalize", pair, "-o", target, *force],
+        ["run", pair, "--passes", "remove_unused", "-o", target, *force],
+        ["compress", pair, "--reduce", "0.3", "--train", "d.npz", "-o", target, *force],
+        ["compress", pair, "--reduce", "0.3", "--train", "d.npz", "-o", out, "--metrics-out", target, *force],
+        ["train", pair, "--data", "d.npz", "-o", target, *force],
+        ["train", pair, "--data", "d.npz", "-o", out, "--checkpoint", target, *force],
+        ["train", RESIDUAL, "--data", "d.npz", "-o", out, "--teacher", pair, "--metrics-out", target, *force],
+        ["explain", pair, "--dot", target],
+        ["explain", pair, "--graphml", target],
+        ["report", pair, "-o", target],
+        ["report", RESIDUAL, pair, "-o", target],
+        ["explore", pair, "--data", "d.npz", "-o", target],
+    ):
+        assert "holds weights of" in refused(2, *words)
+    (pair.with_name("plot.svg")).symlink_to(target)
+    assert "holds weights of" in refused(2, "analyze", pair, "--plot", pair.with_name("plot.svg"))
+    pair.with_name("plot.svg").unlink()
+    assert snapshot(pair.parent) == before
+
+
+def test_nothing_is_written_to_the_weights_of_the_output(pair: Path) -> None:
+    out = pair.with_name("out.onnx")
+    words = ("prune", pair, "--reduce", "0.3", "-o", out)
+    done(*words)
+    (data,) = pair.parent.glob("out.onnx.*.data")
+    before = snapshot(pair.parent)
+    for target in (data, pair.with_name("out.onnx.0123456789abcdef.data")):
+        assert "weights of" in refused(2, *words, "--plan-out", target)
+    assert snapshot(pair.parent) == before
+    done(*words, "--plan-out", pair.with_name("out.onnx.data"))
+    assert onnxprune.Plan.load(pair.with_name("out.onnx.data")).removed
+    assert snapshot(pair.parent) == {**before, "out.onnx.data": pair.with_name("out.onnx.data").read_bytes()}
+
+
+def test_a_file_of_somebody_else_s_that_is_called_like_data_stays(pair: Path) -> None:
+    pair.with_name("out.onnx.data").write_text("somebody's")
+    done("prune", pair, "--reduce", "0.3", "-o", pair.with_name("out.onnx"))
+    assert pair.with_name("out.onnx.data").read_text() == "somebody's"
+
+
+def test_force_keeps_the_weights_of_every_input(pair: Path) -> None:
+    before = pair.with_name("weights.bin").read_bytes()
+    done("prune", pair, "--reduce", "0.3", "-o", pair, "--force")
+    first = {*pair.parent.glob("model.onnx.*.data")}
+    assert len(first) == 1
+    done("prune", pair, "--reduce", "0.3", "-o", pair, "--force")
+    assert first < {*pair.parent.glob("model.onnx.*.data")}, "the second run read them; they go with the third"
+    done("prune", pair, "--reduce", "0.3", "-o", pair, "--force")
+    assert not first & {*pair.parent.glob("model.onnx.*.data")}
+    assert pair.with_name("weights.bin").read_bytes() == before
+    onnxprune.analyze(pair)
+
+
+def test_two_outputs_are_two_files(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "out.onnx")
+    words = ("prune", RESIDUAL, "--reduce", "0.3", "-o", tmp_path / "out.onnx", "--plan-out")
+    for name in ("out.onnx", "OUT.onnx", "link"):
+        assert "named for two outputs" in refused(2, *words, tmp_path / name)
+    both = ("--dot", tmp_path / "graph", "--graphml", tmp_path / "Graph")
+    assert "named for two outputs" in refused(2, "explain", RESIDUAL, *both)
+    assert os.listdir(tmp_path) == ["link"]
+
+
+def test_data_are_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder" / "a").mkdir(parents=True)
+    for name in ("d.npz", "folder/a/1.png", "mine.py"):
+        (tmp_path / name).write_text("not to be lost")
+    out = ("-o", tmp_path / "out.onnx")
+    for spec, target in (("d.npz?limit=5", "d.npz"), ("folder", "folder/a/1.png"), ("mine:function", "mine.py")):
+        for words in (
+            ["prune", RESIDUAL, "--reduce", "0.3", "--calibrate", spec, "-o", target],
+            ["prune", RESIDUAL, "--reduce", "0.3", "--calibrate", spec, *out, "--plan-out", target],
+            ["train", RESIDUAL, "--data", spec, *out, "--metrics-out", target],
+            ["train", RESIDUAL, "--data", spec, *out, "--checkpoint", target],
+            ["explore", RESIDUAL, "--data", spec, "-o", target],
+        ):
+            assert "is an input" in refused(2, *words)
+        assert (tmp_path / target).read_text() == "not to be lost"
 
 
 def test_output_folder_that_does_not_exist(tmp_path: Path) -> None:

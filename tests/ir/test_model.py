@@ -454,7 +454,7 @@ def test_external_data_are_protected(external: Path, tmp_path: Path, overwrite: 
     before = data.read_bytes()
     os.link(data, tmp_path / "hard.onnx")
     for target in (data, tmp_path / "hard.onnx"):
-        with pytest.raises(ModelError, match="holds weights of the model"):
+        with pytest.raises(ModelError, match="holds what the model is made from"):
             model.save(target, overwrite_input=overwrite)
         assert target.read_bytes() == before
 
