@@ -50,6 +50,12 @@ def read_data(spec: str, model: ModelLike | tuple[InputSpec, ...]) -> Data:
     return _limited(data, wanted)
 
 
+def is_function(spec: str) -> bool:
+    """Whether a SPEC is a function, which is code that runs, and not a file or folder."""
+    source = spec.partition("?")[0]
+    return not Path(source).expanduser().exists() and _FUNCTION.fullmatch(source) is not None
+
+
 def _read(wanted: Spec, text: str, inputs: tuple[InputSpec, ...]) -> Data:
     path = Path(wanted.source).expanduser()
     digest = hashlib.sha256(text.partition("?")[2].encode())

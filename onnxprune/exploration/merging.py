@@ -27,6 +27,13 @@ def merge(tables: Sequence[str | os.PathLike[str]], output: str | os.PathLike[st
     target = Path(output)
     with Reader(Path(tables[0])) as first:
         about = first.about()
+    for table in tables:  # All are read before anything is written.
+        with Reader(Path(table)) as reader:
+            check_same(Path(tables[0]), about, reader.about())
+            reader.original()
+            reader.runs()
+            for _ in reader.plans():
+                pass
     with Store.open(target, about) as store:
         for table in tables:
             if target.exists() and Path(table).exists() and target.samefile(table):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from onnxprune.data.reading import is_function
 from onnxprune.errors import BudgetError, ResultsError, UsageError
 from onnxprune.exploration.pareto import ACCURACY, RESOURCES, number
 from onnxprune.exploration.results import Results, read_results
@@ -18,6 +18,7 @@ from onnxprune.exploration.runs import Figures, Run, Setting
 from onnxprune.exploration.steps import step_of
 from onnxprune.exploration.subject import Opened, Subject, described, open_subject
 from onnxprune.ir.model import Model, load
+from onnxprune.ir.plain import parse
 from onnxprune.latency.engine import Engine
 from onnxprune.latency.sampling import Rounds
 from onnxprune.pruning.plan import Plan
@@ -222,10 +223,18 @@ def subject_of(
     """The original and the SPEC of the data: those that are given, or those that were recorded, where they are now.
 
     Raises:
-        ResultsError: the model is not there any more.
+        ResultsError: the model is not there any more, or the data come from a function: what a table names is not run.
     """
     original = model if model is not None else _found(results.about.model, results.path)
-    return original, data if data is not None else _found_data(results.about.data, results.path)
+    if data is not None:
+        return original, data
+    spec = _found_data(results.about.data, results.path)
+    if is_function(spec):
+        raise ResultsError(
+            f"{results.path} names the function {spec!r} as its data, which is code: if you trust it, say so with "
+            f"--data {spec} (data= in Python)"
+        )
+    return original, spec
 
 
 def _found(name: str, results: Path) -> Path:
@@ -250,7 +259,7 @@ def _model_of(
         path = kept_path(Path(subject.keep), run.key)
         if path.is_file() and file_digest(path) == run.digest:
             return load(path), "kept", plan
-    setting = setting_of(json.loads(run.settings))
+    setting = setting_of(parse(run.settings))
     return prune(subject, opened, plan, setting), "rebuilt", plan
 
 
@@ -261,6 +270,8 @@ def setting_of(settings: Mapping[str, Any]) -> Setting:
         name = str(rest.pop("then"))
         step = step_of(name, rest.pop(name))
         known = {key: rest.pop(key) for key in ("mode", "reduce", "allocation", "criterion", "seed")}
-        return Setting(**known, then=step, options=tuple(sorted(rest.items())))
-    except (KeyError, TypeError, ValueError) as error:
+        setting = Setting(**known, then=step, options=tuple(sorted(rest.items())))
+        setting.to_dict()  # Odd values of what follows the pruning are refused here.
+        return setting
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultsError(f"the settings of a run cannot be read: {error!r}") from error

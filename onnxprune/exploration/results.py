@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.errors import ResultsError, UsageError
+from onnxprune.errors import PlanError, ResultsError, UsageError
 from onnxprune.exploration.pareto import RESOURCES, pareto_front
 from onnxprune.exploration.runs import About, Figures, Run
 from onnxprune.exploration.store import Reader
@@ -74,11 +74,13 @@ class Results:
 
     def plan(self, key: str) -> Plan:
         """The plan of one run. Raises ResultsError if there is none."""
-        import json
-
+        from onnxprune.ir.plain import parse
         from onnxprune.pruning.plan import Plan
 
-        return Plan.from_dict(json.loads(self.plan_json(key)))
+        try:
+            return Plan.from_dict(parse(self.plan_json(key)))
+        except (ValueError, PlanError) as error:
+            raise ResultsError(f"the plan of run {key} in {self.path} is damaged: {error}") from error
 
     def plan_json(self, key: str) -> str:
         """The plan of one run as JSON. Raises ResultsError if there is none."""

@@ -101,7 +101,7 @@ def step_of(name: str, settings: Mapping[str, Any]) -> Step:
     if name == "nothing":
         return Nothing()
     if name == "compensate":
-        return Compensate(**settings)
+        return Compensate(str(settings["method"]), int(settings["samples"]))
     if name == "train":
         return Train(tuple(sorted(settings.items())))
     raise ValueError(f"step '{name}' is not known")

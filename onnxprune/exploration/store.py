@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from onnxprune.errors import RecordingError, ResultsError
+from onnxprune.exploration.checking import about_of, figures_of, run_of_row, unpacked
 from onnxprune.exploration.runs import About, Figures, Run
 
 _APPLICATION = 0x6F707266
@@ -20,6 +21,7 @@ _APPLICATION = 0x6F707266
 _VERSION = 1
 _CORRUPT, _FULL, _NO_DATABASE = 11, 13, 26
 """Result codes of SQLite; Python names them since 3.11."""
+_PROGRAMS = ("view", "trigger")
 _PATIENCE = 30.0
 """Seconds to wait for another process that writes."""
 _TYPES = {"int": "INTEGER", "float": "REAL"}
@@ -73,6 +75,8 @@ class Store:
                 else:
                     _check(connection, path)
                     check_same(path, _about(connection, path), about)
+                    _original(connection, path)
+                    _runs(connection, path)
                     connection.execute("PRAGMA journal_mode = WAL")
         except BaseException:
             connection.close()
@@ -185,11 +189,9 @@ class Reader:
             return _original(self._connection, self.path)
 
     def runs(self) -> tuple[Run, ...]:
-        """All runs, in the order in which they were recorded."""
+        """All runs, in the order in which they were recorded. Raises ResultsError where one holds what it cannot."""
         with _translated(self.path, writing=False):
-            rows = self._connection.execute(f"SELECT {_NAMES} FROM runs ORDER BY rowid")
-            names = tuple(_COLUMNS)
-            return tuple(Run(**dict(zip(names, row, strict=True))) for row in rows)
+            return _runs(self._connection, self.path)
 
     def plans(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
         """(key, plan as JSON) of these runs, or of all."""
@@ -201,8 +203,8 @@ class Reader:
                 rows = (row for key in keys for row in self._connection.execute(query, (key,)))
             for key, packed in rows:
                 try:
-                    yield str(key), zlib.decompress(packed).decode()
-                except (zlib.error, UnicodeDecodeError) as error:
+                    yield str(key), unpacked(packed)
+                except ValueError as error:
                     raise ResultsError(f"the plan of run {key} in {self.path} is damaged: {error}") from error
 
     def close(self) -> None:
@@ -240,12 +242,21 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
     return not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
 
 
+def _runs(connection: sqlite3.Connection, path: Path) -> tuple[Run, ...]:
+    rows = connection.execute(f"SELECT rowid, {_NAMES} FROM runs ORDER BY rowid")
+    return tuple(run_of_row(dict(zip(_COLUMNS, row, strict=True)), number, path) for number, *row in rows)
+
+
 def _check(connection: sqlite3.Connection, path: Path) -> None:
     if _pragma(connection, "application_id") != _APPLICATION:
         raise ResultsError(f"{path} is a database, but not one of 'onnxprune explore'")
     version = _pragma(connection, "user_version")
     if version != _VERSION:
         raise ResultsError(f"{path} has version {version}; this onnxprune reads version {_VERSION}")
+    # Views and triggers are programs, which may never come to an end.
+    strange = [name for kind, name in connection.execute("SELECT type, name FROM sqlite_master") if kind in _PROGRAMS]
+    if strange:
+        raise _damaged(path, f"there is a {strange[0]!r} in it, which is no table")
     problems = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
     if problems != ["ok"]:
         raise _damaged(path, problems[0].splitlines()[-1] if problems else "no reason given")
@@ -257,19 +268,16 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 def _about(connection: sqlite3.Connection, path: Path) -> About:
     try:
-        rows = {name: json.loads(value) for name, value in connection.execute("SELECT name, value FROM about")}
-        rows.pop("original", None)
-        shapes = {name: tuple(shape) for name, shape in rows.pop("input_shapes", {}).items()}
-        return About(**rows, input_shapes=shapes)
-    except (TypeError, ValueError, AttributeError) as error:
+        return about_of(dict(connection.execute("SELECT name, value FROM about")))
+    except (TypeError, ValueError) as error:
         raise _damaged(path, str(error)) from error
 
 
 def _original(connection: sqlite3.Connection, path: Path) -> Figures | None:
     row = connection.execute("SELECT value FROM about WHERE name = 'original'").fetchone()
     try:
-        return None if row is None else Figures(**json.loads(row[0]))
-    except (TypeError, ValueError) as error:
+        return None if row is None else figures_of(row[0])
+    except ValueError as error:
         raise _damaged(path, str(error)) from error
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import PlanError
 from onnxprune.ir.files import write_text
+from onnxprune.ir.plain import is_number, parse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +93,7 @@ class Plan:
             raise PlanError(f"plan version {data.get('version')} is not supported; this onnxprune reads {_VERSION}")
         try:
             removed = {
-                str(tensor): {int(dim): _positions(tensor, dim, at) for dim, at in axes.items()}
+                str(tensor): {_dimension(dim): _positions(tensor, dim, at) for dim, at in axes.items()}
                 for tensor, axes in data["removed"].items()
             }
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -101,6 +102,10 @@ class Plan:
             ) from error
         settings, before, after = (_mapping(data, key) for key in ("settings", "before", "after"))
         _check_shapes(settings.get("input_shapes", {}))
+        for name, totals in (("before", before), ("after", after)):
+            odd = [key for key, value in totals.items() if not is_number(value)]
+            if odd:
+                raise PlanError(f"the plan's '{name}' has {totals[odd[0]]!r} for {odd[0]!r}, which is no number")
         return cls(removed, settings, before, after)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -122,12 +127,19 @@ class Plan:
     def load(cls, path: str | os.PathLike[str]) -> Plan:
         """Read a plan. Raises PlanError if the file cannot be read or is no plan."""
         try:
-            data = json.loads(Path(path).read_text())
+            data = parse(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise PlanError(f"cannot read plan {os.fspath(path)}: {error.strerror}") from error
         except ValueError as error:
-            raise PlanError(f"plan {os.fspath(path)} is not valid JSON: {error}") from error
+            raise PlanError(f"plan {os.fspath(path)} is not valid JSON, or no plan: {error}") from error
         return cls.from_dict(data)
+
+
+def _dimension(dim: Any) -> int:
+    number = int(dim)
+    if str(number) != str(dim):
+        raise ValueError(f"{dim!r} is no dimension")
+    return number
 
 
 def _positions(tensor: str, dim: str, at: Any) -> tuple[int, ...]:

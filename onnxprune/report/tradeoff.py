@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import PlanError
 from onnxprune.exploration.pareto import RESOURCES, non_dominated
+from onnxprune.ir.plain import parse
 from onnxprune.pruning.comparison import compare
 from onnxprune.pruning.plan import Plan
 
@@ -70,7 +70,7 @@ def _channels(
     room = _MOST_DETAILED // max(len(analysis.layers), 1)
     for key, text in results.plans(list(index_of)[:room]):
         try:
-            comparison = compare(analysis, Plan.from_dict(json.loads(text)))
+            comparison = compare(analysis, Plan.from_dict(parse(text)))
         except (PlanError, ValueError):
             continue  # The page still tells the settings; 'pick' says what is wrong with the plan.
         yield index_of[key], [layer.after.channels for layer in comparison.layers]
@@ -79,7 +79,7 @@ def _channels(
 def _further(run: Run) -> dict[str, Any]:
     """Settings beyond those of every run."""
     known = {"mode", "reduce", "allocation", "criterion", "seed", "then", "nothing"}
-    found: dict[str, Any] = json.loads(run.settings)
+    found: dict[str, Any] = parse(run.settings)
     return {name: value for name, value in found.items() if name not in known}
 
 
