@@ -6,8 +6,11 @@ and :func:`compress`, which does it all. Names are imported on first use, so tha
 
 from __future__ import annotations
 
+import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -118,7 +121,46 @@ __all__ = [
 ]
 
 
+# Import paths that the documentation showed before modules had rooms, and where they lead; they go after one release.
+_MOVED = {
+    "allocation": "pruning.allocation",
+    "calibration": "data.samples",
+    "certificate": "pruning.certificate",
+    "compensation": "pruning.compensation",
+    "cost": "analysis.cost",
+    "coupling": "analysis.coupling",
+    "criteria": "pruning.criteria",
+    "evaluation": "data.evaluation",
+    "fidelity": "data.fidelity",
+    "graph": "ir.graph",
+    "model": "ir.model",
+    "planning": "pruning.choosing",
+    "plans": "pruning.plan",
+    "relations": "ops.relations",
+    "rewrite": "pruning.shrinking",
+    "shapes": "ir.shapes",
+    "weights": "ir.weights",
+}
+
+
+class _Moved(ModuleType):
+    """What stands at an import path of old: hands on what the module at the new one holds."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what import machinery asks of any module
+            raise AttributeError(f"module '{self.__name__}' has no attribute '{name}'")
+        home = f"onnxprune.{_MOVED[self.__name__.removeprefix('onnxprune.')]}"
+        value = getattr(import_module(home), name)
+        warnings.warn(f"{self.__name__} is now {home}; the next release has it only there", DeprecationWarning, 2)
+        return value
+
+
+sys.modules.update({f"onnxprune.{old}": _Moved(f"onnxprune.{old}") for old in _MOVED})
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MOVED:
+        return sys.modules[f"onnxprune.{name}"]
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'onnxprune' has no attribute '{name}'")
     value = getattr(import_module(f"onnxprune.{_MODULE_OF[name]}"), name)
