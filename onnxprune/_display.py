@@ -84,9 +84,7 @@ def assumptions(analysis: Analysis) -> str:
         f"{name} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in analysis.shapes.binding.items()
     )
     text = f"Input shapes: {shapes or 'none'}."
-    if analysis.shapes.assumed:
-        text += f" Open dimensions of {', '.join(analysis.shapes.assumed)} were assumed; set them with --input-shape."
-    return text
+    return " ".join((text, *analysis.shapes.bound.in_words()))
 
 
 def not_understood(analysis: Analysis) -> list[str]:

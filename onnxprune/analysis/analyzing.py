@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from onnxprune.analysis.atoms import Group, Grouping
+from onnxprune.analysis.binding import find_binding
 from onnxprune.analysis.cost import METRICS, CostModel, Layer, cost_model
 from onnxprune.analysis.coupling import Coupling, solve
 from onnxprune.analysis.propagation import Split
@@ -159,6 +160,7 @@ class Analysis:
         return {
             "input_shapes": {name: list(shape) for name, shape in self.shapes.binding.items()},
             "assumed_inputs": list(self.shapes.assumed),
+            "open_dimensions": self.shapes.bound.to_list(),
             "totals": self.totals,
             "layers": [asdict(layer) for layer in self.layers],
             "groups": [asdict(group) for group in self.groups],
@@ -221,15 +223,18 @@ def analyze(
     input_shapes: InputShapes | None = None,
     *,
     split: str = Split.FINEST.value,
+    trials: bool = True,
     registry: Registry | None = None,
 ) -> Analysis:
     """Find out what can be removed from a model, and what everything costs.
 
     Args:
         model: a Model, ModelProto or path; it is normalised first and not changed.
-        input_shapes: complete shapes for graph inputs with symbolic dimensions; see ``infer_shapes``.
+        input_shapes: complete shapes for graph inputs with symbolic dimensions; see ``find_binding`` for the others.
         split: which part of an axis that a Reshape splits carries a removal: ``finest`` (the width of attention
             heads, usually) or ``outer`` (whole heads, whole groups of channels).
+        trials: run the model in onnxruntime to see whether it accepts the shapes that are assumed, and try others
+            where it does not. Nothing is run where all shapes are fixed or given, or only batches are open.
         registry: the known operators, if not the default ones.
 
     Raises:
@@ -242,9 +247,13 @@ def analyze(
     source.derived(validate)
     normal = normalize(source)
     if registry is not None:
-        return _analyze(normal, input_shapes, Split(split), registry)
+        return _analyze(normal, input_shapes, Split(split), trials, registry)
     shapes = tuple((name, tuple(shape)) for name, shape in (input_shapes or {}).items())
-    return normal.derived(_Analysis(shapes, Split(split)))
+    key = _Analysis(shapes, Split(split), trials)
+    found = normal.derived(key)
+    repeated = tuple(found.shapes.bound.to_repeat.items())
+    # A plan records shapes that were searched; with them given, this is the analysis.
+    return found if repeated == shapes else normal.derived(replace(key, input_shapes=repeated, known=found))
 
 
 @dataclass(frozen=True)
@@ -253,13 +262,19 @@ class _Analysis:
 
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...]
     split: Split
+    trials: bool
+    known: Analysis | None = field(default=None, compare=False)
 
     def __call__(self, model: Model) -> Analysis:
-        return _analyze(model, dict(self.input_shapes), self.split, default_registry())
+        if self.known is not None:
+            return self.known
+        return _analyze(model, dict(self.input_shapes), self.split, self.trials, default_registry())
 
 
-def _analyze(model: Model, input_shapes: InputShapes | None, split: Split, registry: Registry) -> Analysis:
+def _analyze(
+    model: Model, input_shapes: InputShapes | None, split: Split, trials: bool, registry: Registry
+) -> Analysis:
     opened = open_bodies(model)
-    graph = Graph(opened, infer_shapes(opened, input_shapes))
+    graph = Graph(opened, infer_shapes(opened, find_binding(model, input_shapes, registry, trials=trials)))
     coupling = solve(graph, registry, split=split)
     return Analysis(model, graph, coupling, cost_model(coupling, registry), registry, split)

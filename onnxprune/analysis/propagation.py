@@ -113,9 +113,9 @@ def couple_axes(
     )
 
 
-def relate(graph: Graph, registry: Registry) -> tuple[Relations, dict[int, str]]:
+def relate(graph: Graph, registry: Registry, relations: Relations | None = None) -> tuple[Relations, dict[int, str]]:
     """Ask every operator for its relations. Never fails: nodes that are not understood are returned with reasons."""
-    relations = Relations(AxisTable(graph.shapes.extents))
+    relations = Relations(AxisTable(graph.shapes.extents)) if relations is None else relations
     unknown: dict[int, str] = {}
     for node in graph.nodes:
         relations.begin(node.index)

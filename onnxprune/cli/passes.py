@@ -127,10 +127,14 @@ def _run_and_save(
     shapes: Sequence[str] | None,
     paths: Paths,
 ) -> None:
+    from onnxprune.analysis.binding import find_binding
     from onnxprune.passes.manager import Check, PassManager
 
-    manager = PassManager(wanted, Check(check.value), input_shapes(shapes, source))
+    level, given = Check(check.value), input_shapes(shapes, source)
     with terminal.step("Running passes"):
+        if level in (Check.RUNTIME, Check.EQUALITY):
+            given = dict(find_binding(source, given).shapes)
+        manager = PassManager(wanted, level, given)
         result = manager.run(source)
     with terminal.step(f"Writing {output.name}"):
         paths.save_model(result.model, output)

@@ -7,7 +7,9 @@ is found by experiment: the shapes are inferred a second time under other bindin
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -17,6 +19,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnxprune.errors import ShapeError
 from onnxprune.ir.control_flow import DOMAIN, is_open
 from onnxprune.ir.control_shapes import BorderShapes, Carried, varying_values
+from onnxprune.ir.extents import Binding, Extents, usual_binding
 from onnxprune.ir.model import Model
 from onnxprune.ir.protos import STANDARD_DOMAINS, captured_names, declare
 from onnxprune.ir.session import inferred_by_runtime
@@ -25,34 +28,47 @@ from onnxprune.ir.weights import Weight
 
 _SMALL = 4096
 _SMALL_FLOATS = 16
-_DEFAULT_SPATIAL = 224
-_DEFAULT_LENGTH = 64
 _MAX_ROUNDS = 50
+_MOST_MENDED = 16
+_MOST_SYMBOLS = 8
 _STRETCH = 256
 """Nodes that are inferred together."""
 
-Extents = tuple[int, ...]
+Inferred: TypeAlias = "tuple[dict[str, Extents], dict[str, int], Values]"
+"""Extents, element types, and the values that depend on extents."""
 
 
 @dataclass(frozen=True)
 class Shapes:
     """Extents of every tensor under one binding of the symbolic input dimensions.
 
-    ``extents`` maps tensor to shape, ``elem_types`` tensor to ONNX element type, ``dynamic`` holds the axes whose
-    extent follows the input, ``binding`` the shape used for every graph input and ``assumed`` the inputs of which
-    some dimension was neither fixed by the model nor given by the caller. ``other_binding`` is a second choice for
-    the symbolic dimensions that infers as well, or None; ``given`` the shapes that the caller gave.
+    ``bound`` is the shape used for every graph input, and how open dimensions were found; ``extents`` maps tensor to
+    shape, ``elem_types`` tensor to ONNX element type, ``dynamic`` holds the axes whose extent follows the input.
+    ``other_binding`` is a second choice for the symbolic dimensions that infers as well, or None.
     """
 
-    binding: Mapping[str, Extents]
+    bound: Binding
     extents: Mapping[str, Extents]
     elem_types: Mapping[str, int]
     dynamic: frozenset[tuple[str, int]] = frozenset()
-    assumed: tuple[str, ...] = ()
     other_binding: Mapping[str, Extents] | None = None
-    given: Mapping[str, Extents] = field(default_factory=dict)
     values: Values | None = field(default=None, repr=False, compare=False)
     other_values: Values | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def binding(self) -> Mapping[str, Extents]:
+        """The shape used for every graph input."""
+        return self.bound.shapes
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """The inputs of which some dimension was neither fixed by the model nor given by the caller."""
+        return self.bound.assumed
+
+    @property
+    def given(self) -> Mapping[str, Extents]:
+        """The shapes that the caller gave."""
+        return self.bound.given
 
     def is_static(self, tensor: str, dim: int) -> bool:
         """Whether the extent of an axis is fixed by the model, whatever the input shapes."""
@@ -72,30 +88,77 @@ class Shapes:
         return value if same else None
 
 
-def infer_shapes(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Shapes:
+def infer_shapes(model: Model, input_shapes: Mapping[str, Sequence[int]] | Binding | None = None) -> Shapes:
     """Infer the shapes of all tensors of ``model``.
 
-    ``input_shapes`` maps graph inputs to complete shapes. Symbolic dimensions that it leaves open become 1
-    (the first dimension), the channels that a convolution of the input wants, 224 (height, width, depth of inputs
-    of rank 4 and 5) or 64 (all others).
+    ``input_shapes`` maps graph inputs to complete shapes; or it is a binding of all inputs. Without one, dimensions
+    that are left open take what ``extents.usual_binding`` says.
 
     Raises ShapeError for an unknown input, a shape that contradicts the model, or a graph that does not infer.
     """
-    given = {name: tuple(int(d) for d in shape) for name, shape in (input_shapes or {}).items()}
-    binding, open_dims, assumed = _bind(model, given)
-    extents, types, values = _infer(model, binding)
-    dynamic: frozenset[tuple[str, int]] = frozenset()
-    other_values: Values | None = None
-    other_binding: Mapping[str, Extents] | None = None
-    if open_dims:
-        other_binding, other, other_values = _second_probe(model, binding, open_dims)
-        dynamic = frozenset(
-            (tensor, dim)
-            for tensor, shape in extents.items()
-            for dim, extent in enumerate(shape)
-            if tensor not in other or len(other[tensor]) != len(shape) or other[tensor][dim] != extent
-        )
-    return Shapes(binding, extents, types, dynamic, assumed, other_binding, given, values, other_values)
+    bound = input_shapes if isinstance(input_shapes, Binding) else usual_binding(model, input_shapes)
+    extents, types, values = infer_under(model, bound.shapes)
+    if not bound.free:
+        return Shapes(bound, extents, types, values=values)
+    probes = list(_probes(model, bound, extents))
+    dynamic = {axis for _, other, _ in probes for axis in _differing(extents, other)}
+    # Where only the bound shapes work, nothing is known to be fixed, which pins instead of guessing.
+    shapes, other, other_values = max(
+        reversed(probes), key=lambda probe: len(probe[1]), default=(None, {}, Values(model, {}))
+    )
+    dynamic.update((name, dim) for name, shape in extents.items() if name not in other for dim in range(len(shape)))
+    return Shapes(bound, extents, types, frozenset(dynamic), shapes, values, other_values)
+
+
+def _differing(extents: Mapping[str, Extents], other: Mapping[str, Extents]) -> Iterator[tuple[str, int]]:
+    """The axes of tensors known to both whose extents differ; all of those whose rank does."""
+    for name, shape in extents.items():
+        found = other.get(name, shape)
+        for dim, extent in enumerate(shape):
+            if len(found) != len(shape) or found[dim] != extent:
+                yield name, dim
+
+
+def infer_under(model: Model, shapes: Mapping[str, Extents]) -> Inferred:
+    """Extents and element types of all tensors, and what follows from extents, for these shapes of all inputs.
+
+    Raises ShapeError where the graph does not infer.
+    """
+    return model.derived(_Inferring(tuple(shapes.items())))
+
+
+def infer_elsewhere(model: Model, bound: Binding) -> Shapes:
+    """What infers where open dimensions have other extents than ``bound`` has, and differ where they may.
+
+    Where nodes contradict each other, what they make has the shape that it had if they did not.
+    """
+    # Extents that were found by trying may be the only ones: then batches alone are changed.
+    probe = next(_other_shapes(bound)) if bound.trial is None else _moved(bound, {})
+    other = replace(bound, shapes=probe)
+    try:
+        extents, types, values = infer_under(model, probe)
+    except ShapeError:
+        pass
+    else:
+        if all(name in extents for node in model.graph.node for name in node.output if name):
+            return Shapes(other, extents, types, values=values)
+    inference = _Inference(model, probe, (), patient=True)
+    inference.run()
+    for _ in range(_MOST_MENDED):
+        if not inference.mend():
+            break
+        inference.run()
+    return Shapes(other, inference.extents, inference.types, values=inference.values)
+
+
+@dataclass(frozen=True)
+class _Inferring:
+    """Inference under one binding: a key that the model can remember the result by."""
+
+    binding: tuple[tuple[str, Extents], ...]
+
+    def __call__(self, model: Model) -> Inferred:
+        return _infer(model, dict(self.binding))
 
 
 def infer_constants(
@@ -116,99 +179,62 @@ def infer_constants(
     return inference.extents, inference.types
 
 
-def _bind(
-    model: Model, given: Mapping[str, Extents]
-) -> tuple[dict[str, Extents], dict[str, dict[int, str]], tuple[str, ...]]:
-    """Shapes of the graph inputs, their open dimensions (by symbol), and the inputs that took a default."""
-    inputs = {i.name: i for i in model.graph.input if i.name not in model.weights}
-    unknown = sorted(set(given) - set(inputs))
-    if unknown:
-        raise ShapeError(f"the model has no input '{unknown[0]}'; its inputs are: {', '.join(inputs) or 'none'}")
-    symbols: dict[str, int] = {}
-    channels = _convolved_channels(model)
-    for name, chosen in given.items():
-        for dim, declared in enumerate(inputs[name].type.tensor_type.shape.dim):
-            if dim < len(chosen) and declared.dim_param:
-                symbols[declared.dim_param] = chosen[dim]
-    binding: dict[str, Extents] = {}
-    open_dims: dict[str, dict[int, str]] = {}
-    assumed: list[str] = []
-    for name, info in inputs.items():
-        tensor_type = info.type.tensor_type
-        if not tensor_type.HasField("shape"):
-            if name in given:
-                binding[name] = given[name]
-                open_dims[name] = {d: f"{name}.{d}" for d in range(len(given[name]))}
-            continue
-        dims = tensor_type.shape.dim
-        shape = given.get(name)
-        if shape is not None and min(shape, default=1) < 1:
-            raise ShapeError(f"the shape given for input '{name}' has an extent below 1: {list(shape)}")
-        if shape is not None and len(shape) != len(dims):
-            raise ShapeError(f"input '{name}' has {len(dims)} dimensions, but the shape given for it has {len(shape)}")
-        bound: list[int] = []
-        for dim, declared in enumerate(dims):
-            fixed = declared.dim_value if declared.dim_value > 0 else None
-            if fixed is not None:
-                if shape is not None and shape[dim] != fixed:
-                    raise ShapeError(f"input '{name}' has extent {fixed} in dimension {dim}, not {shape[dim]}")
-                bound.append(fixed)
-                continue
-            symbol = declared.dim_param or f"{name}.{dim}"
-            open_dims.setdefault(name, {})[dim] = symbol
-            if shape is not None:
-                symbols[symbol] = shape[dim]
-            elif symbol not in symbols:
-                if dim > 0:
-                    assumed.append(name)
-                wanted = channels.get(name) if dim == 1 else None
-                symbols[symbol] = wanted or _default_extent(len(dims), dim)
-            bound.append(symbols[symbol])
-        binding[name] = tuple(bound)
-    return binding, open_dims, tuple(dict.fromkeys(assumed))
-
-
-def _convolved_channels(model: Model) -> dict[str, int]:
-    """The channels that convolutions want of the tensors they read; files may leave even these open."""
-    found: dict[str, int] = {}
-    for node in model.graph.node:
-        if node.op_type == "Conv" and node.input[1] in model.weights:
-            group = next((a.i for a in node.attribute if a.name == "group"), 1)
-            found[node.input[0]] = model.weights[node.input[1]].shape[1] * group
-    return found
-
-
-def _default_extent(rank: int, dim: int) -> int:
-    if dim == 0:
-        return 1
-    return _DEFAULT_SPATIAL if rank in (4, 5) else _DEFAULT_LENGTH
-
-
-def _second_probe(
-    model: Model, binding: Mapping[str, Extents], open_dims: Mapping[str, Mapping[int, str]]
-) -> tuple[dict[str, Extents] | None, dict[str, Extents], Values]:
-    """Infer once more with every open dimension changed; each by another amount where the graph allows it."""
-    symbols = sorted({s for dims in open_dims.values() for s in dims.values()})
+def _other_shapes(bound: Binding) -> Iterator[dict[str, Extents]]:
+    """Other shapes of the inputs, every open dimension changed; each by another amount first, then all alike."""
+    extents = _extents(bound)
     # Symbols may be tied to each other or to a stride in ways the model does not declare, so retry coarser steps.
     for spread, step in ((64, 64), (0, 64), (0, 32)):
-        delta = {symbol: step + spread * index for index, symbol in enumerate(symbols)}
-        probe = {
-            name: tuple(
-                extent + (1 if dim == 0 else delta[open_dims[name][dim]]) if dim in open_dims.get(name, {}) else extent
-                for dim, extent in enumerate(shape)
-            )
-            for name, shape in binding.items()
-        }
+        yield _moved(bound, {symbol: step + spread * index for index, symbol in enumerate(extents)})
+    # What is cut into pieces of a fixed length stays a multiple of it.
+    yield _moved(bound, extents)
+
+
+def _extents(bound: Binding) -> dict[str, int]:
+    free = bound.free
+    return dict(sorted((symbol, bound.shapes[name][dim]) for (name, dim), symbol in free.items()))
+
+
+def _moved(bound: Binding, steps: Mapping[str, int]) -> dict[str, Extents]:
+    """The shapes with these steps added to open dimensions, but 1 to batches."""
+    free = bound.free
+    batches = {symbol for (name, dim), symbol in free.items() if dim == 0 or bound.shapes[name][dim] == 1}
+
+    def moved(name: str, dim: int, extent: int) -> int:
+        symbol = free.get((name, dim))
+        return extent if symbol is None else extent + (1 if symbol in batches else steps.get(symbol, 0))
+
+    return {name: tuple(moved(name, *at) for at in enumerate(shape)) for name, shape in bound.shapes.items()}
+
+
+def _probes(
+    model: Model, bound: Binding, first: Mapping[str, Extents]
+) -> Iterator[tuple[dict[str, Extents], dict[str, Extents], Values]]:
+    """Infer again with open dimensions changed, all if possible, until no less is known than is in ``first``."""
+
+    def probe(shapes: dict[str, Extents]) -> tuple[dict[str, Extents], dict[str, Extents], Values] | None:
         try:
-            extents, _, values = _infer(model, probe)
+            extents, _, values = infer_under(model, shapes)
         except ShapeError:
-            continue
-        return probe, extents, values
-    # Only the bound shapes work: then nothing is known to be fixed, which pins instead of guessing.
-    return None, {}, Values(model, {})
+            return None
+        return shapes, extents, values
+
+    for shapes in _other_shapes(bound):
+        found = probe(shapes)
+        if found is not None:
+            yield found
+            if found[1].keys() >= first.keys():
+                return
+    # Some may have only one extent that fits: those that can be changed are, one after the other.
+    steps: dict[str, int] = {}
+    for symbol, extent in list(_extents(bound).items())[:_MOST_SYMBOLS]:
+        found = probe(_moved(bound, {**steps, symbol: extent}))
+        if found is not None:
+            yield found
+            if found[1].keys() >= first.keys():
+                steps[symbol] = extent
 
 
-def _infer(model: Model, binding: Mapping[str, Extents]) -> tuple[dict[str, Extents], dict[str, int], Values]:
+def _infer(model: Model, binding: Mapping[str, Extents]) -> Inferred:
     """Extents and element types under one binding, and the values that depend on them."""
     varying: set[Carried] = set()
     while True:
@@ -233,8 +259,11 @@ class _Inference:
     What stays open then belongs to operators outside the standard: their recorded shapes and onnxruntime help.
     """
 
-    def __init__(self, model: Model, binding: Mapping[str, Extents], varying: Collection[Carried]) -> None:
+    def __init__(
+        self, model: Model, binding: Mapping[str, Extents], varying: Collection[Carried], *, patient: bool = False
+    ) -> None:
         self._model = model
+        self._patient = patient
         self._declared = {i.name: i for i in model.graph.input}
         # Outputs that nobody reads (Dropout's mask) may stay unknown.
         self._read = {i for n in model.graph.node for i in (*n.input, *captured_names(n)) if i}
@@ -309,18 +338,29 @@ class _Inference:
         for _ in range(_MAX_ROUNDS):
             before = len(self.extents)
             self._round(nodes)
-            nodes = [n for n in nodes if any(o in self._read and o not in self.extents for o in n.output)]
+            nodes = self._left(nodes)
             if not nodes:
                 break
             found = self._compute_operands(nodes) or len(self.extents) > before
             if not (found or self._cross(nodes) or self._like_operand(nodes) or self._recorded(nodes)):
                 break
+            # What has been found otherwise is an input of the next round: its maker would hide it.
+            nodes = self._left(nodes)
         return nodes
+
+    def _left(self, nodes: list[NodeProto]) -> list[NodeProto]:
+        """Those of which some output is still open."""
+        return [n for n in nodes if any(o in self._read and o not in self.extents for o in n.output)]
 
     def _round(self, nodes: Sequence[NodeProto]) -> None:
         try:
             inferred = onnx.shape_inference.infer_shapes(self._skeleton(nodes), data_prop=True)
         except Exception as error:
+            if self._patient:
+                # Node by node: only those that contradict the others are left out.
+                for half in (nodes[: len(nodes) // 2], nodes[len(nodes) // 2 :]) if len(nodes) > 1 else ():
+                    self._round(half)
+                return
             raise ShapeError(f"shape inference failed: {str(error).strip().splitlines()[0]}") from error
         self._learn((*inferred.graph.value_info, *inferred.graph.output))
 
@@ -338,6 +378,29 @@ class _Inference:
                 if 0 not in extents or all(d.HasField("dim_value") for d in dims):
                     self.extents[info.name] = extents
         return len(self.extents) - known
+
+    def mend(self) -> bool:
+        """Learn what the first node that contradicts its operands would make if one extent were another's; or not."""
+        for node in self._left(list(self._model.graph.node)):
+            operands = [name for name in node.input if name]
+            if node.domain != DOMAIN and all(name in self.extents for name in operands):
+                wanted = sorted({1, *(extent for name in operands for extent in self.extents[name])})
+                if any(self._fits(node, name, wanted) for name in operands if self._is_made(name)):
+                    return True
+        return False
+
+    def _is_made(self, name: str) -> bool:
+        return name not in self._constants and name not in self._model.weights
+
+    def _fits(self, node: NodeProto, name: str, wanted: Sequence[int]) -> bool:
+        known, shape = len(self.extents), self.extents[name]
+        for dim, extent in product(range(len(shape)), wanted):
+            self.extents[name] = (*shape[:dim], extent, *shape[dim + 1 :])
+            self._round([node])
+            if len(self.extents) > known:
+                break
+        self.extents[name] = shape
+        return len(self.extents) > known
 
     def _compute_operands(self, nodes: Sequence[NodeProto]) -> bool:
         """Compute values that may unblock an open node; whether there were any."""

@@ -161,12 +161,12 @@ class _Prepared:
 
 def _prepare(source: ModelLike, shapes: InputShapes | None, folder: Path, seed: int) -> _Prepared:
     from onnxprune.analysis.analyzing import as_model
+    from onnxprune.analysis.binding import find_binding
     from onnxprune.ir.session import random_inputs
-    from onnxprune.ir.shapes import infer_shapes
 
     folder.mkdir()
     model: Model = as_model(source)
-    inputs = random_inputs(model, infer_shapes(model, shapes).binding, seed)
+    inputs = random_inputs(model, find_binding(model, shapes).shapes, seed)
     path = Path(source) if isinstance(source, (str, os.PathLike)) else folder / "model.onnx"
     if not path.exists():
         model.save(path)

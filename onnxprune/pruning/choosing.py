@@ -169,8 +169,8 @@ def plan(
     settings.update(floor=floor, round_to=multiple, exact_only=exact_only)
     settings.update({name: value for name, value in must_stay.items() if value})
     settings.update(grouped=chosen.analysis.coupling.grouping.value, split=model.split.value)
-    if model.shapes.given:
-        settings["input_shapes"] = {name: list(shape) for name, shape in model.shapes.given.items()}
+    if repeat := model.shapes.bound.to_repeat:
+        settings["input_shapes"] = {name: list(shape) for name, shape in repeat.items()}
     if channels is not None:
         del settings["allocation"]
     return Plan(
