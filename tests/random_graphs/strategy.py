@@ -15,6 +15,7 @@ from onnxprune.analysis.propagation import Split
 from tests.helpers import GraphBuilder, Pruned, prune_random, run
 from tests.random_graphs.layout import LAYOUT_BLOCKS
 from tests.random_graphs.maps import MAP_BLOCKS, conv_of
+from tests.random_graphs.selecting import SELECTING_BLOCKS
 from tests.random_graphs.sequences import SEQUENCE_BLOCKS, VECTOR_BLOCKS, head
 from tests.random_graphs.special import SPECIAL_BLOCKS
 from tests.random_graphs.state import Block, Choices, State
@@ -83,7 +84,7 @@ def _grow(state: State) -> None:
     """Add a block. Many fit only some shapes, and leave a graph without any as it is: another is tried then."""
     ranks = {len(t.shape) for t in state.pool}
     # Sequences and vectors have fewer blocks, but are as likely to grow as maps once they are there.
-    families: list[tuple[Block, ...]] = [MAP_BLOCKS, LAYOUT_BLOCKS, SPECIAL_BLOCKS]
+    families: list[tuple[Block, ...]] = [MAP_BLOCKS, LAYOUT_BLOCKS, SPECIAL_BLOCKS, SELECTING_BLOCKS]
     families += [SEQUENCE_BLOCKS] * 3 if 3 in ranks else []
     families += [VECTOR_BLOCKS] if 2 in ranks else []
     family = state.choose.pick(families)
