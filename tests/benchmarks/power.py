@@ -27,11 +27,11 @@ from itertools import islice
 from pathlib import Path
 
 import onnxprune
-from onnxprune.consistency import removed_per_class
-from onnxprune.differences import difference
-from onnxprune.masking import masked
-from onnxprune.mutations import Mutation, mutations
-from onnxprune.runtime import Session, random_inputs
+from onnxprune.ir.outputs import difference
+from onnxprune.ir.session import Session, random_inputs
+from onnxprune.pruning.consistency import removed_per_class
+from onnxprune.pruning.masking import masked
+from onnxprune.pruning.mutations import Mutation, mutations
 
 from .power_oracle import Oracle, Verdict
 from .power_page import Row, page

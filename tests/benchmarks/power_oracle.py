@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from onnx import helper
 
 import onnxprune
-from onnxprune.mutations import Mutation
-from onnxprune.runtime import Arrays, Session, random_inputs
+from onnxprune.ir.session import Arrays, Session, random_inputs
+from onnxprune.pruning.mutations import Mutation
 
 MOVED = 1e-6
 """Of a tensor's spread: by less than this, rounding may have moved it."""

@@ -50,6 +50,7 @@ def _export(name: str, path: Path) -> dict[str, Any]:
     size = SIZES.get(name, 96)
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=100)
     _spread(model)
+    model(np.zeros((1, size, size, 3), dtype=np.float32))  # the exporter wants a model that has run
     path.parent.mkdir(parents=True, exist_ok=True)
     model.export(str(path), format="onnx", verbose=False)
     return {
@@ -65,7 +66,7 @@ def _spread(model: Any) -> None:
     """Give every position of biases, scales and statistics a value of its own, and convolutions their gain."""
     rng = np.random.default_rng(0)
     for weight in model.weights:
-        value = np.array(weight)
+        value = keras.ops.convert_to_numpy(weight)
         if value.ndim < 2:
             kind = weight.name
             low, high = (0.6, 1.4) if kind in ("gamma", "moving_variance") else (-0.2, 0.2)
