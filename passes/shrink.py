@@ -28,4 +28,4 @@ class Shrink(Pass):
         per_class = removed_per_class(analysis, plan)
         if not any(len(positions) for positions in per_class):
             return PassResult(analysis.model, modified=False)
-        return PassResult(ShrinkRewriter(analysis, per_class).run(), modified=True)
+        return PassResult(ShrinkRewriter(analysis, per_class, exact_norm=plan.exact_norm).run(), modified=True)

@@ -308,7 +308,9 @@ def contracted(node: NodeProto, rank: Mapping[str, int], axes: Sequence[int] | N
         return _summed_labels(attributes["equation"].decode())
     if node.op_type in ("LSTM", "GRU", "RNN"):
         return [(0, 2), (2, 2)]
-    if node.op_type in ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"):
+    if node.op_type == "LpNormalization":
+        return [(0, attributes.get("axis", -1) % rank[node.input[0]])]
+    if node.op_type in ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceSumSquare"):
         dims = range(rank[node.input[0]]) if axes is None else axes
         return [(0, dim % rank[node.input[0]]) for dim in dims]
     return []

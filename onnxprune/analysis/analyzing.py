@@ -55,12 +55,16 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class GroupReport:
-    """A group: how many atoms it has, the layers that produce them, and why it is approximate, if it is."""
+    """A group: how many atoms it has, the layers that produce them, and why it is approximate, if it is.
+
+    ``mendable`` tells that the option ``exact_norm`` makes it exact.
+    """
 
     index: int
     atoms: int
     layers: tuple[str, ...]
     approximate: str | None
+    mendable: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class Analysis:
             for group in self.coupling.groups_on(layer.output_axis):
                 names[group.index].append(self.layer_name(layer))
         return tuple(
-            GroupReport(group.index, len(group.atoms), tuple(names[group.index]), group.approximate)
+            GroupReport(group.index, len(group.atoms), tuple(names[group.index]), group.approximate, group.mendable)
             for group in self.coupling.groups
         )
 

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from onnxprune.analysis.balance import Blocks, Bundle, Cell, blocks_of, bundle, cells_of
 from onnxprune.analysis.propagation import AxisCoupling
-from onnxprune.ops.relations import Balanced, IntArray, Pin, Relations
+from onnxprune.ops.relations import Approximate, Balanced, IntArray, Pin, Relations
 
 
 class Grouping(Enum):
@@ -38,7 +38,8 @@ class Group:
     ``atoms`` are component labels, ``cells`` says to which cell each belongs, and a unit consists of ``take[c]``
     atoms of every cell c: a single atom as a rule, several where grouped convolutions have to keep their groups
     equally large. ``classes`` and ``multiplicity`` say how many positions of which class one unit takes.
-    ``approximate`` holds the reason if removal changes kept channels, else None.
+    ``approximate`` holds the reason if removal changes kept channels, else None; ``mendable`` tells that the option
+    ``exact_norm`` makes it exact.
     """
 
     index: int
@@ -48,6 +49,11 @@ class Group:
     classes: IntArray
     multiplicity: IntArray
     approximate: str | None
+    mendable: bool = False
+
+    def is_exact(self, *, exact_norm: bool) -> bool:
+        """Whether what is kept computes what it did when removed positions are zero."""
+        return self.approximate is None or (exact_norm and self.mendable)
 
     @cached_property
     def width(self) -> int:
@@ -241,10 +247,12 @@ def _groups(base: AxisCoupling, labels: IntArray, pin_of: IntArray, axes: list[B
     return [_group(index, found, approximate) for index, found in enumerate(bundle(cells, axes))]
 
 
-def _group(index: int, bundle: Bundle, approximate: Mapping[int, str]) -> Group:
+def _group(index: int, bundle: Bundle, approximate: Mapping[int, Approximate]) -> Group:
     per_class: Counter[int] = Counter()
     for cell, take in zip(bundle.cells, bundle.take.tolist(), strict=True):
         per_class.update({owner: take * positions for owner, positions in cell.per_class.items()})
+    # What cannot be mended comes first: it is what has to be said of the group.
+    reasons = sorted((approximate[owner] for owner in per_class if owner in approximate), key=lambda r: r.mendable)
     return Group(
         index,
         atoms=np.concatenate([cell.atoms for cell in bundle.cells]),
@@ -252,13 +260,15 @@ def _group(index: int, bundle: Bundle, approximate: Mapping[int, str]) -> Group:
         take=bundle.take,
         classes=np.array(list(per_class), dtype=np.int64),
         multiplicity=np.array(list(per_class.values()), dtype=np.int64),
-        approximate=next((approximate[owner] for owner in per_class if owner in approximate), None),
+        approximate=reasons[0].reason if reasons else None,
+        mendable=bool(reasons) and reasons[0].mendable,
     )
 
 
-def _approximate_classes(relations: Relations, class_of: Mapping[int, int]) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for approximation in relations.approximations:
+def _approximate_classes(relations: Relations, class_of: Mapping[int, int]) -> dict[int, Approximate]:
+    """One approximation of every class that has some: one that cannot be mended, if there is one."""
+    found: dict[int, Approximate] = {}
+    for approximation in sorted(relations.approximations, key=lambda a: a.mendable):
         if approximation.axis in class_of:
-            found.setdefault(class_of[approximation.axis], approximation.reason)
+            found.setdefault(class_of[approximation.axis], approximation)
     return found

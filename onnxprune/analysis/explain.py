@@ -60,8 +60,9 @@ class Pinning:
 class Bundle:
     """Channels of the layer that share one fate: coupled with the same axes, in one group or pinned alike.
 
-    ``group`` is the group's index, or None where the channels are pinned; ``together`` how many channels of the
-    group go at a time, one from each run (grouped convolutions; else 1). ``axes`` starts with the layer's own.
+    ``group`` is the group's index, or None where the channels are pinned; ``mendable`` tells that the option
+    ``exact_norm`` makes an approximate group exact; ``together`` how many channels of the group go at a time, one from
+    each run (grouped convolutions; else 1). ``axes`` starts with the layer's own.
     """
 
     channels: tuple[int, ...]
@@ -71,6 +72,7 @@ class Bundle:
     layers: tuple[CoupledLayer, ...]
     axes: tuple[CoupledAxis, ...]
     pins: tuple[Pinning, ...]
+    mendable: bool = False
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,7 @@ def _bundle(analysis: Analysis, layer: Layer, walker: _Walker, labels: IntArray,
         channels=channels,
         group=None if group is None else group.index,
         approximate=None if group is None else group.approximate,
+        mendable=group is not None and group.mendable,
         together=1 if group is None else group.width,
         layers=tuple(_coupled_layers(analysis, layer, reached)),
         axes=axes,

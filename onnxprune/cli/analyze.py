@@ -65,7 +65,9 @@ def _show(terminal: Terminal, analysis: Analysis, summary: Summary) -> None:
     approximate = [group for group in analysis.groups if group.approximate]
     if approximate:
         reasons = "; ".join(dict.fromkeys(group.approximate for group in approximate if group.approximate))
-        terminal.show(f"{len(approximate)} of {len(analysis.groups)} groups are approximate: {reasons}.")
+        mendable = sum(group.mendable for group in approximate)
+        exact = f", {mendable} of them exact with --exact-norm" if mendable else ""
+        terminal.show(f"{len(approximate)} of {len(analysis.groups)} groups are approximate{exact}: {reasons}.")
     totals = analysis.totals
     terminal.show(
         f"Total: {long(totals['params'])} parameters, {long(totals['flops'])} MACs, "

@@ -95,7 +95,8 @@ def _show(terminal: Terminal, analysis: Analysis, explanation: Explanation) -> N
     for bundle in explanation.bundles:
         terminal.show("", Text(_title(analysis, explanation, bundle), style="bold"))
         if bundle.approximate is not None:
-            terminal.show(f"Approximate: {bundle.approximate}.", style="yellow")
+            exact = " (exact with --exact-norm)" if bundle.mendable else ""
+            terminal.show(f"Approximate{exact}: {bundle.approximate}.", style="yellow")
         _show_pins(terminal, bundle.pins)
         _show_layers(terminal, bundle)
         terminal.show(Padding(_axis_table(bundle), (1, 0, 0, 2)))

@@ -161,6 +161,14 @@ def prune(
     exact_only: Annotated[
         bool, typer.Option("--exact-only", help="Leave approximate groups alone.", rich_help_panel=_LIMITS)
     ] = False,
+    exact_norm: Annotated[
+        bool,
+        typer.Option(
+            "--exact-norm",
+            help="Normalise over removed channels as if they were there and zero: exact, at the price of some nodes.",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = False,
     grouped: Annotated[
         str,
         typer.Option(
@@ -226,6 +234,7 @@ def prune(
         include=[resolve(name, layers) for name in include or ()],
         exclude=[resolve(name, layers) for name in exclude or ()],
         exact_only=exact_only,
+        exact_norm=exact_norm,
         grouped=grouped,
     )
     finish(terminal, Job(reading, output, plan_out, paths, not no_verify, calibration, fit), chosen)

@@ -178,6 +178,8 @@ def _signature(node: Node, operands: Sequence[Operand | None], roles: int) -> st
 class _Attributes:
     """The fix-ups of a single shrunk node: attributes only."""
 
+    exact_norm = False
+
     def __init__(self, case: LayerCase, widths: Widths, proto: NodeProto) -> None:
         self._case, self._widths, self._proto = case, widths, proto
         self._roles = {owner: role for role, owner in enumerate(case.classes)}
@@ -210,6 +212,21 @@ class _Attributes:
 
     def pick(self, node: Node, index: int, dim: int, positions: IntArray) -> None:
         raise NotMeasurable("an operand is picked from")
+
+    def pad(self, node: Node, index: int, counts: Mapping[int, int]) -> None:
+        raise NotMeasurable("an operand is padded")
+
+    def spread(self, node: Node, index: int, dim: int) -> None:
+        raise NotMeasurable("an operand is spread")
+
+    def pick_result(self, node: Node, index: int, picked: Mapping[int, IntArray]) -> None:
+        raise NotMeasurable("a result is picked from")
+
+    def scale_result(self, node: Node, index: int, factor: float) -> None:
+        raise NotMeasurable("a result is scaled")
+
+    def constant(self, node: Node, index: int) -> NDArray[Any] | None:
+        raise NotMeasurable("a weight is asked for")
 
     def keep_reporting(self, node: Node, shape: tuple[int, ...]) -> None:
         raise NotMeasurable("a shape is reported")

@@ -37,7 +37,13 @@ class Contraction:
 
 
 class Rewriter(Protocol):
-    """What a fix-up may ask and change while the graph is shrunk; see ``onnxprune.pruning.shrinking``."""
+    """What a fix-up may ask and change while the graph is shrunk; see ``onnxprune.pruning.shrinking``.
+
+    ``exact_norm`` tells whether what normalises or averages over removed positions has to compute as if they were
+    there, and zero; operators that can do so say ``mendable``.
+    """
+
+    exact_norm: bool
 
     def kept(self, tensor: str, dim: int) -> IntArray | None:
         """The positions that stay on an axis, in order, or None if all do."""
@@ -57,6 +63,21 @@ class Rewriter(Protocol):
     def pick(self, node: Node, index: int, dim: int, positions: IntArray) -> None:
         """Let input ``index`` of the node see only these positions (of the shrunk axis ``dim``), in this order."""
 
+    def pad(self, node: Node, index: int, counts: Mapping[int, int]) -> None:
+        """Let input ``index`` of the node see so many zeros behind what is kept of these dimensions."""
+
+    def spread(self, node: Node, index: int, dim: int) -> None:
+        """Let input ``index`` of the node see the full extent of a dimension again, zeros where positions went."""
+
+    def pick_result(self, node: Node, index: int, picked: Mapping[int, IntArray]) -> None:
+        """Let the graph see only these positions of output ``index`` of the node, per dimension and ascending."""
+
+    def scale_result(self, node: Node, index: int, factor: float) -> None:
+        """Let the graph see output ``index`` of the node times a factor."""
+
+    def constant(self, node: Node, index: int) -> NDArray[Any] | None:
+        """What is left of the weight at input ``index`` of the node; None where it is no weight."""
+
     def keep_reporting(self, node: Node, shape: tuple[int, ...]) -> None:
         """Let a Shape node of the shrunk graph give the original extents, where they are fixed."""
 
@@ -65,7 +86,13 @@ class Rewriter(Protocol):
 
 
 class Masker(Protocol):
-    """What an operator may do to the original so that removed positions have no effect; see ``masking``."""
+    """What an operator may do to the original so that removed positions have no effect; see ``masking``.
+
+    ``exact_norm`` tells whether what normalises or averages over removed positions reads them as zero, instead of not
+    at all.
+    """
+
+    exact_norm: bool
 
     def removed(self, tensor: str, dim: int) -> IntArray | None:
         """The positions that go from an axis, or None if none does."""

@@ -10,10 +10,11 @@ from onnxprune.ops.base import Contraction, Masker, Operator, Rewriter, broadcas
 from onnxprune.ops.convolution import Conv
 from onnxprune.ops.generators import Held, pin_axes
 from onnxprune.ops.matmul import Gemm
-from onnxprune.ops.normalization import TrailingNormalization
+from onnxprune.ops.normalization import TrailingNormalization, fill_up, lost, mend_mean_square
 from onnxprune.ops.relations import Relations
 
 DOMAIN = "com.microsoft"
+_SKIP_EPSILON = 1e-12
 
 
 class FusedConv(Conv):
@@ -130,11 +131,26 @@ class SkipNormalization(Operator):
             if node.has_output(index) and node.outputs[index] in relations.axes:
                 for dim in range(last):
                     relations.equal(x, dim, node.outputs[index], dim)
-        relations.approximate(x, last, f"{node.op_type} over the axis")
+        relations.approximate(x, last, f"{node.op_type} over the axis", mendable=True)
+
+    def shrink(self, node: Node, rewriter: Rewriter) -> None:
+        if not rewriter.exact_norm:
+            return
+        gone = lost(node, rewriter, (len(node.in_shape(0)) - 1,))
+        if node.op_type == "SkipLayerNormalization":
+            fill_up(node, rewriter, gone, range(len(node.inputs)), (0, 3))
+        else:
+            mend_mean_square(node, rewriter, gone, 2, _SKIP_EPSILON, 2)
 
     def mask(self, node: Node, masker: Masker) -> None:
         x, last = node.inputs[0], len(node.in_shape(0)) - 1
         if masker.removed(x, last) is None:
+            return
+        if masker.exact_norm:
+            # All that is added up before the sum is normalised.
+            for index in (0, 1, 4) if node.op_type == "SkipLayerNormalization" else (0, 1, 3):
+                if node.has_input(index):
+                    masker.zero(node, index, len(node.in_shape(index)) - 1)
             return
         for index in range(len(node.inputs)):
             if node.has_input(index):

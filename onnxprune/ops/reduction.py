@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
+from onnx import TensorProto
+
 from onnxprune.ir.graph import Node
-from onnxprune.ops.base import Masker, Operator, normalized_axis
+from onnxprune.ops.base import Masker, Operator, Rewriter, normalized_axis
 from onnxprune.ops.relations import Relations
+
+_FLOATS = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE})
 
 
 class Reduce(Operator):
@@ -16,7 +22,7 @@ class Reduce(Operator):
     )  # fmt: skip
 
     #: Adding the terms of kept positions only is what the masked original does, too.
-    _additive = frozenset({"ReduceL1", "ReduceL2", "ReduceSum", "ReduceSumSquare"})
+    _additive = frozenset({"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceSum", "ReduceSumSquare"})
 
     def _axes(self, node: Node) -> set[int] | None:
         rank = len(node.in_shape(0))
@@ -40,15 +46,28 @@ class Reduce(Operator):
                 if node.op_type in self._additive:
                     relations.free(x, dim)
                 else:
-                    relations.approximate(x, dim, f"{node.op_type} over the axis")
+                    relations.approximate(x, dim, f"{node.op_type} over the axis", mendable=self._mendable(node))
                 place += int(node.attr("keepdims", 1))
             else:
                 relations.equal(x, dim, y, place)
                 place += 1
 
+    def _mendable(self, node: Node) -> bool:
+        """Whether a factor makes the result that of all positions, the removed ones zero."""
+        return node.op_type == "ReduceMean" and node.graph.shapes.elem_types.get(node.outputs[0]) in _FLOATS
+
+    def shrink(self, node: Node, rewriter: Rewriter) -> None:
+        if rewriter.exact_norm and self._mendable(node):
+            x, shape = node.inputs[0], node.in_shape(0)
+            share = math.prod(rewriter.extent(x, dim) / shape[dim] for dim in self._axes(node) or ())
+            if share < 1:
+                rewriter.scale_result(node, 0, share)
+
     def mask(self, node: Node, masker: Masker) -> None:
         for dim in self._axes(node) or ():
-            if masker.removed(node.inputs[0], dim) is not None:
+            if masker.exact_norm and self._mendable(node):
+                masker.zero(node, 0, dim)
+            elif masker.removed(node.inputs[0], dim) is not None:
                 masker.keep_only(node, 0, dim)
 
 

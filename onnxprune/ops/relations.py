@@ -109,11 +109,15 @@ class Pin:
 
 @dataclass(frozen=True)
 class Approximate:
-    """Removing positions of this axis changes what the kept ones compute, and why."""
+    """Removing positions of this axis changes what the kept ones compute, and why.
+
+    ``mendable`` tells that the operator can compute them, on request, as if the removed positions were zero.
+    """
 
     axis: int
     reason: str
     node: int
+    mendable: bool = False
 
 
 @dataclass(frozen=True)
@@ -241,11 +245,11 @@ class Relations:
         self._mention(axis)
         self.pins.append(Pin(axis, reason, self.node, positions))
 
-    def approximate(self, tensor: str, dim: int, reason: str) -> None:
-        """*approximate*: removal is possible, but changes what the kept positions compute."""
+    def approximate(self, tensor: str, dim: int, reason: str, *, mendable: bool = False) -> None:
+        """*approximate*: removal is possible, but changes what the kept positions compute; see :class:`Approximate`."""
         axis = self.axes.id(tensor, dim)
         self._mention(axis)
-        self.approximations.append(Approximate(axis, reason, self.node))
+        self.approximations.append(Approximate(axis, reason, self.node, mendable))
 
     def balance(self, tensor: str, dim: int, blocks: int, relative: tuple[str, int] | None = None) -> None:
         """Each of the ``blocks`` equal runs of the axis must keep equally many positions; see :class:`Balanced`."""

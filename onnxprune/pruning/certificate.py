@@ -122,12 +122,12 @@ def verify(
     analysis = analyze(original, input_shapes or plan.input_shapes, split=plan.split, registry=registry)
     per_class = removed_per_class(analysis, plan)
     _check_like(original, result)
-    approximate = _touches_approximate(analysis, per_class)
+    approximate = _touches_approximate(analysis, per_class, plan)
     if tolerance is None:
         tolerance = APPROXIMATE_TOLERANCE if approximate else TOLERANCE
     squashed = _squashed(analysis, result)
     inner = tuple(dict.fromkeys(squashed.values()))
-    blind, shown = _exposed(masked(analysis, per_class), inner), _exposed(result, inner)
+    blind, shown = _exposed(masked(analysis, per_class, exact_norm=plan.exact_norm), inner), _exposed(result, inner)
 
     def compare(*, literal: bool) -> Certificate:
         reference = _reference(blind, original, literal=literal)
@@ -279,8 +279,8 @@ def _check_normalisation(original: Model, normal: Model, runs: Sequence[Arrays],
             )
 
 
-def _touches_approximate(analysis: Analysis, per_class: Sequence[IntArray]) -> bool:
+def _touches_approximate(analysis: Analysis, per_class: Sequence[IntArray], plan: Plan) -> bool:
     return any(
-        group.approximate is not None and any(len(per_class[c]) for c in group.classes.tolist())
+        not group.is_exact(exact_norm=plan.exact_norm) and any(len(per_class[c]) for c in group.classes.tolist())
         for group in analysis.coupling.groups
     )

@@ -63,6 +63,7 @@ def plan(
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
     exact_only: bool = False,
+    exact_norm: bool = False,
     grouped: str = "aligned",
     split: str = "finest",
     input_shapes: InputShapes | None = None,
@@ -99,6 +100,8 @@ def plan(
         include: names or globs of the only layers that may lose filters, besides those coupled with them.
         exclude: names or globs of layers that keep all filters, and so do those coupled with them.
         exact_only: leave approximate groups alone.
+        exact_norm: let normalisations and means over removed channels compute with the statistics of all channels,
+            the removed ones read as zero; such groups are exact then, at the price of some more nodes.
         grouped: how grouped convolutions shrink: ``aligned`` (the same relative channels of every group),
             ``balanced`` (every group chooses its own, equally many), ``whole`` (whole groups), or ``best`` (balanced
             or whole, whichever keeps more importance).
@@ -130,10 +133,11 @@ def plan(
         raise BudgetError(why_nothing(model))
 
     samples = None if calibration is None else _collected(calibration, model)
+    exact = (lambda group: group.is_exact(exact_norm=exact_norm)) if exact_only else (lambda group: True)
 
     def choose(grouping: Grouping) -> _Choice:
         analysis = _timed(model.under(grouping), latency)
-        problem = _problem(analysis, metric, limits, floor, dict(floors or {}), multiple, include, exclude, exact_only)
+        problem = _problem(analysis, metric, limits, floor, dict(floors or {}), multiple, include, exclude, exact)
         rng = np.random.default_rng(seed)
         scoring = Scoring(analysis, rng, samples)
         scores = None
@@ -167,6 +171,8 @@ def plan(
     settings.update({name: value for name, value in given.items() if value is not None})
     must_stay = {"floors": dict(floors or {}), "include": list(include), "exclude": list(exclude)}
     settings.update(floor=floor, round_to=multiple, exact_only=exact_only)
+    if exact_norm:
+        settings["exact_norm"] = True
     settings.update({name: value for name, value in must_stay.items() if value})
     settings.update(grouped=chosen.analysis.coupling.grouping.value, split=model.split.value)
     if repeat := model.shapes.bound.to_repeat:
@@ -318,7 +324,7 @@ def _problem(
     round_to: int,
     include: Sequence[str],
     exclude: Sequence[str],
-    exact_only: bool,
+    exact: Callable[[Group], bool],
 ) -> Problem:
     coupling, layers = analysis.coupling, analysis.costs.layers
     names = [analysis.layer_name(layer) for layer in layers]
@@ -328,7 +334,7 @@ def _problem(
     for value in (floor, *floors.values()):
         if not 0 <= value < math.inf:
             raise UsageError(f"a floor is a fraction below 1 or a number of channels, not {value}")
-    allowed = {group.index for group in coupling.groups if not (exact_only and group.approximate)}
+    allowed = {group.index for group in coupling.groups if exact(group)}
     if include:
         allowed &= _groups_matching(analysis, layers, names, include)
     allowed -= _groups_matching(analysis, layers, names, exclude)

@@ -89,7 +89,9 @@ def compare(analysis: Analysis, plan: Plan) -> Comparison:
     reasons = dict.fromkeys(
         group.approximate
         for group in analysis.coupling.groups
-        if group.approximate is not None and touched.intersection(group.classes.tolist())
+        if group.approximate is not None
+        and not group.is_exact(exact_norm=plan.exact_norm)
+        and touched.intersection(group.classes.tolist())
     )
     return Comparison(layers, analysis.totals, _totals(analysis, kept), tuple(reasons))
 

@@ -19,16 +19,20 @@ from onnxprune.ir.model import Draft, Model
 from onnxprune.ops.relations import IntArray
 
 
-def masked(analysis: Analysis, per_class: Sequence[IntArray]) -> Model:
-    """The original with all channels, blind to the removed ones."""
-    masker = GraphMasker(analysis, per_class)
+def masked(analysis: Analysis, per_class: Sequence[IntArray], *, exact_norm: bool = False) -> Model:
+    """The original with all channels, blind to the removed ones.
+
+    With ``exact_norm``, normalisations that can be mended read removed channels as zero; else not at all.
+    """
+    masker = GraphMasker(analysis, per_class, exact_norm=exact_norm)
     return masker.run()
 
 
 class GraphMasker:
     """Builds the masked original: what operators may do to it (see ``ops.base.Masker``)."""
 
-    def __init__(self, analysis: Analysis, per_class: Sequence[IntArray]) -> None:
+    def __init__(self, analysis: Analysis, per_class: Sequence[IntArray], *, exact_norm: bool = False) -> None:
+        self.exact_norm = exact_norm
         self._analysis = analysis
         self._removed = per_class
         self._draft: Draft = analysis.graph.model.edit()

@@ -46,6 +46,11 @@ class Plan:
         return str(self.settings.get("split", "finest"))
 
     @property
+    def exact_norm(self) -> bool:
+        """Whether normalisations over removed positions compute with the statistics of all of them."""
+        return self.settings.get("exact_norm") is True
+
+    @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """The input shapes that were given when the plan was made."""
         return {str(name): tuple(shape) for name, shape in self.settings.get("input_shapes", {}).items()}

@@ -14,9 +14,12 @@ from onnxprune.ir.collection import uncollected
 from onnxprune.ir.control_flow import close_bodies, insert_nodes
 from onnxprune.ir.graph import Node
 from onnxprune.ir.model import Draft, Model
+from onnxprune.ir.protos import STANDARD_DOMAINS
 from onnxprune.ops.relations import IntArray
 from onnxprune.pruning.consistency import block_counts
 
+_FIRST_PAD_WITH_INPUTS = 11
+_FIRST_SLICE_WITH_INPUTS = 10
 _LARGE = 1 << 22
 """Bytes; smaller arrays are cut at one go."""
 
@@ -24,7 +27,8 @@ _LARGE = 1 << 22
 class ShrinkRewriter:
     """Shrinks one model: what operators' fix-ups may ask and change (see ``ops.base.Rewriter``)."""
 
-    def __init__(self, analysis: Analysis, per_class: Sequence[IntArray]) -> None:
+    def __init__(self, analysis: Analysis, per_class: Sequence[IntArray], *, exact_norm: bool = False) -> None:
+        self.exact_norm = exact_norm
         self._analysis = analysis
         self._draft: Draft = analysis.graph.model.edit()
         self._removed = per_class
@@ -126,6 +130,87 @@ class ShrinkRewriter:
         gather = helper.make_node("Gather", inputs, [picked], name=picked, axis=dim)
         self._before.setdefault(node.index, []).append(gather)
         proto.input[index] = picked
+
+    def pad(self, node: Node, index: int, counts: Mapping[int, int]) -> None:
+        """Let input ``index`` of the node see so many zeros behind what is kept of these dimensions."""
+        ends = [counts.get(dim, 0) for dim in range(len(node.in_shape(index)))]
+        name = self._draft.graph.node[node.index].input[index]
+        weight = self._draft.weights.get(name)
+        if weight is not None:
+            self._widen(node, index, np.pad(weight.array, [(0, end) for end in ends]))
+            return
+        pads = np.array([0] * len(ends) + ends, dtype=np.int64)
+        padded = self._draft.unique_name(f"{name}_padded")
+        if self._opset < _FIRST_PAD_WITH_INPUTS:
+            fresh = helper.make_node("Pad", [name], [padded], name=padded, pads=pads.tolist())
+        else:
+            fresh = helper.make_node("Pad", [name, self.add_constant(f"{name}_pads", pads)], [padded], name=padded)
+        self._before.setdefault(node.index, []).append(fresh)
+        self._draft.graph.node[node.index].input[index] = padded
+
+    def spread(self, node: Node, index: int, dim: int) -> None:
+        """Let input ``index`` of the node see the full extent of a dimension again, zeros where positions went."""
+        kept = self.kept(node.inputs[index], dim)
+        if kept is None:
+            return
+        places = np.full(node.in_shape(index)[dim], len(kept), dtype=np.int64)
+        places[kept] = np.arange(len(kept))
+        self.pad(node, index, {dim: 1})
+        weight = self._draft.weights.get(self._draft.graph.node[node.index].input[index])
+        if weight is not None:
+            self._widen(node, index, weight.array.take(places, axis=dim))
+        else:
+            self.pick(node, index, dim, places)
+
+    def pick_result(self, node: Node, index: int, picked: Mapping[int, IntArray]) -> None:
+        """Let the graph see only these positions of output ``index`` of the node, per dimension and ascending."""
+        for dim, positions in picked.items():
+            whole, inner = self._under_another_name(node, index, "whole")
+            length = len(positions)
+            if positions[-1] == length - 1 and self._opset >= _FIRST_SLICE_WITH_INPUTS:
+                bounds = [
+                    self.add_constant(f"{inner}_{what}", np.array([at], dtype=np.int64))
+                    for what, at in (("start", 0), ("end", length), ("axis", dim))
+                ]
+                fresh = helper.make_node("Slice", [inner, *bounds], [whole], name=f"{inner}_kept")
+            else:
+                chosen = self.add_constant(f"{inner}_positions", positions)
+                fresh = helper.make_node("Gather", [inner, chosen], [whole], name=f"{inner}_kept", axis=dim)
+            self._after.setdefault(node.index, []).insert(0, fresh)
+
+    def scale_result(self, node: Node, index: int, factor: float) -> None:
+        """Let the graph see output ``index`` of the node times a factor."""
+        elem_type = self._analysis.graph.shapes.elem_types[node.outputs[index]]
+        scaled, inner = self._under_another_name(node, index, "unscaled")
+        value = np.array(factor, dtype=helper.tensor_dtype_to_np_dtype(elem_type))
+        operands = [inner, self.add_constant(f"{inner}_factor", value)]
+        fresh = helper.make_node("Mul", operands, [scaled], name=f"{inner}_scaled")
+        self._after.setdefault(node.index, []).insert(0, fresh)
+
+    def constant(self, node: Node, index: int) -> NDArray[Any] | None:
+        """What is left of the weight at input ``index`` of the node; None where it is no weight."""
+        weight = self._draft.weights.get(self._draft.graph.node[node.index].input[index])
+        return None if weight is None else weight.array
+
+    def _widen(self, node: Node, index: int, value: NDArray[Any]) -> None:
+        """Replace a weight by a wider one, under another name: what a plan says of the weight does not hold for it."""
+        proto = self._draft.graph.node[node.index]
+        name = proto.input[index]
+        proto.input[index] = self.add_constant(f"{node.inputs[index]}_padded", value)
+        if self._analysis.graph.consumers.get(name, [node.index]) == [node.index]:
+            del self._draft.weights[name]
+
+    def _under_another_name(self, node: Node, index: int, what: str) -> tuple[str, str]:
+        """Give output ``index`` of a node another name, for a node behind it to make the old one; returns both."""
+        proto = self._draft.graph.node[node.index]
+        outer, inner = proto.output[index], self._draft.unique_name(f"{proto.output[index]}_{what}")
+        proto.output[index] = inner
+        return outer, inner
+
+    @property
+    def _opset(self) -> int:
+        entries = self._draft.skeleton.opset_import
+        return max((entry.version for entry in entries if entry.domain in STANDARD_DOMAINS), default=1)
 
     def keep_reporting(self, node: Node, shape: tuple[int, ...]) -> None:
         """Let a Shape node of the shrunk graph give the original extents, where they are fixed."""
