@@ -4,7 +4,8 @@
     keras-env/bin/pip install keras==3.15.1 torch==2.14.1 onnx onnxscript
     KERAS_BACKEND=torch keras-env/bin/python tests/zoo/export_keras.py --out DIR
 
-A network lands in DIR/keras/<name>_<back end>.onnx. Weights are random, but every position has its own.
+A network lands in DIR/keras/<name>_<back end>.onnx. Weights are random, but every position has its own. ``--dynamo``
+takes PyTorch's exporter instead of Keras' own, which on PyTorch traces, and so fails where padding follows the shape.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which, of {', '.join(NETWORKS)}")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--dynamo", action="store_true", help="PyTorch's exporter instead of Keras' own")
     options = parser.parse_args()
+    suffix = keras.backend.backend() + ("_dynamo" if options.dynamo else "")
     for name in options.names or NETWORKS:
         start = time.perf_counter()
-        report: dict[str, Any] = {"name": f"{name}_{keras.backend.backend()}", "exporter": "keras", "family": "keras"}
+        report: dict[str, Any] = {"name": f"{name}_{suffix}", "exporter": "keras", "family": "keras"}
         try:
-            report |= {"ok": True, **_export(name, options.out / "keras" / f"{report['name']}.onnx")}
+            path = options.out / "keras" / f"{report['name']}.onnx"
+            report |= {"ok": True, **_export(name, path, dynamo=options.dynamo)}
         except Exception as error:
             report |= {"ok": False, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
         add_report(options.out, {**report, "seconds": round(time.perf_counter() - start, 1)})
@@ -45,14 +49,17 @@ def main() -> int:
     return 0
 
 
-def _export(name: str, path: Path) -> dict[str, Any]:
+def _export(name: str, path: Path, *, dynamo: bool) -> dict[str, Any]:
     keras.utils.set_random_seed(0)
     size = SIZES.get(name, 96)
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=100)
     _spread(model)
     model(np.zeros((1, size, size, 3), dtype=np.float32))  # the exporter wants a model that has run
     path.parent.mkdir(parents=True, exist_ok=True)
-    model.export(str(path), format="onnx", verbose=False)
+    if dynamo:
+        _with_dynamo(model, size, path)
+    else:
+        model.export(str(path), format="onnx", verbose=False)
     return {
         "parameters": model.count_params(),
         "megabytes": round(path.stat().st_size / 1e6, 1),
@@ -60,6 +67,15 @@ def _export(name: str, path: Path) -> dict[str, Any]:
         "weights": "fresh",
         "opset": max(entry.version for entry in onnx.load(path, load_external_data=False).opset_import),
     }
+
+
+def _with_dynamo(model: Any, size: int, path: Path) -> None:
+    """A Keras model is a module, too, where PyTorch is the back end."""
+    import torch
+
+    image = torch.zeros(1, size, size, 3)
+    settings: dict[str, Any] = {"dynamo": True, "external_data": False, "verbose": False}
+    torch.onnx.export(model.eval(), (image,), str(path), input_names=["input"], **settings)
 
 
 def _spread(model: Any) -> None:
