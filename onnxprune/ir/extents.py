@@ -1,7 +1,7 @@
 """The extents that graph inputs get where the model leaves them open.
 
 What the caller gives comes first, then what the graph asks for (see :class:`Wishes`), then a usual size: 1 for the
-first dimension, 224 for the height, width and depth of inputs of rank 4 and 5, 64 for the others.
+first dimension, 224 for the height and width of inputs of rank 4, 64 for the others.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class Openings:
     def _usual(self, name: str, dim: int) -> int:
         if dim == 0:
             return 1
-        return _DEFAULT_SPATIAL if len(self.dims[name]) in (4, 5) else _DEFAULT_LENGTH
+        return _DEFAULT_SPATIAL if len(self.dims[name]) == 4 else _DEFAULT_LENGTH
 
 
 def usual_binding(model: Model, given: Mapping[str, Sequence[int]] | None = None) -> Binding:

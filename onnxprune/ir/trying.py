@@ -7,7 +7,6 @@ change stays if the run gets further. Failing runs end at the node that fails, s
 from __future__ import annotations
 
 import math
-import operator
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -51,12 +50,15 @@ _FURTHER = (
     768,
     1024,
 )
-_SECONDS_OF_SOUND = (8000, 16000, 32000)
+_SOUND = (8000, 16000, 32000)
+_MOST_CONSTANTS = 64
+_LONGEST_SHAPE = 8
+_LONGEST_EXTENT = 4096
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 _MOST_ELEMENTS = 1 << 22
 _MOST_RUNS = 400
 _MOST_SECONDS = 20.0
-_ROUNDS = 3
+_ROUNDS = 2
 _NUMBER = re.compile("'#([0-9]+)'")
 
 
@@ -90,6 +92,7 @@ class _Search:
         self._start = binding
         self._symbols = list(dict.fromkeys(one.symbol for one in binding.open if one.origin is Origin.ASSUMED))
         self._choices = list(_choices(model))
+        self._constants = _constants(model)
         self._tried: list[Mapping[str, Extents]] = []
         self._fault: str | None = None
         self._ends = time.monotonic() + seconds
@@ -162,18 +165,19 @@ class _Search:
         """Extents to try for these symbols: those near the usual one first, as far as their number of elements goes."""
         usual = next(one.extent for one in self._start.open if one.symbol in symbols)
         if further == 0:
-            extents = set(_USUAL)
-        elif further == 1:
-            others = {extent for shape in self._shapes(current).values() for extent in shape}
-            extents = {f(a, b) for a in others for b in others for f in (operator.add, operator.mul)} | others
+            extents = {*_USUAL, *(_SOUND if self._heard(symbols) else ())}
         else:
-            extents = {*_FURTHER, *(_SECONDS_OF_SOUND if self._heard(symbols) else ())}
+            extents = {*_FURTHER, *self._constants}
+        # What counts the same things as two others, such as a mask for what is remembered and what is new.
+        rest = [extent for symbol, extent in current.items() if symbol not in symbols and extent > 1]
+        sums = {a + b for place, a in enumerate(rest) for b in rest[place + 1 :]}
 
         def distance(extent: int) -> tuple[float, int]:
             ratio = math.log(extent / usual)
             return max(-ratio, len(symbols) * ratio), -extent
 
-        return [extent for extent in sorted(extents - {usual}, key=distance) if self._fits(symbols, extent, current)]
+        order = dict.fromkeys((*sorted(sums, key=distance), *sorted(extents - {usual}, key=distance)))
+        return [extent for extent in order if self._fits(symbols, extent, current)]
 
     def _heard(self, symbols: tuple[str, ...]) -> bool:
         """Whether the dimensions may count samples of sound: tokens come in thousands nowhere, and cost memory."""
@@ -184,6 +188,13 @@ class _Search:
     def _fits(self, symbols: tuple[str, ...], extent: int, current: Mapping[str, int]) -> bool:
         shapes = self._shapes({**current, **dict.fromkeys(symbols, extent)})
         return all(math.prod(shape) <= _MOST_ELEMENTS for shape in shapes.values())
+
+
+def _constants(model: Model) -> set[int]:
+    """Numbers in what may be targets of Reshapes or bounds of Slices: an exporter may have written a length there."""
+    small = (w for w in model.weights.values() if w.elem_type == TensorProto.INT64 and 0 < w.size <= _LONGEST_SHAPE)
+    found = {extent for weight in small for extent in weight.array.ravel().tolist() if 1 < extent <= _LONGEST_EXTENT}
+    return set(sorted(found)[:_MOST_CONSTANTS])
 
 
 def _choices(model: Model) -> Iterator[tuple[str, object]]:

@@ -99,6 +99,20 @@ def test_lengths_that_depend_on_each_other() -> None:
     assert shapes["mask"][1] == shapes["past"][1] + shapes["new"][1]
 
 
+def test_a_length_that_the_exporter_has_written_down() -> None:
+    g = GraphBuilder()
+    pieces = g.op("Reshape", g.input("x", ["n", "length", 6]), g.ints(-1, 11, 2, 3))
+    g.output(linear(g, pieces, 3, 2), ("n", 11, 2, 2))
+    assert onnxprune.analyze(g.model()).shapes.binding["x"] == (1, 11, 6)
+
+
+def test_seconds_of_sound() -> None:
+    g = GraphBuilder()
+    x = g.op("Conv", g.input("x", ["n", 1, "samples"]), g.weight(4, 1, 4000), strides=[1000])
+    g.output(g.op("Conv", x, g.weight(2, 4, 3)), ("n", 2, "frames"))
+    assert onnxprune.analyze(g.model()).shapes.binding["x"] == (1, 1, 8000)
+
+
 def test_both_ways_of_an_input_that_chooses_run() -> None:
     """A sampling rate that is compared with a constant: the extents have to suit either branch."""
     g = GraphBuilder()
