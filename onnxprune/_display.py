@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import Analysis
+    from onnxprune.ir.model import Model
 
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
@@ -85,6 +86,23 @@ def assumptions(analysis: Analysis) -> str:
     )
     text = f"Input shapes: {shapes or 'none'}."
     return " ".join((text, *analysis.shapes.bound.in_words()))
+
+
+def carried(analysis: Analysis, after: Model | None = None) -> list[str]:
+    """What carries state from run to run, with its shape before and after; or what looks as if it did."""
+    if not analysis.state:
+        pairs = some(map(str, analysis.proposed_state))
+        return [f"State pairs: {pairs} may shrink together with --state auto."] if pairs else []
+    lines = []
+    for pair in analysis.state:
+        shapes = [analysis.shapes.extents[name] for name in pair]
+        sizes = ["×".join(map(str, shape)) for shape in shapes]
+        for place, name in enumerate(pair if after is not None else ()):
+            declared = next(v for v in (*after.graph.input, *after.graph.output) if v.name == name) if after else None
+            dims = declared.type.tensor_type.shape.dim if declared is not None else ()
+            sizes[place] += " → " + "×".join(str(d.dim_value or n) for d, n in zip(dims, shapes[place], strict=True))
+        lines.append(f"State: {pair.input} {sizes[0]}, {pair.output} {sizes[1]}.")
+    return lines
 
 
 def not_understood(analysis: Analysis) -> list[str]:

@@ -24,7 +24,7 @@ class Shrink(Pass):
     def run(self, model: Model) -> PassResult:
         """Shrink the (normalised) model. Raises PlanError where the plan does not fit."""
         plan = self._plan
-        analysis = analyze(model, plan.input_shapes, split=plan.split, registry=self._registry)
+        analysis = analyze(model, plan.input_shapes, split=plan.split, state=plan.state, registry=self._registry)
         per_class = removed_per_class(analysis, plan)
         if not any(len(positions) for positions in per_class):
             return PassResult(analysis.model, modified=False)

@@ -22,6 +22,7 @@ from onnxprune.ir.control_flow import open_bodies
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model, load
 from onnxprune.ir.shapes import Shapes, infer_shapes
+from onnxprune.ir.state import State, StatePair, proposed_pairs, state_pairs
 from onnxprune.ir.validation import validate
 from onnxprune.ops import Registry, default_registry
 from onnxprune.ops.relations import Pin
@@ -90,6 +91,7 @@ class Analysis:
     costs: CostModel = field(repr=False)
     registry: Registry = field(repr=False)
     split: Split = Split.FINEST
+    state: tuple[StatePair, ...] = ()
 
     @property
     def shapes(self) -> Shapes:
@@ -142,6 +144,22 @@ class Analysis:
         return tuple(dict.fromkeys(self.pin_report(pin) for pin in self.coupling.pins))
 
     @cached_property
+    def proposed_state(self) -> tuple[StatePair, ...]:
+        """Inputs and outputs that look as if they carried a state whose width could shrink, if it was asked for."""
+        if self.state:
+            return ()
+        extents, axes = self.shapes.extents, self.coupling.axes
+        return tuple(
+            pair
+            for pair in proposed_pairs(self.model)
+            if any(
+                axis in self.coupling.class_of and self.shapes.is_static(name, dim)
+                for name in pair
+                for dim, axis in enumerate(axes.axes_of(name, len(extents[name])) if name in axes else ())
+            )
+        )
+
+    @cached_property
     def unknown(self) -> dict[str, str]:
         """Nodes that the analysis does not understand, and why; their axes are pinned."""
         return {str(self.graph.nodes[index]): reason for index, reason in self.coupling.unknown.items()}
@@ -170,6 +188,8 @@ class Analysis:
             "groups": [asdict(group) for group in self.groups],
             "pins": [asdict(pin) for pin in self.pins],
             "unknown": self.unknown,
+            "state": dict(self.state),
+            "proposed_state": dict(self.proposed_state),
         }
 
     def to_pandas(self) -> pd.DataFrame:
@@ -227,6 +247,7 @@ def analyze(
     input_shapes: InputShapes | None = None,
     *,
     split: str = Split.FINEST.value,
+    state: State = None,
     trials: bool = True,
     registry: Registry | None = None,
 ) -> Analysis:
@@ -237,6 +258,8 @@ def analyze(
         input_shapes: complete shapes for graph inputs with symbolic dimensions; see ``find_binding`` for the others.
         split: which part of an axis that a Reshape splits carries a removal: ``finest`` (the width of attention
             heads, usually) or ``outer`` (whole heads, whole groups of channels).
+        state: the graph outputs that are fed to graph inputs in the next run, by input (``{"h0": "hn"}``), or
+            ``auto`` for what their names propose. Both then may shrink, together; without, they stay as they are.
         trials: run the model in onnxruntime to see whether it accepts the shapes that are assumed, and try others
             where it does not. Nothing is run where all shapes are fixed or given, or only batches are open.
         registry: the known operators, if not the default ones.
@@ -244,16 +267,18 @@ def analyze(
     Raises:
         ModelError: the model cannot be read, or onnx.checker finds fault with it.
         ShapeError: the shapes contradict the model.
+        UsageError: ``split`` or ``state`` is not what it may be.
     """
     if split not in {s.value for s in Split}:
         raise UsageError(f"split '{split}' is not known; choose one of {', '.join(s.value for s in Split)}")
     source = as_model(model)
     source.derived(validate)
+    pairs = state_pairs(source, state)
     normal = normalize(source)
     if registry is not None:
-        return _analyze(normal, input_shapes, Split(split), trials, registry)
+        return _analyze(normal, input_shapes, Split(split), pairs, trials, registry)
     shapes = tuple((name, tuple(shape)) for name, shape in (input_shapes or {}).items())
-    key = _Analysis(shapes, Split(split), trials)
+    key = _Analysis(shapes, Split(split), pairs, trials)
     found = normal.derived(key)
     repeated = tuple(found.shapes.bound.to_repeat.items())
     # A plan records shapes that were searched; with them given, this is the analysis.
@@ -266,19 +291,25 @@ class _Analysis:
 
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...]
     split: Split
+    state: tuple[StatePair, ...]
     trials: bool
     known: Analysis | None = field(default=None, compare=False)
 
     def __call__(self, model: Model) -> Analysis:
         if self.known is not None:
             return self.known
-        return _analyze(model, dict(self.input_shapes), self.split, self.trials, default_registry())
+        return _analyze(model, dict(self.input_shapes), self.split, self.state, self.trials, default_registry())
 
 
 def _analyze(
-    model: Model, input_shapes: InputShapes | None, split: Split, trials: bool, registry: Registry
+    model: Model,
+    input_shapes: InputShapes | None,
+    split: Split,
+    state: tuple[StatePair, ...],
+    trials: bool,
+    registry: Registry,
 ) -> Analysis:
     opened = open_bodies(model)
     graph = Graph(opened, infer_shapes(opened, find_binding(model, input_shapes, registry, trials=trials)))
-    coupling = solve(graph, registry, split=split)
-    return Analysis(model, graph, coupling, cost_model(coupling, registry), registry, split)
+    coupling = solve(graph, registry, split=split, state=state)
+    return Analysis(model, graph, coupling, cost_model(coupling, registry), registry, split, state)

@@ -7,6 +7,7 @@ the atoms that live on the same classes in the same way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.analysis.atoms import Group, Grouping, find_atoms
-from onnxprune.analysis.propagation import AxisCoupling, Split, couple_axes, relate
+from onnxprune.analysis.propagation import AxisCoupling, Split, couple_axes, relate, relate_state
 from onnxprune.ir.graph import Graph
+from onnxprune.ir.state import StatePair
 from onnxprune.ops import Registry
 from onnxprune.ops.relations import IntArray, Pin, Regrouped, Same
 
@@ -121,13 +123,20 @@ class Coupling(AxisCoupling):
 
 
 def solve(
-    graph: Graph, registry: Registry, grouping: Grouping = Grouping.ALIGNED, split: Split = Split.FINEST
+    graph: Graph,
+    registry: Registry,
+    grouping: Grouping = Grouping.ALIGNED,
+    split: Split = Split.FINEST,
+    state: Sequence[StatePair] = (),
 ) -> Coupling:
-    """Relate the axes of ``graph`` and find its atoms and groups. Never fails: what is not understood is pinned.
+    """Relate the axes of ``graph`` and find its atoms and groups. What is not understood is pinned.
+
+    Raises UsageError where ``state`` names what cannot be one state; else it never fails.
 
     Where a Reshape lets several axes carry a removal and the chosen one turns out to be pinned, another is tried.
     """
     relations, unknown = relate(graph, registry)
+    relate_state(graph, relations, state)
     rejected: set[tuple[Regrouped, int]] = set()
     best: Coupling | None = None
     for _ in range(_MOST_TRIALS):

@@ -15,7 +15,7 @@ from onnxprune.analysis.analyzing import Analysis
 from onnxprune.analysis.cost import Layer
 from onnxprune.analysis.coupling import Coupling
 from onnxprune.errors import UsageError
-from onnxprune.ops.relations import Axis, IntArray, Mapped, Same
+from onnxprune.ops.relations import BORDER, Axis, IntArray, Mapped, Same
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,9 @@ def coupling_graph(analysis: Analysis, layer: str | None = None) -> nx.Graph:
             pinned="; ".join(reasons),
         )
     for a, b, data in network.edges(data=True):
-        nodes = dict.fromkeys(str(analysis.graph.nodes[index]) for index in data["nodes"])
+        nodes = dict.fromkeys(
+            str(analysis.graph.nodes[index]) if index != BORDER else "state" for index in data["nodes"]
+        )
         plain.add_edge(str(a), str(b), kind=data["kind"], nodes=", ".join(nodes))
     return plain
 
@@ -279,6 +281,8 @@ class _Walker:
         return bool((held[edge.at_a] == component).any())
 
     def _step(self, edge: Same | Mapped, axis: int) -> Step:
+        if edge.node == BORDER:
+            return Step("state", "State", "same", self._coupling.axes.axis(axis))
         node = self._analysis.graph.nodes[edge.node]
         kind = "same" if isinstance(edge, Same) else "mapped"
         return Step(node.name, node.op_type, kind, self._coupling.axes.axis(axis))

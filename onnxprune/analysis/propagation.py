@@ -17,9 +17,12 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from onnxprune.errors import UsageError
 from onnxprune.ir.graph import Graph, UnknownShapeError
+from onnxprune.ir.state import StatePair
 from onnxprune.ops import Registry
 from onnxprune.ops.relations import (
+    BORDER,
     AxisTable,
     Balanced,
     IntArray,
@@ -136,6 +139,28 @@ def relate(graph: Graph, registry: Registry, relations: Relations | None = None)
     return relations, unknown
 
 
+def relate_state(graph: Graph, relations: Relations, state: Iterable[StatePair]) -> None:
+    """Let a state that comes in and goes out shrink as one: position i of the input is position i of the output.
+
+    Raises UsageError where the two cannot be one state.
+    """
+    shapes = graph.shapes
+    relations.begin(BORDER)
+    for pair in state:
+        before, after = shapes.extents.get(pair.input), shapes.extents.get(pair.output)
+        if before is None or after is None:
+            unknown = pair.input if before is None else pair.output
+            raise UsageError(f"state {pair}: the shape of '{unknown}' is not known")
+        if len(before) != len(after):
+            raise UsageError(f"state {pair}: the input has {len(before)} dimensions, the output {len(after)}")
+        for dim, extents in enumerate(zip(before, after, strict=True)):
+            if not shapes.is_static(pair.input, dim) or not shapes.is_static(pair.output, dim):
+                continue  # a batch, or a length that grows
+            if extents[0] != extents[1]:
+                raise UsageError(f"state {pair}: extents {extents[0]} and {extents[1]} in dimension {dim} differ")
+            relations.equal(pair.input, dim, pair.output, dim)
+
+
 def _propagate(
     graph: Graph, relations: Relations, split: Split, rejected: Collection[tuple[Regrouped, int]]
 ) -> tuple[list[Same | Mapped], set[int], list[Decision]]:
@@ -154,6 +179,7 @@ def _propagate(
     for block in relations.regrouped:
         blocks.setdefault(block.node, []).append(block)
 
+    carried = {axis for same in by_node.get(BORDER, ()) for axis in (same.a, same.b)}
     candidates: set[int] = set()
     decided: dict[tuple[int, int], Decision] = {}
     heap: list[int] = []
@@ -163,7 +189,7 @@ def _propagate(
         if axis in candidates or axes.extents[axis] == 1:
             return
         candidates.add(axis)
-        for index in graph.touching(axes.tensor(axis)):
+        for index in (*graph.touching(axes.tensor(axis)), *((BORDER,) if axis in carried else ())):
             if index not in queued:
                 queued.add(index)
                 heapq.heappush(heap, index)
@@ -227,12 +253,13 @@ def _pins(
     """The pins stated by operators, and those that follow from silence: borders, unknown nodes, dynamic extents."""
     axes = relations.axes
     inputs, outputs = set(graph.inputs), set(graph.outputs)
+    carried = {axis for same in relations.same if same.node == BORDER for axis in (same.a, same.b)}
     for axis in sorted(candidates):
         name, dim = axes.axis(axis)
-        if name in outputs:
-            yield Pin(axis, f"reaches graph output '{name}'", graph.producer.get(name, -1))
-        if name in inputs:
-            yield Pin(axis, f"is part of graph input '{name}'", -1)
+        if name in outputs and axis not in carried:
+            yield Pin(axis, f"reaches graph output '{name}'", graph.producer.get(name, BORDER))
+        if name in inputs and axis not in carried:
+            yield Pin(axis, f"is part of graph input '{name}'", BORDER)
         if not graph.shapes.is_static(name, dim):
             yield Pin(axis, "its extent follows the input shape", graph.producer.get(name, -1))
         for index in graph.touching(name):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnxprune._display import MACS, assumptions, long, not_understood, percent
+from onnxprune._display import MACS, assumptions, carried, long, not_understood, percent
 from onnxprune.cli.files import Paths, save_plot
-from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption
+from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption, StateOption, carried_state
 from onnxprune.cli.reading import read_and_analyze
 from onnxprune.cli.terminal import Terminal
 
@@ -22,6 +22,7 @@ def analyze(
     model: ModelArgument,
     input_shape: InputShapeOption = None,
     split: SplitOption = "finest",
+    state: StateOption = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -39,7 +40,7 @@ def analyze(
         paths = Paths()
         paths.read_models(model)
         paths.write(plot)
-    analysis = read_and_analyze(terminal, model, input_shape, split).analysis
+    analysis = read_and_analyze(terminal, model, input_shape, split, state=carried_state(state)).analysis
     from onnxprune.analysis.prunability import summarize
 
     summary = summarize(analysis)
@@ -73,7 +74,7 @@ def _show(terminal: Terminal, analysis: Analysis, summary: Summary) -> None:
         f"Total: {long(totals['params'])} parameters, {long(totals['flops'])} MACs, "
         f"{long(totals['memory'], 'B')} memory, {long(totals['peak_activations'], 'B')} peak activations."
     )
-    terminal.show(assumptions(analysis), MACS, "", _conclusion(analysis, summary))
+    terminal.show(assumptions(analysis), *carried(analysis), MACS, "", _conclusion(analysis, summary))
 
 
 def _conclusion(analysis: Analysis, summary: Summary) -> str:

@@ -35,6 +35,15 @@ SplitOption = Annotated[
         "usually) or outer (whole heads, whole groups)."
     ),
 ]
+StateOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="IN=OUT",
+        help="The output that is fed to an input in the next run (h0=hn), or auto for what names propose: their width "
+        "may shrink, together. Repeatable.",
+        show_default=False,
+    ),
+]
 BUDGET = "Budget"
 """The panel of ``--help`` for what says how much is to go."""
 
@@ -81,6 +90,27 @@ def input_shapes(given: Sequence[str] | None, model: Model) -> dict[str, tuple[i
             raise UsageError(f"--input-shape names input '{name}' twice")
         shapes[name] = shape
     return shapes
+
+
+def carried_state(given: Sequence[str] | None) -> dict[str, str] | str | None:
+    """The values of ``--state``, None if there are none.
+
+    Raises:
+        UsageError: a value is neither IN=OUT nor auto, or names an input twice.
+    """
+    if given and "auto" in given:
+        if len(given) > 1:
+            raise UsageError("--state auto takes what names propose; give it alone, or name all pairs")
+        return "auto"
+    pairs: dict[str, str] = {}
+    for text in given or ():
+        before, sign, after = text.partition("=")
+        if not (before and sign and after):
+            raise UsageError(f"--state '{text}' is not IN=OUT; write it like h0=hn, or auto")
+        if before in pairs:
+            raise UsageError(f"--state names input '{before}' twice")
+        pairs[before] = after
+    return pairs or None
 
 
 def shapes_for_each(given: Sequence[str] | None, models: Sequence[Model]) -> list[dict[str, tuple[int, ...]] | None]:

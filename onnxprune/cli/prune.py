@@ -24,6 +24,8 @@ from onnxprune.cli.options import (
     OutputOption,
     ReduceOption,
     SplitOption,
+    StateOption,
+    carried_state,
     input_shapes,
     named_floors,
 )
@@ -181,6 +183,7 @@ def prune(
     compensate: CompensateOption = None,
     calibration_samples: SamplesOption = 256,
     split: SplitOption = "finest",
+    state: StateOption = None,
     input_shape: InputShapeOption = None,
     threads: ThreadsOption = 1,
     provider: ProviderOption = "CPUExecutionProvider",
@@ -204,7 +207,7 @@ def prune(
     paths.read_data(calibrate)
     paths.write_model(output)
     paths.write(plan_out)
-    reading = read_and_analyze(terminal, model, input_shape, split)
+    reading = read_and_analyze(terminal, model, input_shape, split, state=carried_state(state))
     analysis = reading.analysis
     if not analysis.groups:
         from onnxprune.analysis.prunability import why_nothing
@@ -277,7 +280,7 @@ def apply(
     from onnxprune.pruning.plan import Plan
 
     chosen = Plan.load(plan)
-    reading = read_and_analyze(terminal, model, input_shape, chosen.split, chosen.input_shapes)
+    reading = read_and_analyze(terminal, model, input_shape, chosen.split, chosen.input_shapes, chosen.state)
     if reading.shapes:
         chosen = chosen.for_inputs(reading.shapes)
     calibration = Calibration(calibrate, compensate, calibration_samples)

@@ -13,6 +13,7 @@ from onnxprune.cli.terminal import Terminal
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import Analysis
     from onnxprune.ir.model import Model
+    from onnxprune.ir.state import State
 
 
 def read(terminal: Terminal, path: Path) -> Model:
@@ -41,17 +42,18 @@ def read_and_analyze(
     given: Sequence[str] | None,
     split: str = "finest",
     otherwise: Mapping[str, tuple[int, ...]] | None = None,
+    state: State = None,
 ) -> Reading:
     """Load and analyse a model for the values of ``--input-shape`` (or the shapes in ``otherwise``) and ``--split``.
 
     Raises:
         ModelError: the model cannot be read or is not valid.
         ShapeError: the shapes contradict it.
-        UsageError: a shape is malformed.
+        UsageError: a shape is malformed, or ``state`` names what the model does not have.
     """
     model = read(terminal, path)
     shapes = input_shapes(given, model) or otherwise or None
     with terminal.step("Analysing"):
         from onnxprune.analysis.analyzing import analyze
 
-        return Reading(model, analyze(model, shapes, split=split), shapes)
+        return Reading(model, analyze(model, shapes, split=split, state=state), shapes)

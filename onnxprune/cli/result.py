@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune._display import MACS, assumptions, long, not_understood
+from onnxprune._display import MACS, assumptions, carried, long, not_understood
 from onnxprune.cli.files import Paths, save_plan
 from onnxprune.cli.latency import latency_lines
 from onnxprune.cli.reading import Reading
@@ -173,6 +173,8 @@ def _show(
 
     terminal.show(change_table(comparison, terminal.wide), "", totals_table(before, after), "")
     terminal.show(assumptions(job.reading.analysis), MACS)
+    for line in carried(job.reading.analysis, finished.model):
+        terminal.show(line)
     for line in not_understood(job.reading.analysis):
         terminal.show(line, style="yellow")
     for reason in comparison.approximate:

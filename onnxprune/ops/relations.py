@@ -18,6 +18,9 @@ from scipy.sparse.csgraph import connected_components
 
 IntArray = NDArray[np.int64]
 
+BORDER = -1
+"""What stands for a node where the border of the graph speaks."""
+
 
 class Axis(NamedTuple):
     """One dimension of one tensor of the normalised model."""

@@ -15,6 +15,7 @@ from onnxprune.analysis.atoms import Group, Grouping
 from onnxprune.analysis.cost import METRICS, FloatArray, Layer, Metric
 from onnxprune.analysis.prunability import why_nothing
 from onnxprune.errors import BudgetError, UsageError
+from onnxprune.ir.state import State
 from onnxprune.ops import Registry
 from onnxprune.ops.relations import IntArray
 from onnxprune.pruning.allocation import Problem, give_back, global_, same_share
@@ -66,6 +67,7 @@ def plan(
     exact_norm: bool = False,
     grouped: str = "aligned",
     split: str = "finest",
+    state: State = None,
     input_shapes: InputShapes | None = None,
     registry: Registry | None = None,
 ) -> Plan:
@@ -106,7 +108,8 @@ def plan(
             ``balanced`` (every group chooses its own, equally many), ``whole`` (whole groups), or ``best`` (balanced
             or whole, whichever keeps more importance).
         split: which part of an axis that a Reshape splits carries a removal; see :func:`onnxprune.analyze`. Like
-            ``input_shapes`` and ``registry`` it is not looked at if ``model`` is an Analysis.
+            ``state``, ``input_shapes`` and ``registry`` it is not looked at if ``model`` is an Analysis.
+        state: outputs that are fed to inputs in the next run, and shrink with them; see :func:`onnxprune.analyze`.
         input_shapes: shapes for inputs with symbolic dimensions.
         registry: the known operators, if not the default ones.
 
@@ -116,7 +119,7 @@ def plan(
         BudgetError: the budget cannot be met; the message names the smallest reachable value.
     """
     if not isinstance(model, Analysis):
-        model = analyze(model, input_shapes, split=split, registry=registry)
+        model = analyze(model, input_shapes, split=split, state=state, registry=registry)
     metric = _metric(mode)
     model = _timed(model, latency)
     absolute: dict[Metric, float | None] = {"params": max_params, "flops": max_flops, "memory": max_memory}
@@ -175,6 +178,8 @@ def plan(
         settings["exact_norm"] = True
     settings.update({name: value for name, value in must_stay.items() if value})
     settings.update(grouped=chosen.analysis.coupling.grouping.value, split=model.split.value)
+    if model.state:
+        settings["state"] = dict(model.state)
     if repeat := model.shapes.bound.to_repeat:
         settings["input_shapes"] = {name: list(shape) for name, shape in repeat.items()}
     if channels is not None:

@@ -11,6 +11,7 @@ import onnx
 from onnxprune.analysis.analyzing import Analysis, InputShapes, ModelLike, analyze, as_model, normalize
 from onnxprune.errors import VerificationError
 from onnxprune.ir.model import Model
+from onnxprune.ir.state import State
 from onnxprune.ops import Registry
 from onnxprune.pruning.certificate import Certificate, check, verify
 from onnxprune.pruning.choosing import plan as make_plan
@@ -78,6 +79,7 @@ def compress(
     input_shapes: InputShapes | None = None,
     registry: Registry | None = None,
     split: str = "finest",
+    state: State = None,
     certify: bool = True,
     calibration: CalibrationSource | None = None,
     calibration_samples: int | None = None,
@@ -91,6 +93,7 @@ def compress(
         input_shapes: shapes for inputs with symbolic dimensions.
         registry: the known operators, if not the default ones.
         split: which part of an axis that a Reshape splits carries a removal; see :func:`onnxprune.analyze`.
+        state: outputs that are fed to inputs in the next run, and shrink with them; see :func:`onnxprune.analyze`.
         certify: compare the result of the removal with the masked original.
         calibration: samples to compensate and compare with: a SPEC, Data, Batches, or arrays by input.
         calibration_samples: how many of them to use at most (256).
@@ -104,7 +107,7 @@ def compress(
         UsageError: a compensation that is not known, or that needs calibration data and has none.
     """
     source = as_model(model)
-    analysis = analyze(source, input_shapes, split=split, registry=registry)
+    analysis = analyze(source, input_shapes, split=split, state=state, registry=registry)
     given = None if calibration is None else _calibration(calibration, source, calibration_samples)
     chosen = make_plan(analysis, calibration=None if given is None else given[0], **options)
     pruned = apply(source, chosen, registry=registry)

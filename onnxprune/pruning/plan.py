@@ -51,6 +51,11 @@ class Plan:
         return self.settings.get("exact_norm") is True
 
     @property
+    def state(self) -> dict[str, str]:
+        """The graph outputs that are fed to graph inputs in the next run, by input; they shrink together."""
+        return dict(self.settings.get("state", {}))
+
+    @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """The input shapes that were given when the plan was made."""
         return {str(name): tuple(shape) for name, shape in self.settings.get("input_shapes", {}).items()}
@@ -107,6 +112,7 @@ class Plan:
             ) from error
         settings, before, after = (_mapping(data, key) for key in ("settings", "before", "after"))
         _check_shapes(settings.get("input_shapes", {}))
+        _check_state(settings.get("state", {}))
         for name, totals in (("before", before), ("after", after)):
             odd = [key for key, value in totals.items() if not is_number(value)]
             if odd:
@@ -161,6 +167,12 @@ def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise PlanError(f"the plan's '{key}' must map names to values; take it out, or restore what it was")
     return found
+
+
+def _check_state(state: Any) -> None:
+    """See that recorded state maps inputs to outputs. Raises PlanError."""
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in (*state, *state.values())):
+        raise PlanError('the plan\'s "state" must map input names to output names, like {"h0": "hn"}')
 
 
 def _check_shapes(shapes: Any) -> None:

@@ -144,7 +144,8 @@ def _damage(
     wanted: dict[str, NDArray[np.float64]],
     refit: bool,
 ) -> float:
-    settings = {"split": analysis.split.value, "input_shapes": dict(analysis.shapes.bound.to_repeat)}
+    settings: dict[str, Any] = {"split": analysis.split.value, "state": dict(analysis.state)}
+    settings["input_shapes"] = dict(analysis.shapes.bound.to_repeat)
     plan = Plan(removed_by_axis(analysis, atoms), settings)
     pruned = Shrink(plan, analysis.registry).run(analysis.model).model
     if refit:

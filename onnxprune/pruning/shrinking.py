@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.ir.collection import uncollected
@@ -277,9 +277,14 @@ class ShrinkRewriter:
         sliced: NDArray[Any] = array[rows[:, None], relative[rows // (array.shape[0] // blocks)]]
         return sliced
 
+    def _state(self) -> Iterator[ValueInfoProto]:
+        """The graph inputs and outputs that carry state."""
+        names = {name for pair in self._analysis.state for name in pair}
+        yield from (info for info in (*self._draft.graph.input, *self._draft.graph.output) if info.name in names)
+
     def _declare_shapes(self) -> None:
         """Recorded shapes follow, and those of weights that are listed as graph inputs (IR version 3)."""
-        for info in self._draft.graph.value_info:
+        for info in (*self._draft.graph.value_info, *self._state()):
             if info.name in self._analysis.graph.shapes.extents:
                 for dim, recorded in enumerate(info.type.tensor_type.shape.dim):
                     if self.kept(info.name, dim) is not None:
