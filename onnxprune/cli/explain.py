@@ -14,7 +14,7 @@ from rich.text import Text
 from onnxprune._display import compact
 from onnxprune.cli.files import Paths, save_text
 from onnxprune.cli.names import Name, resolve
-from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption
+from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption, StateOption, carried_state
 from onnxprune.cli.reading import read_and_analyze
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
@@ -41,6 +41,7 @@ def explain(
     ] = None,
     input_shape: InputShapeOption = None,
     split: SplitOption = "finest",
+    state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a layer's filters are coupled with, through which nodes, and what pins them.
@@ -53,7 +54,7 @@ def explain(
     paths = Paths()
     paths.read_models(model)
     paths.write(dot, graphml)
-    analysis = read_and_analyze(terminal, model, input_shape, split).analysis
+    analysis = read_and_analyze(terminal, model, input_shape, split, state=carried_state(state)).analysis
     from onnxprune.analysis.explain import explain as find_out
 
     if layer is not None:

@@ -87,8 +87,8 @@ def report(
 
     runs = None if results is None else _recorded(results)
     chosen = [Plan.load(path) for path in plans]
-    split = chosen[0].split if chosen else "finest"
-    reading = read_and_analyze(terminal, model, input_shape, split, chosen[0].input_shapes if chosen else None)
+    first = chosen[0] if chosen else Plan({})
+    reading = read_and_analyze(terminal, model, input_shape, first.split, first.input_shapes, first.state)
     if runs is not None:
         _check_same(reading.model, model, runs)
     job = _Job(terminal, reading, verify=not no_verify, time=time)
@@ -159,9 +159,11 @@ class _Job:
 
     def from_file(self, original: Subject, name: str, path: Path, plan: Plan | None) -> Candidate:
         """A pruned model, certified if there is a plan."""
+        from onnxprune.ir.extents import fitted
+        from onnxprune.ir.model import load
         from onnxprune.report import candidate
 
-        shapes = dict(self.original.analysis.shapes.binding)
+        shapes = fitted(load(path), self.original.analysis.shapes.binding)
         result = read_and_analyze(self.terminal, path, None, otherwise=shapes)
         found = self.subject(name, result, path)
         if plan is None:
@@ -171,12 +173,13 @@ class _Job:
     def from_plan(self, original: Subject, name: str, plan: Plan) -> Candidate:
         """What a plan would make of the model."""
         from onnxprune.analysis.analyzing import analyze
+        from onnxprune.ir.extents import fitted
         from onnxprune.pruning.pipeline import apply
         from onnxprune.report import candidate
 
         with self.terminal.step("Removing channels"):
             model = apply(self.original.model, plan)
-            result = Reading(model, analyze(model, dict(self.original.analysis.shapes.binding)), None)
+            result = Reading(model, analyze(model, fitted(model, self.original.analysis.shapes.binding)), None)
         return candidate(original, self.subject(name, result, None), plan, *self._certified(result, plan))
 
     def _certified(self, pruned: Reading, plan: Plan) -> tuple[Certificate | None, str]:

@@ -226,6 +226,16 @@ def usual_binding(model: Model, given: Mapping[str, Sequence[int]] | None = None
     return openings.bind(Wishes(_convolved_channels(model, dict(openings.places()))))
 
 
+def fitted(model: Model, shapes: Mapping[str, Extents]) -> dict[str, Extents]:
+    """Shapes of another model's inputs, with the extents that this one declares: state may have shrunk."""
+    declared = {i.name: i.type.tensor_type.shape.dim for i in model.graph.input}
+    return {
+        name: tuple(dim.dim_value or extent for dim, extent in zip(declared[name], shape, strict=True))
+        for name, shape in shapes.items()
+        if name in declared and len(declared[name]) == len(shape)
+    }
+
+
 def _convolved_channels(model: Model, places: Collection[Place]) -> dict[Place, tuple[int, str]]:
     """The channels that convolutions want of the inputs they read; files may leave even these open."""
     found: dict[Place, tuple[int, str]] = {}

@@ -22,7 +22,7 @@ from onnxprune.ir.state import proposed_pairs
 from onnxprune.pruning.consistency import removed_per_class
 from onnxprune.pruning.masking import masked
 from onnxprune.pruning.plan import Plan
-from tests.cli.support import done_json, refused
+from tests.cli.support import done, done_json, refused
 from tests.helpers import GraphBuilder
 from tests.ops.certifying import linear
 
@@ -199,3 +199,19 @@ def test_command_line(tmp_path: Path) -> None:
     assert done_json("analyze", source, "--state", "h0=hn")["state"] == {"h0": "hn"}
     assert "IN=OUT" in refused(2, "analyze", source, "--state", "h0")
     assert "alone" in refused(2, "analyze", source, "--state", "auto", "--state", "h0=hn")
+    plan, page = tmp_path / "plan.json", tmp_path / "page.html"
+    done(
+        "prune",
+        source,
+        "-o",
+        tmp_path / "small.onnx",
+        "--state",
+        "auto",
+        "--channels",
+        "0.5",
+        "--plan-out",
+        plan,
+        "--no-verify",
+    )
+    done("report", source, "--plan", plan, "--no-verify", "-o", page)
+    done("report", source, tmp_path / "small.onnx", "--no-verify", "-o", page)
