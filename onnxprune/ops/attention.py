@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
 
 from onnxprune.ir.graph import Node
-from onnxprune.ops.base import Contraction, Masker, Operator, Rewriter, normalized_axis, positions
+from onnxprune.ops.base import Contraction, Masker, Operator, Rewriter, positions, same_axes
 from onnxprune.ops.generators import pin_axes
 from onnxprune.ops.relations import IntArray, Relations
 
@@ -96,13 +99,31 @@ class Attention(Operator):
         return Heads(node.in_shape(0)[1], node.in_shape(1)[1], merged=False)
 
     def relate(self, node: Node, relations: Relations) -> None:
-        if any(node.has_input(i) for i in (4, 5)) or any(node.outputs[1:]):
-            pin_axes(relations, node, (*node.inputs, *node.outputs), "Attention hands its state on")
-            return
         heads = self._heads(node)
         relate_attention(relations, node, heads)
         if node.has_input(3) and len(node.in_shape(3)) == 4 and not heads.merged:
             relations.equal(node.inputs[3], 1, node.outputs[0], 1)
+        for operand, past, present in ((1, 4, 1), (2, 5, 2)):
+            for state in (node.inputs[past : past + 1], node.outputs[present : present + 1]):
+                if any(state):
+                    self._relate_state(relations, node, node.inputs[operand], state[0], heads)
+        if node.has_output(3):
+            products = node.outputs[3]
+            relations.equal(products, 0, node.outputs[0], 0)
+            if not heads.merged:
+                relations.equal(products, 1, node.outputs[0], 1)
+
+    def _relate_state(self, relations: Relations, node: Node, operand: str, state: str, heads: Heads) -> None:
+        """Keys or values of before (B, H, S, d), or of before and now: what shrinks in one shrinks in the other."""
+        relations.equal(state, 0, node.outputs[0], 0)
+        pin_axes(relations, node, (state,), f"{node.op_type} compares positions", (2,))
+        if heads.merged:
+            width, extent = node.shape(state)[3], node.shape(operand)[2]
+            relations.map(operand, 2, state, 3, positions(extent), positions(extent) % width)
+            pin_axes(relations, node, (state,), f"{node.op_type} keeps merged heads", (1,))
+        else:
+            relations.equal(operand, 1, state, 1)
+            relations.equal(operand, 3, state, 3)
 
     def cost(self, node: Node) -> Contraction:
         return attention_cost(node, self._heads(node))
@@ -111,22 +132,52 @@ class Attention(Operator):
         keep_scale(node, rewriter, self._heads(node))
 
     def mask(self, node: Node, masker: Masker) -> None:
-        masker.zero(node, 1, 2 if self._heads(node).merged else 3)
+        # The query, which meets the keys of now and of before.
+        masker.zero(node, 0, 2 if self._heads(node).merged else 3)
 
 
 class RotaryEmbedding(Operator):
-    """X (B, H, S, d) or (B, S, H · d), tables of cosines and sines → Y like X: positions of a head turn in pairs."""
+    """X (B, H, S, d) or (B, S, H · d), tables of cosines and sines → Y like X: positions of a head turn in pairs.
+
+    Each pair has a column of the tables, which all heads share.
+    """
 
     types = ("RotaryEmbedding",)
     since = 23
+    #: The operands that are tables.
+    tables: ClassVar[tuple[int, int]] = (1, 2)
+
+    def _width(self, node: Node) -> int:
+        """The width of a head."""
+        shape = node.in_shape(0)
+        if len(shape) == 4:
+            return shape[3]
+        heads = int(node.attr("num_heads", 0))
+        return shape[2] // heads if heads else 2 * node.in_shape(self.tables[0])[-1]
+
+    def _relate_pairs(self, node: Node, relations: Relations) -> None:
+        """Positions of heads and their columns; those that do not turn are free."""
+        x, last = node.inputs[0], len(node.in_shape(0)) - 1
+        columns, width = node.in_shape(self.tables[0])[-1], self._width(node)
+        place = positions(node.in_shape(0)[last]) % width
+        turning = np.flatnonzero(place < 2 * columns)
+        column = place[turning] // 2 if node.attr("interleaved", 0) else place[turning] % columns
+        for index in self.tables:
+            relations.map(x, last, node.inputs[index], len(node.in_shape(index)) - 1, turning, column)
+        if last == 2 and width > 2 * columns:
+            relations.balance(x, last, node.in_shape(0)[last] // width)
 
     def relate(self, node: Node, relations: Relations) -> None:
         x, y, rank = node.inputs[0], node.outputs[0], len(node.in_shape(0))
-        relations.equal(x, 0, y, 0)
-        if rank == 4:
-            relations.equal(x, 1, y, 1)
-        last = normalized_axis(-1, rank)
-        pin_axes(relations, node, (x, y), f"{node.op_type} turns positions of a head in pairs", (last,))
+        same_axes(relations, node, x, y)
+        pin_axes(relations, node, (x, y), f"{node.op_type} numbers positions", (rank - 2,))
+        self._relate_pairs(node, relations)
+
+    def shrink(self, node: Node, rewriter: Rewriter) -> None:
+        table = node.inputs[self.tables[0]]
+        if node.attr("rotary_embedding_dim", 0):
+            columns = rewriter.extent(table, len(node.in_shape(self.tables[0])) - 1)
+            rewriter.set_attribute(node, "rotary_embedding_dim", 2 * columns)
 
 
 OPERATORS: tuple[Operator, ...] = (Attention(), RotaryEmbedding())

@@ -204,10 +204,96 @@ class MultiHeadAttention(Operator):
 
 
 class MicrosoftRotaryEmbedding(RotaryEmbedding):
-    """RotaryEmbedding, with the positions as second operand."""
+    """RotaryEmbedding, with the positions as second operand; merged heads (B, S, H · d) go as wholes.
+
+    What follows them there is GroupQueryAttention, whose heads keep their width.
+    """
 
     domain = DOMAIN
     since = 1
+    tables = (2, 3)
+
+    def relate(self, node: Node, relations: Relations) -> None:
+        if len(node.in_shape(0)) == 4:
+            super().relate(node, relations)
+            return
+        same_axes(relations, node, node.inputs[0], node.outputs[0])
+        pin_axes(relations, node, (node.inputs[0], node.outputs[0]), "RotaryEmbedding numbers positions", (1,))
+        tie_heads(relations, node.inputs[0], node.outputs[0], node.out_shape()[2], self._width(node))
+
+    def shrink(self, node: Node, rewriter: Rewriter) -> None:
+        super().shrink(node, rewriter)
+        if len(node.in_shape(0)) == 3 and node.attr("num_heads", 0):
+            rewriter.set_attribute(node, "num_heads", rewriter.extent(node.inputs[0], 2) // self._width(node))
+
+
+def tie_heads(relations: Relations, source: str, target: str, extent: int, width: int) -> None:
+    """Merged heads of both go as wholes: each position is tied to the first of its head."""
+    relations.map(source, 2, target, 2, positions(extent), positions(extent) // width * width)
+
+
+class GroupQueryAttention(Operator):
+    """query (B, S, H · d), key and value (B, S, K · d), or all in query; past keys and values (B, K, P, d), lengths,
+    tables → result (B, S, H · d), present keys and values (B, K, T, d).
+
+    Heads go as wholes, for onnxruntime wants their width to be a multiple of 8. Where several heads of the query
+    share one of the key, each of those keeps as many heads of the query as the others, and the state stays as it is;
+    where they are pairs, both go, with their part of the state.
+    """
+
+    types = ("GroupQueryAttention",)
+    domain = DOMAIN
+
+    def _sizes(self, node: Node) -> tuple[int, int, int]:
+        """Heads of the query, heads of the key, and their width."""
+        heads, shared = int(node.attr("num_heads")), int(node.attr("kv_num_heads"))
+        return heads, shared, node.out_shape()[2] // heads
+
+    def relate(self, node: Node, relations: Relations) -> None:
+        if any(node.inputs[12:]):
+            pin_axes(relations, node, (*node.inputs, *node.outputs), "GroupQueryAttention quantises its state")
+            return
+        heads, shared, width = self._sizes(node)
+        q, y, extent = node.inputs[0], node.outputs[0], node.out_shape()[2]
+        relations.equal(q, 0, y, 0)
+        relations.equal(q, 1, y, 1)
+        at = positions(extent)
+        relations.map(q, 2, y, 2, at, at)
+        tie_heads(relations, y, y, extent, width)
+        for name, dim in ((node.inputs[10:11], 1), (node.inputs[11:12], 0), (node.outputs[3:4], 1)):
+            if any(name) and node.shape(name[0])[dim] == heads:
+                relations.map(y, 2, name[0], dim, at, at // width)
+        packed = not node.has_input(1)
+        if packed:
+            rest = positions(node.in_shape(0)[2])[extent:]
+            relations.pin(q, 2, "GroupQueryAttention packs query, key and value into one operand", rest)
+        if heads > shared:
+            relations.balance(y, 2, shared)
+            if not packed:
+                reason = "heads of the query share those of the key and value"
+                pin_axes(relations, node, node.inputs[1:3], reason, (2,))
+            return
+        for operand, state in ((1, 3), (2, 4)):
+            if not packed:
+                relations.map(y, 2, node.inputs[operand], 2, at, at)
+            for tensor in (node.inputs[state : state + 1], node.outputs[operand : operand + 1]):
+                if any(tensor):
+                    relations.map(y, 2, tensor[0], 1, at, at // width)
+
+    def cost(self, node: Node) -> Contraction | None:
+        present = node.outputs[1] if node.has_output(1) else ""
+        if present not in node.graph.shapes.extents:
+            return None
+        y = node.outputs[0]
+        axes = ((y, 0), (y, 1), (present, 2), (y, 2))
+        return Contraction("activations", 1, axes, (), y, 2, also=((1, axes),))
+
+    def shrink(self, node: Node, rewriter: Rewriter) -> None:
+        heads, shared, width = self._sizes(node)
+        left = rewriter.extent(node.outputs[0], 2) // width
+        rewriter.set_attribute(node, "num_heads", left)
+        if heads == shared:
+            rewriter.set_attribute(node, "kv_num_heads", left)
 
 
 class Whole(Held):
@@ -219,7 +305,6 @@ class Whole(Held):
         "DecoderMaskedMultiHeadAttention": "hands its state on",
         "DynamicQuantizeLSTM": "packs its quantised weights",
         "EmbedLayerNormalization": "reads several tables at once",
-        "GroupQueryAttention": "hands its state on",
         "MatMulNBits": "packs its weights into blocks",
         "QAttention": "packs query, key and value into one weight",
         "QEmbedLayerNormalization": "reads several tables at once",
@@ -236,5 +321,6 @@ OPERATORS: tuple[Operator, ...] = (
     SkipNormalization(),
     MultiHeadAttention(),
     MicrosoftRotaryEmbedding(),
+    GroupQueryAttention(),
     Whole(),
 )

@@ -12,7 +12,7 @@ from tests.ops.certifying import certify_often, linear, reasons
 
 COVERS = frozenset(
     {("", "Attention"), ("", "RotaryEmbedding"), ("com.microsoft", "MultiHeadAttention")}
-    | {("com.microsoft", "RotaryEmbedding")}
+    | {("com.microsoft", "RotaryEmbedding"), ("com.microsoft", "GroupQueryAttention")}
 )
 
 _BATCH, _LENGTH, _WIDTH = 2, 5, 12
@@ -63,16 +63,100 @@ def test_heads_on_their_own_axis(query: int, shared: int) -> None:
     assert np.isclose(_scale(result.model, "Attention"), 0.3)
 
 
-def test_a_state_holds_the_heads() -> None:
+def _state(g: GraphBuilder, name: str, heads: int, width: int, times: int = 4) -> str:
+    """Keys or values of before, which somebody makes whose channels may go."""
+    x = g.input(name, (_BATCH, times, 6))
+    return _split(g, linear(g, x, 6, heads * width), heads, width)
+
+
+def _summed(g: GraphBuilder, present: str, heads: int, width: int) -> str:
+    """A reader of a state whose channels may go: (B, 1, 3)."""
+    merged = g.op("Reshape", g.op("Transpose", present, perm=[0, 2, 1, 3]), g.ints(0, 0, -1))
+    return g.reduce("ReduceMean", linear(g, merged, heads * width, 3), 1)
+
+
+@pytest.mark.parametrize(("query", "shared"), [(3, 3), (4, 2)])
+@pytest.mark.parametrize("merged", [False, True])
+def test_states_shrink_with_their_heads(query: int, shared: int, merged: bool) -> None:
+    g = GraphBuilder(23)
+    x = _tokens(g)
+    operands = [linear(g, x, 6, heads * 8) for heads in (query, shared, shared)]
+    if not merged:
+        operands = [_split(g, h, n, 8) for h, n in zip(operands, (query, shared, shared), strict=True)]
+    past = [_state(g, name, shared, 8) for name in ("before_k", "before_v")]
+    counts = {"q_num_heads": query, "kv_num_heads": shared} if merged else {}
+    y, *present = g.ops("Attention", *operands, "", *past, outputs=3, **counts)
+    if not merged:
+        y = g.op("Reshape", g.op("Transpose", y, perm=[0, 2, 1, 3]), g.ints(0, 0, -1))
+    y = linear(g, y, query * 8, 3)
+    for state in present:
+        y = g.op("Add", y, _summed(g, state, shared, 8))
+    g.output(y)
+    result = certify_often(g.model(), prunable=[(past[0], 3), (past[1], 3), (operands[0], 2 if merged else 3)])
+    assert np.isclose(_scale(result.model, "Attention"), 8**-0.5)
+
+
+def test_a_state_at_the_border_holds_the_heads() -> None:
     g = GraphBuilder(23)
     x = _tokens(g)
     q, k, v = (_split(g, linear(g, x, 6, _WIDTH), 3, 4) for _ in range(3))
-    y, present, _ = g.ops("Attention", q, k, v, outputs=3)
-    g.nodes[-1].output[2] = ""
+    past = [g.input(name, (_BATCH, 3, 2, 4)) for name in ("past_k", "past_v")]
+    y, *present = g.ops("Attention", q, k, v, "", *past, outputs=3)
     g.output(y)
-    g.output(present, [_BATCH, 3, _LENGTH, 4])
+    for state in present:
+        g.output(state, [_BATCH, 3, _LENGTH + 2, 4])
     analysis = onnxprune.analyze(g.model())
-    assert any("state" in reason for layer in analysis.layers for reason in layer.pinned)
+    for one in (q, k, v):
+        assert {"is part of graph input", "reaches graph output"} & {
+            r.partition(" '")[0] for r in reasons(analysis, one, 3)
+        }
+
+
+def _tables(g: GraphBuilder, domain: str, width: int) -> tuple[str, ...]:
+    """Operands of RotaryEmbedding behind X: positions and tables, with those of the positions where it wants them."""
+    tables = [g.vector(16, width // 2), g.vector(16, width // 2)]
+    at = g.constant(np.tile(np.arange(_LENGTH), (_BATCH, 1)), dtype=np.int64)
+    return (*tables, at) if domain == "" else (at, *tables)
+
+
+@pytest.mark.parametrize("domain", ["", "com.microsoft"])
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("turning", [8, 4])
+def test_rotary_embedding_of_heads(domain: str, interleaved: int, turning: int) -> None:
+    """Pairs go, and each place that does not turn by itself."""
+    g = GraphBuilder(23, domains={domain: 1} if domain else {})
+    h = linear(g, _tokens(g), 6, 24)
+    partial = {"rotary_embedding_dim": turning, "num_heads": 3} if turning < 8 else {}
+    x = _split(g, h, 3, 8)
+    operands = _tables(g, domain, turning)
+    y = g.op("RotaryEmbedding", x, *operands, domain=domain, interleaved=interleaved, **partial)
+    y = g.op("Reshape", g.op("Transpose", y, perm=[0, 2, 1, 3]), g.ints(0, 0, -1))
+    g.output(linear(g, y, 24, 3), [_BATCH, _LENGTH, 3])
+    certify_often(g.model(), prunable=[(x, 3), (operands[1], 1), (h, 2)])
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("turning", [8, 4])
+def test_rotary_embedding_of_merged_heads(interleaved: int, turning: int) -> None:
+    g = GraphBuilder(23)
+    q, k, v = (linear(g, _tokens(g) if i == 0 else "x", 6, 24) for i in range(3))
+    operands = _tables(g, "", turning)
+    partial = {"rotary_embedding_dim": turning} if turning < 8 else {}
+    attributes = {"num_heads": 3, "interleaved": interleaved, **partial}
+    turned = [g.op("RotaryEmbedding", one, *operands, **attributes) for one in (q, k)]
+    y = g.op("Attention", *turned, v, q_num_heads=3, kv_num_heads=3)
+    g.output(linear(g, y, 24, 3))
+    certify_often(g.model(), prunable=[(q, 2), (k, 2), (v, 2), (operands[0], 1)])
+
+
+@pytest.mark.parametrize("heads", [{}, {"num_heads": 3}])
+def test_merged_heads_that_onnxruntime_turns_go_as_wholes(heads: dict[str, int]) -> None:
+    g = GraphBuilder(17, domains={"com.microsoft": 1})
+    h = linear(g, _tokens(g), 6, 24)
+    y = g.op("RotaryEmbedding", h, *_tables(g, "com.microsoft", 8), domain="com.microsoft", **heads)
+    g.output(linear(g, y, 24, 3), [_BATCH, _LENGTH, 3])
+    result = certify_often(g.model(), prunable=[(h, 2)])
+    assert len(result.plan.removed[h][2]) % 8 == 0
 
 
 @pytest.mark.parametrize("biased", [False, True])
@@ -87,20 +171,47 @@ def test_multi_head_attention_of_onnxruntime(biased: bool) -> None:
     assert np.isclose(_scale(result.model, "MultiHeadAttention"), 0.5)
 
 
-@pytest.mark.parametrize("merged", [False, True])
-def test_rotary_embedding_holds_head_width(merged: bool) -> None:
-    g = GraphBuilder(23)
-    h = linear(g, _tokens(g), 6, _WIDTH)
-    tables = [g.vector(_BATCH, _LENGTH, 2), g.vector(_BATCH, _LENGTH, 2)]
-    if merged:
-        y = g.op("RotaryEmbedding", h, *tables, num_heads=3)
-        g.output(linear(g, y, _WIDTH, 3))
-        assert any("pairs" in reason for reason in reasons(onnxprune.analyze(g.model()), h, 2))
-        return
-    y = g.op("RotaryEmbedding", _split(g, h, 3, 4), *tables)
-    y = g.op("Reshape", g.op("Transpose", y, perm=[0, 2, 1, 3]), g.ints(0, 0, -1))
-    g.output(linear(g, y, _WIDTH, 3))
-    certify_often(g.model())
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("rotary", [False, True])
+def test_heads_of_grouped_queries(packed: bool, rotary: bool) -> None:
+    """Six heads of the query share two of the key, whose state comes from and goes to the graph's border."""
+    g = _grouped_graph(6, 2, packed=packed, rotary=rotary)
+    grouped = next(n for n in g.nodes if n.op_type == "GroupQueryAttention")
+    result = certify_often(g.model(), prunable=[(grouped.output[0], 2), (grouped.input[0], 2)])
+    node = next(n for n in result.model.graph.node if n.op_type == "GroupQueryAttention")
+    counts = {a.name: a.i for a in node.attribute}
+    assert counts["num_heads"] in (2, 4)
+    assert counts["kv_num_heads"] == 2
+    layer = next(found for found in result.analysis.layers if found.op_type == "GroupQueryAttention")
+    assert layer.flops == 2 * 3 * 7 * 6 * 16
+
+
+def test_heads_that_share_no_key_keep_their_state() -> None:
+    g = _grouped_graph(3, 3, packed=False, rotary=False)
+    analysis = onnxprune.analyze(g.model())
+    query = next(n for n in g.nodes if n.op_type == "GroupQueryAttention").input[0]
+    assert any("is part of graph input 'past_k'" in reason for reason in reasons(analysis, query, 2))
+
+
+def _grouped_graph(query: int, shared: int, *, packed: bool, rotary: bool) -> GraphBuilder:
+    """Three tokens after four; constants say how many there are."""
+    g = GraphBuilder(21, domains={"com.microsoft": 1})
+    x = g.input("x", (1, 3, 6))
+    if packed:
+        operands = [linear(g, x, 6, (query + 2 * shared) * 16), "", ""]
+    else:
+        operands = [linear(g, x, 6, heads * 16) for heads in (query, shared, shared)]
+    past = [g.input(name, (1, shared, 4, 16)) for name in ("past_k", "past_v")]
+    lengths = [g.constant([6], dtype=np.int32), g.constant(7, dtype=np.int32)]
+    tables = [g.vector(16, 8), g.vector(16, 8)] if rotary else []
+    y, *present = g.ops(
+        "GroupQueryAttention", *operands, *past, *lengths, *tables, outputs=3, domain="com.microsoft",
+        num_heads=query, kv_num_heads=shared, do_rotary=int(rotary),
+    )  # fmt: skip
+    g.output(linear(g, y, query * 16, 3), [1, 3, 3])
+    for name in present:
+        g.output(name, [1, shared, 7, 16])
+    return g
 
 
 def test_the_model_stays_checked() -> None:

@@ -11,7 +11,7 @@ from tests.ops.certifying import certify, certify_often, conv, linear, reasons
 
 _MICROSOFT = (
     "Attention", "BiasGelu", "DecoderMaskedMultiHeadAttention", "DynamicQuantizeLSTM", "EmbedLayerNormalization",
-    "FastGelu", "FusedConv", "FusedGemm", "FusedMatMul", "Gelu", "GroupQueryAttention", "MatMulNBits", "QAttention",
+    "FastGelu", "FusedConv", "FusedGemm", "FusedMatMul", "Gelu", "MatMulNBits", "QAttention",
     "QEmbedLayerNormalization", "QuickGelu", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization",
     "TransposeMatMul",
 )  # fmt: skip
