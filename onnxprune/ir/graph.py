@@ -61,7 +61,8 @@ class Node:
                 if a.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
             }
         value = self._attributes.get(name, default)
-        return value.decode() if isinstance(value, bytes) else value
+        # What is not UTF-8 is no value that an operator knows, and so no value that is taken for another.
+        return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
     def has_input(self, index: int) -> bool:
         """Whether the optional input is there."""

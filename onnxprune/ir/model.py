@@ -18,6 +18,7 @@ from onnx import GraphProto, ModelProto, helper
 
 from onnxprune.errors import ModelError
 from onnxprune.ir import saving, surgeon
+from onnxprune.ir.protos import undecodable
 from onnxprune.ir.weights import Array, ExternalFiles, Weight
 from onnxprune.ir.wire import LEN, WireError, field_prefix, fields
 
@@ -217,7 +218,10 @@ def load(source: Source) -> Model:
         ModelError: not a file, not ONNX, truncated, or weights are missing.
     """
     if isinstance(source, ModelProto):
-        return _from_proto(source)
+        try:
+            return _from_proto(source)
+        except UnicodeDecodeError as error:
+            raise ModelError("the model has text that is not UTF-8; export it again") from error
     path = Path(source)
     buffer = _map(path)
     try:
@@ -288,6 +292,9 @@ def _from_buffer(buffer: memoryview, path: Path) -> Model:
 
 
 def _model(skeleton: ModelProto, weights: list[Weight], path: Path | None) -> Model:
+    place = undecodable(skeleton) or next(("a weight" for weight in weights if not isinstance(weight.name, str)), None)
+    if place:
+        raise ModelError(f"{path or 'the model'} is damaged: the name of {place} is not UTF-8; export it again")
     by_name = {weight.name: weight for weight in weights}
     if len(by_name) < len(weights):
         names = [weight.name for weight in weights]

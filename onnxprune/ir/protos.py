@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from onnx import GraphProto, NodeProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -19,6 +19,45 @@ def bodies(node: NodeProto) -> Iterator[GraphProto]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def undecodable(model: ModelProto) -> str | None:
+    """Where a model has a name that is not UTF-8, which protobuf gives as bytes; None if nowhere."""
+    if not _decoded(entry.domain for entry in model.opset_import):
+        return "an operator set"
+    for function in model.functions:
+        if not _decoded((function.name, function.domain, *function.input, *function.output, *function.attribute)):
+            return "a function"
+    found = (_undecodable(nodes) for nodes in (model.graph.node, *(function.node for function in model.functions)))
+    return next((place for place in found if place), None) or _undecodable_value(model.graph)
+
+
+def _undecodable(nodes: Iterable[NodeProto]) -> str | None:
+    for index, node in enumerate(nodes):
+        # One join per node costs little; what is wrong with it is asked only when it fails.
+        if not _decoded((node.op_type, node.domain, node.name, *node.input, *node.output)):
+            return f"node {index}"
+        if not _decoded(text for attribute in node.attribute for text in (attribute.name, attribute.ref_attr_name)):
+            return f"an attribute of node {index}"
+        for body in bodies(node):
+            place = _undecodable(body.node) or _undecodable_value(body)
+            if place:
+                return f"{place} in node {index}"
+    return None
+
+
+def _undecodable_value(graph: GraphProto) -> str | None:
+    names = (value.name for values in (graph.input, graph.output, graph.value_info) for value in values)
+    tensors = (tensor.name for tensor in graph.initializer)
+    return None if _decoded((graph.name, *names, *tensors)) else "an input, output or tensor"
+
+
+def _decoded(texts: Iterable[str]) -> bool:
+    try:
+        "".join(texts)
+    except TypeError:
+        return False
+    return True
 
 
 def captured_names(node: NodeProto) -> tuple[str, ...]:

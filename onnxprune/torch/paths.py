@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
+import unicodedata
+
 import torch
 from torch import fx, nn
 
@@ -38,7 +41,13 @@ class Paths:
 
 
 def _legal(part: str) -> str:
-    return f"{part}_" if not part or part in _RESERVED else part
+    """The nearest name that PyTorch can write into the source text of ``forward`` without its meaning anything."""
+    if part.isidentifier():
+        part = unicodedata.normalize("NFKC", part)  # as Python reads it
+    else:
+        # The others are written between double quotes, as they are.
+        part = "".join("_" if char in '"\\' or not char.isprintable() else char for char in part)
+    return f"{part}_" if not part or part in _RESERVED or keyword.iskeyword(part) else part
 
 
 def place(root: nn.Module, path: str, value: nn.Module | torch.Tensor) -> None:

@@ -54,7 +54,7 @@ def _activations(node: Node) -> tuple[tuple[str, float | None, float | None], ..
 
 def _plain_name(name: bytes | str) -> str:
     """The activation's name as the specification writes it; files differ in case."""
-    text = name.decode() if isinstance(name, bytes) else name
+    text = name.decode(errors="backslashreplace") if isinstance(name, bytes) else name
     return next((known for known in functions.ACTIVATIONS if known.lower() == text.lower()), text)
 
 
