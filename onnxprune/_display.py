@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,22 @@ def _scaled(value: float, gap: str) -> str:
         decimals = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
         number = f"{value:.{decimals}f}"
     return f"{number}{gap}{_PREFIXES[power]}"
+
+
+def shown(text: str) -> str:
+    """Text that files may have a say in, on one line, with what a terminal would obey or hide spelled out.
+
+    Control and escape characters, line breaks, marks of direction, and what is no character.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or unicodedata.category(char) == "Zs" else _spelled(char) for char in text
+    )
+
+
+def _spelled(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
 
 
 def compact(name: str) -> str:

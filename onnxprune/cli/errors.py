@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from onnxprune._display import shown
 from onnxprune.errors import (
     BudgetError,
     ClusterError,
@@ -85,5 +86,5 @@ def _report(message: str, kind: str, code: int, words: Sequence[str]) -> int:
     if "--json" in words:
         print(json.dumps({"error": {"type": kind, "message": message}}, indent=2))
     else:
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {shown(message)}", file=sys.stderr)
     return code

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.padding import Padding
+from rich.styled import Styled
 from rich.table import Table
-from rich.text import Text
 
 from onnxprune._display import compact
 from onnxprune.cli.files import Paths, save_text
@@ -86,7 +86,7 @@ def _write_graphs(
 
 def _show(terminal: Terminal, analysis: Analysis, explanation: Explanation) -> None:
     pinned = explanation.channels - explanation.prunable
-    terminal.show(Text(explanation.layer, style="bold"))
+    terminal.show(explanation.layer, style="bold")
     terminal.show(
         f"{explanation.op_type}, {explanation.channels} output channels on {explanation.axis}: "
         f"{explanation.prunable} may go, {pinned} must stay."
@@ -94,7 +94,7 @@ def _show(terminal: Terminal, analysis: Analysis, explanation: Explanation) -> N
     if explanation.note is not None:
         terminal.show(f"They must stay because {explanation.note}.")
     for bundle in explanation.bundles:
-        terminal.show("", Text(_title(analysis, explanation, bundle), style="bold"))
+        terminal.show("", _title(analysis, explanation, bundle), style="bold")
         if bundle.approximate is not None:
             exact = " (exact with --exact-norm)" if bundle.mendable else ""
             terminal.show(f"Approximate{exact}: {bundle.approximate}.", style="yellow")
@@ -130,7 +130,7 @@ def ranges(positions: Sequence[int], most: int = 4) -> str:
 
 def _show_pins(terminal: Terminal, pins: Sequence[Pinning]) -> None:
     for pin in pins[:_MOST_PINS]:
-        terminal.show(Padding(Text(f"{pin.reason}: {pin.node} at {pin.axis}", style="yellow"), (0, 0, 0, 2)))
+        terminal.show(Padding(Styled(f"{pin.reason}: {pin.node} at {pin.axis}", "yellow"), (0, 0, 0, 2)))
         if pin.path:
             terminal.show(Padding(_via(pin.path), (0, 0, 0, 4)))
     if len(pins) > _MOST_PINS:
@@ -143,11 +143,11 @@ def _show_layers(terminal: Terminal, bundle: Bundle) -> None:
         if found:
             terminal.show(f"  With them, these layers lose {loses}:")
         for layer in found:
-            terminal.show(Padding(Text(f"{layer.name} ({layer.op_type})"), (0, 0, 0, 4)))
+            terminal.show(Padding(f"{layer.name} ({layer.op_type})", (0, 0, 0, 4)))
             terminal.show(Padding(_via(layer.path), (0, 0, 0, 6)))
 
 
-def _via(path: Sequence[Step]) -> Text:
+def _via(path: Sequence[Step]) -> Styled:
     """The nodes on a path; one that makes several steps is named once."""
     nodes: list[str] = []
     for step in path:
@@ -155,7 +155,7 @@ def _via(path: Sequence[Step]) -> Text:
         title = name if step.op_type.lower() in name.lower() else f"{step.op_type} {name}"
         if not nodes or nodes[-1] != title:
             nodes.append(title)
-    return Text(f"through {' → '.join(nodes)}", style="dim")
+    return Styled(f"through {' → '.join(nodes)}", "dim")
 
 
 def _axis_table(bundle: Bundle) -> Table:

@@ -6,6 +6,8 @@ import io
 import json
 from typing import TYPE_CHECKING
 
+from onnxprune._display import shown
+
 if TYPE_CHECKING:
     import networkx as nx
 
@@ -29,8 +31,12 @@ def to_graphml(network: nx.Graph) -> str:
     """As GraphML."""
     import networkx as nx
 
+    # XML has no word for control characters, not even spelled out.
+    plain = nx.relabel_nodes(network, {axis: shown(axis) for axis in network})
+    for data in (*plain.nodes.values(), *plain.edges.values()):
+        data.update({name: shown(value) for name, value in data.items() if isinstance(value, str)})
     buffer = io.BytesIO()
-    nx.write_graphml_xml(network, buffer, encoding="utf-8")
+    nx.write_graphml_xml(plain, buffer, encoding="utf-8")
     return buffer.getvalue().decode()
 
 

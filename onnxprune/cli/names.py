@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
-from onnxprune._display import compact
+from onnxprune._display import compact, shown
 
 _ELLIPSIS = "…"
 _LEAST = 16
@@ -27,10 +27,11 @@ class Name:
     op_type: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(shorten(self.text, options.max_width, self.op_type), no_wrap=True)
+        yield Text(shorten(shown(self.text), options.max_width, self.op_type), no_wrap=True)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(min(_LEAST, len(self.text)), len(self.text)).with_maximum(options.max_width)
+        width = len(shown(self.text))
+        return Measurement(min(_LEAST, width), width).with_maximum(options.max_width)
 
 
 def shorten(name: str, width: int, op_type: str = "") -> str:
@@ -45,7 +46,7 @@ def shorten(name: str, width: int, op_type: str = "") -> str:
 
 def _forms(name: str, op_type: str) -> tuple[str, ...]:
     """A name, and what may stand for it, ever shorter."""
-    short = compact(name)
+    short = compact(shown(name))
     return name, short, short.removesuffix(f"/{op_type}") if op_type else short
 
 
@@ -58,6 +59,9 @@ def resolve(pattern: str, layers: Sequence[tuple[str, str]]) -> str:
     """
     if any(name == pattern for name, _ in layers):
         return pattern
+    spelled = [name for name, _ in layers if shown(name) == pattern]
+    if len(spelled) == 1:
+        return spelled[0]
     glob = pattern.replace(_ELLIPSIS, "*")
-    shown = [name for name, op_type in layers if any(fnmatchcase(form, glob) for form in _forms(name, op_type)[1:])]
-    return shown[0] if len(shown) == 1 else glob
+    found = [name for name, op_type in layers if any(fnmatchcase(form, glob) for form in _forms(name, op_type)[1:])]
+    return found[0] if len(found) == 1 else glob

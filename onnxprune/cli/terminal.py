@@ -12,11 +12,24 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.text import Text
+
+from onnxprune._display import shown
 
 _PATIENCE = 1.0
 """Seconds before a step shows that it is running."""
 _UNLIMITED = 10_000
 _WIDE = 110
+
+
+class _Console(Console):
+    """A console on which text is only text: neither markup nor control characters in it mean anything."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, markup=False, highlight=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(shown(text), **options)
 
 
 class Terminal:
@@ -30,8 +43,8 @@ class Terminal:
         self.as_json = as_json
         # Files and pipes have no width: nothing is shortened there.
         free = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-        self._out = Console(width=_UNLIMITED if free else None, markup=False, highlight=False, emoji=False)
-        self._progress = Console(stderr=True, markup=False, highlight=False, emoji=False)
+        self._out = _Console(width=_UNLIMITED if free else None)
+        self._progress = _Console(stderr=True)
 
     @property
     def wide(self) -> bool:
@@ -39,7 +52,7 @@ class Terminal:
         return self._out.width >= _WIDE
 
     def show(self, *renderables: RenderableType, style: str = "") -> None:
-        """Print for people."""
+        """Print for people. Text that files have a say in is to be a ``str``, and no ``Text``."""
         if not self.as_json:
             for renderable in renderables:
                 self._out.print(renderable, style=style, soft_wrap=False)
@@ -55,7 +68,7 @@ class Terminal:
         if not self._progress.is_terminal:
             yield
             return
-        status = self._progress.status(f"{doing} …")
+        status = self._progress.status(Text(shown(f"{doing} …")))
         patience = threading.Timer(_PATIENCE, status.start)
         patience.daemon = True
         patience.start()

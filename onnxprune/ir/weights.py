@@ -205,7 +205,9 @@ def _header_of(proto: TensorProto) -> TensorProto:
     header = TensorProto(dims=proto.dims)
     for name in _HEADER_SCALARS:
         if proto.HasField(name):
-            setattr(header, name, getattr(proto, name))
+            value = getattr(proto, name)
+            # Text that is not UTF-8 comes as bytes, and is not taken as such.
+            setattr(header, name, value.decode(errors="replace") if isinstance(value, bytes) else value)
     for name in _HEADER_ENTRIES:
         entries = getattr(proto, name)
         if entries:
@@ -237,7 +239,7 @@ class ExternalFiles:
         entries = {entry.key: entry.value for entry in header.external_data}
         location = entries.get("location", "")
         where = f"weights missing: tensor {header.name!r} wants file {location!r}"
-        inside = os.path.normpath(location)
+        inside = os.path.normpath(location) if isinstance(location, str) else os.pardir
         if not location or os.path.isabs(inside) or inside.split(os.sep)[0] == os.pardir:
             raise ModelError(f"{where}, which is not in the model's folder; put it there and correct the location")
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxprune._display import shown
 from onnxprune.analysis.cost import METRICS
 from onnxprune.errors import UsageError
 from onnxprune.ir.files import write_bytes
@@ -84,14 +85,16 @@ def tradeoff(results: Results, resource: str | None = None) -> Figure:
     for number, mode in enumerate(modes):
         own = [run for run in runs if run.mode == mode]
         colour = _MODES[number % len(_MODES)]
-        axes.scatter(_column(own, over), _column(own, "accuracy"), s=16, c=colour, label=mode, alpha=0.75, linewidths=0)
+        axes.scatter(
+            _column(own, over), _column(own, "accuracy"), s=16, c=colour, label=_plain(mode), alpha=0.75, linewidths=0
+        )
     axes.plot(_column(front, over), _column(front, "accuracy"), "--", color=_INK, linewidth=1, label="Pareto front")
     original = results.original
     if original is not None and original.accuracy is not None and getattr(original, over) is not None:
         axes.scatter([getattr(original, over)], [original.accuracy], marker="D", s=36, c=_INK, label="original")
     _trim(axes)
     axes.set_xlabel(_RESOURCES[over])
-    axes.set_ylabel(results.about.score if results.about.score != "r2" else "R²")
+    axes.set_ylabel(_plain(results.about.score) if results.about.score != "r2" else "R²")
     axes.xaxis.set_major_formatter(_engineering())
     axes.grid(color="#e3e7ed", linewidth=0.6)
     axes.legend(frameon=False, fontsize=8)
@@ -157,7 +160,7 @@ def _per_layer(names: Sequence[str], panels: Sequence[tuple[str, Sequence[tuple[
 def _finish(axes: Axes, names: Sequence[str], few: bool) -> None:
     _trim(axes)
     if few:
-        axes.set_yticks(np.arange(len(names)), [_short(name) for name in names])
+        axes.set_yticks(np.arange(len(names)), [_plain(_short(name)) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.xaxis.set_major_formatter(_engineering())
         axes.grid(axis="x", color="#e3e7ed", linewidth=0.6)
@@ -185,6 +188,11 @@ def _engineering() -> Any:
 
 def _short(name: str, width: int = 34) -> str:
     return name if len(name) <= width else f"{name[: width // 2 - 1]}…{name[-width // 2 :]}"
+
+
+def _plain(text: str) -> str:
+    """Text in which nothing is a formula."""
+    return shown(text).replace("$", r"\$")
 
 
 def _column(runs: Sequence[Any], name: str) -> list[float]:

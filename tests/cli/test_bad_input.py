@@ -231,6 +231,24 @@ def test_plan_of_another_model(tmp_path: Path, output: Path) -> None:
         (plan_text(settings={"input_shapes": {"image": ["n"]}}), '"input_shapes" must map input names to shapes'),
         (plan_text(removed=[]), "'removed' must map tensor names"),
         (plan_text(removed={"head.weight": {"1": [10**30]}}), "cannot have a position 1000"),
+        (plan_text(removed={"head.weight": {"01": [1]}}), "'01' is no dimension"),
+        (plan_text(removed={"head.weight": {"one": [1]}}), "'removed' must map tensor names"),
+        *(
+            (plan_text(**{part: {"flops": value}}), f"'{part}' has")
+            for part in ("before", "after")
+            for value in ("many", None, True, [1])
+        ),
+        (
+            plan_text(before={"flops": 1}).replace('"flops": 1}', '"flops": 1e999}'),
+            "'before' has inf for 'flops', which is no number",
+        ),
+        (plan_text(before={"flops": float("nan")}), "NaN is no number"),
+        (plan_text(settings={"reduce": float("inf")}), "Infinity is no number"),
+        ("[" * 100_000, "nested deeper than 32 levels"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested deeper than 32 levels"),
+        (plan_text(settings={"a": eval("[" * 60 + "]" * 60)}), "nested deeper than 32 levels"),
+        (plan_text()[:-1] + ', "removed": {}}', "it gives 'removed' twice"),
+        ("\ufeff" + plan_text(), "not valid JSON"),
     ],
 )
 def test_not_a_plan(tmp_path: Path, output: Path, content: str | None, words: str) -> None:

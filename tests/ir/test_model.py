@@ -481,7 +481,7 @@ def test_missing_external_data(external: Path) -> None:
         load(external)
 
 
-@pytest.mark.parametrize("location", ["", "../secret", "/etc/hostname", "a/../../b"])
+@pytest.mark.parametrize("location", ["", "../secret", "/etc/hostname", "a/../../b", "\0", "a\0b"])
 def test_external_data_stay_in_the_folder(location: str) -> None:
     proto = small_model()
     tensor = proto.graph.initializer[0]
@@ -587,3 +587,48 @@ def test_memory_and_time(tmp_path: Path) -> None:
     assert seconds < 0.05
     assert peak < 1.2 * size
     assert (tmp_path / "out.onnx").stat().st_size == (tmp_path / "big.onnx").stat().st_size
+
+
+# Text that is none
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (b"Relu", "node 2"),
+        (b"add", "node 1"),
+        (b"conv", "node 0"),
+        (b"com.example", "an operator set"),
+        (b"sum", "node 1"),
+        (b"a test", None),
+        (b"the filters", None),
+        (b"graph doc", None),
+    ],
+)
+def test_names_that_are_not_utf_8(tmp_path: Path, text: bytes, place: str | None) -> None:
+    data = small_model().SerializeToString()
+    damaged = data.replace(text, text[:-1] + b"\xff")
+    assert damaged != data or place is None
+    (tmp_path / "m.onnx").write_bytes(damaged)
+    if place is not None:
+        with pytest.raises(ModelError, match=f"the name of {place} is not UTF-8"):
+            load(tmp_path / "m.onnx")
+    else:
+        load(tmp_path / "m.onnx").save(tmp_path / "out.onnx")
+    proto = ModelProto()
+    proto.ParseFromString(damaged)
+    if place is not None or text in (b"graph doc", b"a test"):
+        with pytest.raises(ModelError, match="not UTF-8"):
+            load(proto)
+    else:
+        load(proto).edit().finish().save(tmp_path / "out.onnx")
+
+
+def test_a_weight_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    proto = small_model()
+    proto.graph.initializer[0].name = "weight"
+    data = proto.SerializeToString()
+    position = data.rindex(b"weight")
+    (tmp_path / "m.onnx").write_bytes(data[:position] + b"w\xffight" + data[position + 6 :])
+    with pytest.raises(ModelError, match="the name of a weight is not UTF-8"):
+        load(tmp_path / "m.onnx")
