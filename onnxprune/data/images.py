@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,14 +37,17 @@ class ImageFiles:
         return np.stack([self._read(self.files[i]) for i in index.tolist()])
 
     def _read(self, file: Path) -> NDArray[np.uint8]:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, ImageOps
 
         height, width = self.size
         try:
-            with Image.open(file) as image:
-                image = ImageOps.exif_transpose(image).convert("L" if self.channels == 1 else "RGB")
-                return np.asarray(ImageOps.fit(image, (width, height)), dtype=np.uint8)
-        except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            with warnings.catch_warnings():
+                # PIL only warns of images between one and two times its limit (Image.MAX_IMAGE_PIXELS).
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(file) as image:
+                    image = ImageOps.exif_transpose(image).convert("L" if self.channels == 1 else "RGB")
+                    return np.asarray(ImageOps.fit(image, (width, height)), dtype=np.uint8)
+        except Exception as error:  # a damaged image fails in as many ways as there are decoders
             raise DataError(f"image {file} cannot be read: {error}; remove or replace it") from error
 
 
@@ -89,7 +93,8 @@ def images_below(folder: Path) -> tuple[tuple[Path, ...], NDArray[np.int64] | No
 
 
 def _images(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")))
+    found = (f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+    return tuple(sorted(f for f in found if f.is_file()))  # not folders, and not pipes, which have no end
 
 
 def digest_of_files(files: Sequence[Path]) -> str:

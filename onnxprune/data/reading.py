@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,7 +133,9 @@ def _npz(path: Path, inputs: tuple[InputSpec, ...], wanted: Spec, digest: Any) -
             if not isinstance(stored, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} is a single array; store x (and y) with numpy.savez")
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a damaged archive fails in as many ways as it has parts; or memory does not suffice
         raise DataError(f"data file {path} cannot be read as .npz: {error}") from error
     test = next((_part(arrays, inputs, part, wanted, path) for part in _TEST_PARTS if _has(arrays, part)), None)
     train = _part(arrays, inputs, "train" if _has(arrays, "train") else "", wanted, path)

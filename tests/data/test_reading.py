@@ -237,3 +237,87 @@ def test_files_that_are_no_data(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="has no images"):
         read_data(str(tmp_path / "empty"), NCHW)
+
+
+# Hostile files
+
+
+def _image(folder: Path, name: str, content: bytes) -> str:
+    Image.fromarray(GREY[0]).save(folder / "a.png")
+    (folder / name).write_bytes(content)
+    return str(folder)
+
+
+def _huge_png(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that unpacks to this many pixels."""
+    import zlib
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("share", [1.1, 3.0], ids=["where PIL warns", "where PIL refuses"])
+def test_images_that_unpack_to_too_much(tmp_path: Path, share: float) -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None
+    side = int((share * Image.MAX_IMAGE_PIXELS) ** 0.5)
+    data = read_data(_image(tmp_path, "b.png", _huge_png(side, side)), NCHW)
+    with pytest.raises(DataError, match=r"b\.png cannot be read: Image size .* exceeds limit"):
+        _all(data.train)
+
+
+def test_damaged_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm"):
+        file = tmp_path / f"a.{kind}"
+        Image.fromarray(GREY[0]).save(file)
+        whole = file.read_bytes()
+        for _ in range(40):
+            content = bytearray(whole)
+            for at in rng.integers(0, len(content), 3):
+                content[at] = rng.integers(256)
+            file.write_bytes(content[: rng.integers(1, len(content) + 1)])
+            try:
+                _all(read_data(str(tmp_path), NCHW).train)
+            except DataError:
+                continue
+        file.unlink()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
+def test_pipes_that_are_called_like_images(tmp_path: Path) -> None:
+    import os
+
+    (tmp_path / "a").mkdir()
+    Image.fromarray(GREY[0]).save(tmp_path / "a" / "1.png")
+    os.mkfifo(tmp_path / "a" / "2.png")
+    values, _ = _all(read_data(str(tmp_path), NCHW).train)
+    assert len(values) == 1
+
+
+def test_idx_files_of_too_many_dimensions(tmp_path: Path) -> None:
+    rank = 200
+    content = struct.pack(">BBBB", 0, 0, 8, rank) + struct.pack(f">{rank}I", *[1] * rank) + b"\7"
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        read_data(str(tmp_path), NCHW)
+
+
+def test_npz_files_are_not_unpickled(tmp_path: Path) -> None:
+    spec = _npz(tmp_path, x=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+        read_data(spec, NCHW)
+
+
+def test_npz_files_that_promise_more_than_memory_holds(tmp_path: Path) -> None:
+    import io
+    import zipfile
+
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f8", "fortran_order": False, "shape": (2**55, 7)})
+    with zipfile.ZipFile(tmp_path / "data.npz", "w") as archive:
+        archive.writestr("x.npy", buffer.getvalue())
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+        read_data(str(tmp_path / "data.npz"), NCHW)

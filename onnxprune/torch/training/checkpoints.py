@@ -83,10 +83,18 @@ def load(path: Path, identity: Identity) -> Progress:
         raise CheckpointError(f"{path} is no checkpoint, or damaged; train without resuming") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of onnxprune; train without resuming")
-    _require(path, content["identity"], _plain(identity))
-    history = [Epoch.from_dict(epoch) for epoch in content["history"]]
-    names = ("module", "optimizer", "scaler", "best", "best_epoch")
-    return Progress(history, **{name: content[name] for name in names})
+    try:
+        _require(path, content["identity"], _plain(identity))
+        history = [Epoch.from_dict(epoch) for epoch in content["history"]]
+        states = {name: content[name] for name in ("module", "optimizer", "scaler", "best")}
+        if not all(isinstance(state, dict) for state in states.values()):
+            raise TypeError("a state is none")
+        best_epoch = content["best_epoch"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error!r}); train without resuming") from error
+    if type(best_epoch) is not int or not -1 <= best_epoch < len(history):
+        raise CheckpointError(f"{path} is damaged (its best epoch is {best_epoch!r}); train without resuming")
+    return Progress(history, **states, best_epoch=best_epoch)
 
 
 def _require(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -32,11 +32,14 @@ class Epoch:
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Epoch:
-        """What ``to_dict`` gave."""
-        test = data["test"]
-        return Epoch(
-            data["index"], data["lr"], Score(**data["train"]), None if test is None else Score(**test), data["seconds"]
-        )
+        """What ``to_dict`` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        test = None if data["test"] is None else _score(data["test"])
+        return Epoch(int(data["index"]), float(data["lr"]), _score(data["train"]), test, float(data["seconds"]))
+
+
+def _score(data: dict[str, Any]) -> Score:
+    accuracy = data["accuracy"]
+    return Score(float(data["loss"]), None if accuracy is None else float(accuracy), int(data["samples"]))
 
 
 @dataclass(frozen=True)

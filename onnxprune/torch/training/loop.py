@@ -19,7 +19,8 @@ from torch.utils import deterministic
 from onnxprune.analysis.analyzing import ModelLike, as_model
 from onnxprune.data.evaluation import Score
 from onnxprune.data.logits import head_of
-from onnxprune.errors import DataError, TrainingError
+from onnxprune.errors import CheckpointError, DataError, TrainingError
+from onnxprune.ir.files import same_place
 from onnxprune.ir.model import Model
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.training import checkpoints
@@ -104,6 +105,8 @@ def train(
     with processes(device) as group, _reproducible(recipe.seed, group):
         first = _first_batch(data.train, recipe)
         source = as_model(model)
+        if checkpoint is not None and any(same_place(checkpoint, read) for read in source.sources):
+            raise CheckpointError(f"checkpoint {checkpoint} is a file of the model; give another name")
         prepared = prepare(source, recipe, first)
         tutor = None if teacher is None else as_model(teacher)
         identity = checkpoints.Identity(
@@ -111,7 +114,11 @@ def train(
         )
         run = _Run(prepared, data, recipe, _teacher(tutor, group, prepared.cut), group, first)
         if resume is not None:
-            run.restore(checkpoints.load(resume, identity))
+            progress = checkpoints.load(resume, identity)
+            try:
+                run.restore(progress)
+            except Exception as error:  # PyTorch says in many ways that a state is not that of its module
+                raise CheckpointError(f"the states in {resume} do not fit; train without resuming") from error
         for epoch in run.epochs(callbacks):
             if group.first:
                 if checkpoint is not None:
@@ -226,8 +233,10 @@ class _Run:
         )
 
     def restore(self, progress: checkpoints.Progress) -> None:
-        """Go on from there."""
-        self._plain.load_state_dict(progress.module)
+        """Go on from there. Raises whatever PyTorch does where a state does not fit."""
+        for state in (progress.best, progress.module):
+            if state:
+                self._plain.load_state_dict(state)
         self._optimizer.load_state_dict(progress.optimizer)
         if progress.scaler:
             self._scaler.load_state_dict(progress.scaler)

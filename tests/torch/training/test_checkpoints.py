@@ -111,6 +111,45 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     refused("there is no checkpoint")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("identity", None),
+        ("identity", {}),
+        ("identity", {"model": 1}),
+        ("history", None),
+        ("history", [1]),
+        ("history", [{}]),
+        ("history", [{"index": 0, "lr": "x", "train": {}, "test": None, "seconds": 0}]),
+        ("best_epoch", "one"),
+        ("best_epoch", 99),
+        ("best_epoch", -2),
+        ("module", None),
+        ("module", {"nobody": torch.zeros(1)}),
+        ("module", {"nobody": "knows"}),
+        ("optimizer", []),
+        ("optimizer", {"state": 1, "param_groups": "x"}),
+        ("best", {"weight": torch.zeros(99)}),
+    ],
+)
+def test_checkpoints_that_somebody_made_up(tmp_path: Path, name: str, value: Any) -> None:
+    file, recipe = saved(tmp_path), replace(RECIPE, epochs=1)
+    content = torch.load(file, weights_only=True)
+    for change in ({**content, name: value}, {key: part for key, part in content.items() if key != name}):
+        torch.save(change, file)
+        with pytest.raises(CheckpointError, match=r"damaged|do not fit|another model"):
+            train(classifier(), data(64), recipe, resume=file)
+
+
+def test_the_model_is_no_place_for_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    classifier().save(path)
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match="is a file of the model"):
+        train(path, data(64), RECIPE, checkpoint=path)
+    assert path.read_bytes() == before
+
+
 def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = saved(tmp_path)
     before = file.read_bytes()
