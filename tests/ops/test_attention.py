@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import onnxprune
-from tests.helpers import GraphBuilder
+from tests.helpers import GraphBuilder, run
 from tests.ops.certifying import certify_often, linear, reasons
 
 COVERS = frozenset(
@@ -220,3 +220,34 @@ def test_the_model_stays_checked() -> None:
     q, k, v = (linear(g, x, 6, _WIDTH) for _ in range(3))
     g.output(linear(g, g.op("Attention", q, k, v, q_num_heads=3, kv_num_heads=3, is_causal=1), _WIDTH, 3))
     onnx.checker.check_model(certify_often(g.model(), prunable=[(q, 2)]).model.to_proto(), full_check=True)
+
+
+def test_heads_go_with_their_state_where_it_is_asked_for() -> None:
+    """Against the original whose last layer does not see the heads that go; caches are fed without them."""
+    g = _grouped_graph(3, 3, packed=False, rotary=True)
+    node = next(n for n in g.nodes if n.op_type == "GroupQueryAttention")
+    model = g.model()
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name.startswith("past") or value.name in node.output:
+            value.type.tensor_type.shape.dim[2].dim_param = "past" if value.name.startswith("past") else "total"
+    shapes = dict.fromkeys(("past_k", "past_v"), (1, 3, 4, 16))
+    state = {"past_k": node.output[1], "past_v": node.output[2]}
+    analysis = onnxprune.analyze(model, shapes, state=state)
+    plan = onnxprune.plan(analysis, channels=0.34)
+    gone = list(plan.removed[node.output[0]][2])
+    assert len(gone) == 16
+    assert list(plan.removed["past_k"][1]) == [gone[0] // 16]
+    pruned = onnxprune.apply(model, plan).to_proto()
+    reader = next(n for n in model.graph.node if node.output[0] in n.input).input[1]
+    last = next(tensor for tensor in model.graph.initializer if tensor.name == reader)
+    blind = onnx.numpy_helper.to_array(last).copy()
+    blind[gone] = 0
+    last.CopyFrom(onnx.numpy_helper.from_array(blind, reader))
+    rng = np.random.default_rng(0)
+    feeds = {"x": (1, 3, 6), **shapes}
+    inputs = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in feeds.items()}
+    wanted = run(model, inputs)
+    found = run(pruned, {n: np.delete(v, gone[0] // 16, axis=1) if n in shapes else v for n, v in inputs.items()})
+    np.testing.assert_allclose(found[0], wanted[0], rtol=1e-4, atol=1e-5)
+    for before, after in zip(wanted[1:], found[1:], strict=True):
+        np.testing.assert_allclose(after, np.delete(before, gone[0] // 16, axis=1), rtol=1e-4, atol=1e-5)
