@@ -44,7 +44,8 @@ class Shapes:
 
     ``bound`` is the shape used for every graph input, and how open dimensions were found; ``extents`` maps tensor to
     shape, ``elem_types`` tensor to ONNX element type, ``dynamic`` holds the axes whose extent follows the input.
-    ``other_binding`` is a second choice for the symbolic dimensions that infers as well, or None.
+    ``other_binding`` is a second choice for the symbolic dimensions that infers as well, or None, and
+    ``other_extents`` what tensors have then.
     """
 
     bound: Binding
@@ -54,6 +55,7 @@ class Shapes:
     other_binding: Mapping[str, Extents] | None = None
     values: Values | None = field(default=None, repr=False, compare=False)
     other_values: Values | None = field(default=None, repr=False, compare=False)
+    other_extents: Mapping[str, Extents] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def binding(self) -> Mapping[str, Extents]:
@@ -107,7 +109,7 @@ def infer_shapes(model: Model, input_shapes: Mapping[str, Sequence[int]] | Bindi
         reversed(probes), key=lambda probe: len(probe[1]), default=(None, {}, Values(model, {}))
     )
     dynamic.update((name, dim) for name, shape in extents.items() if name not in other for dim in range(len(shape)))
-    return Shapes(bound, extents, types, frozenset(dynamic), shapes, values, other_values)
+    return Shapes(bound, extents, types, frozenset(dynamic), shapes, values, other_values, other)
 
 
 def _differing(extents: Mapping[str, Extents], other: Mapping[str, Extents]) -> Iterator[tuple[str, int]]:
