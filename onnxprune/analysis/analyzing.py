@@ -23,7 +23,7 @@ from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model, load
 from onnxprune.ir.shapes import Shapes, infer_shapes
 from onnxprune.ir.state import State, StatePair, proposed_pairs, state_pairs
-from onnxprune.ir.validation import validate
+from onnxprune.ir.validation import blaming, validate
 from onnxprune.ops import Registry, default_registry
 from onnxprune.ops.relations import Pin
 
@@ -273,16 +273,17 @@ def analyze(
         raise UsageError(f"split '{split}' is not known; choose one of {', '.join(s.value for s in Split)}")
     source = as_model(model)
     source.derived(validate)
-    pairs = state_pairs(source, state)
-    normal = normalize(source)
-    if registry is not None:
-        return _analyze(normal, input_shapes, Split(split), pairs, trials, registry)
-    shapes = tuple((name, tuple(shape)) for name, shape in (input_shapes or {}).items())
-    key = _Analysis(shapes, Split(split), pairs, trials)
-    found = normal.derived(key)
-    repeated = tuple(found.shapes.bound.to_repeat.items())
-    # A plan records shapes that were searched; with them given, this is the analysis.
-    return found if repeated == shapes else normal.derived(replace(key, input_shapes=repeated, known=found))
+    with blaming(source):
+        pairs = state_pairs(source, state)
+        normal = normalize(source)
+        if registry is not None:
+            return _analyze(normal, input_shapes, Split(split), pairs, trials, registry)
+        shapes = tuple((name, tuple(shape)) for name, shape in (input_shapes or {}).items())
+        key = _Analysis(shapes, Split(split), pairs, trials)
+        found = normal.derived(key)
+        repeated = tuple(found.shapes.bound.to_repeat.items())
+        # A plan records shapes that were searched; with them given, this is the analysis.
+        return found if repeated == shapes else normal.derived(replace(key, input_shapes=repeated, known=found))
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, checker, helper
+from onnx import GraphProto, ModelProto, TensorProto, checker, helper, shape_inference
 
-from onnxprune.errors import ModelError
+from onnxprune.errors import ModelError, OnnxPruneError
 from onnxprune.ir.model import Model
 from onnxprune.ir.protos import STANDARD_DOMAINS, bodies, captured_names, declare
 
 _FOREIGN = "onnxprune.unknown"
+_LARGEST_INFERRED = 1 << 30
+"""Bytes."""
 _ELEMENT_TYPES = frozenset(TensorProto.DataType.values())
 
 
@@ -45,6 +48,40 @@ def validate(model: Model) -> None:
         if missing is not None:
             raise ModelError(f"{_name(model)} is incomplete: {missing}; export it again with its weights") from error
         raise ModelError(f"onnx.checker rejects {_name(model)}: {_reason(error)}; export the model again") from error
+
+
+@contextmanager
+def blaming(model: Model) -> Iterator[None]:
+    """Where what is done with a model fails in a way that nobody foresaw, see whether the model contradicts itself.
+
+    onnx.checker passes over much (a convolution with a vector for its weight, say), and finding out costs more than
+    the analysis of a small model. So it is only asked when something fails; a fault of ours stays what it is.
+
+    Raises:
+        ModelError: it does.
+    """
+    try:
+        yield
+    except (OnnxPruneError, MemoryError):
+        raise
+    except Exception as error:
+        fault = _contradiction(model)
+        if fault is None:
+            raise
+        raise ModelError(f"{_name(model)} contradicts itself: {fault}; export it again") from error
+
+
+def _contradiction(model: Model) -> str | None:
+    """What shape inference or onnxruntime finds wrong with a model, in one line; None if they take it."""
+    from onnxprune.ir.session import Session, first_line
+
+    try:
+        proto = model.proto if model.file_size < _LARGEST_INFERRED else model.skeleton
+        shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+        Session(model, "it")
+    except Exception as error:
+        return first_line(error).rstrip(".")
+    return None
 
 
 def _missing(graph: GraphProto, weights: Iterable[str]) -> str | None:

@@ -12,6 +12,7 @@ from onnxprune.analysis.analyzing import Analysis, InputShapes, ModelLike, analy
 from onnxprune.errors import VerificationError
 from onnxprune.ir.model import Model
 from onnxprune.ir.state import State
+from onnxprune.ir.validation import blaming
 from onnxprune.ops import Registry
 from onnxprune.pruning.certificate import Certificate, check, verify
 from onnxprune.pruning.choosing import plan as make_plan
@@ -70,7 +71,9 @@ def apply(model: ModelLike, plan: Plan, *, registry: Registry | None = None) -> 
     """
     from onnxprune.passes.shrink import Shrink
 
-    return Shrink(plan, registry).run(normalize(model)).model
+    source = as_model(model)
+    with blaming(source):
+        return Shrink(plan, registry).run(normalize(source)).model
 
 
 def compress(
@@ -113,7 +116,8 @@ def compress(
     pruned = apply(source, chosen, registry=registry)
     certificate = None
     if certify:
-        certificate = verify(source, pruned, chosen, input_shapes=input_shapes, registry=registry)
+        with blaming(source):
+            certificate = verify(source, pruned, chosen, input_shapes=input_shapes, registry=registry)
         require(certificate)
     finished = finish(source, pruned, chosen, given, compensate)
     return Compression(finished.model, chosen, analysis, certificate, finished.compensation, finished.fidelity)

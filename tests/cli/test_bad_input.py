@@ -278,3 +278,15 @@ def test_a_fault_of_ours_is_no_traceback(tmp_path: Path, monkeypatch: pytest.Mon
     message = refused(1, "analyze", RESIDUAL)
     assert "unexpected ZeroDivisionError: oops" in message
     assert "please report it" in message
+
+
+def test_whose_fault_it_is(tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(*_: object, **__: object) -> None:
+        raise IndexError("oops")
+
+    monkeypatch.setattr("onnxprune.analysis.analyzing.infer_shapes", stumble)
+    assert "unexpected IndexError: oops" in refused(1, "analyze", saved(tmp_path, two_convs(), "good.onnx"))
+    # onnx.checker takes a vector for the weight of a convolution.
+    broken = two_convs()
+    broken.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones(8, np.float32), "a.weight"))
+    assert_refused(2, saved(tmp_path, broken), output, "contradicts itself", "export it again")
