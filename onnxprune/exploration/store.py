@@ -199,7 +199,8 @@ class Reader:
             if keys is None:
                 rows: Iterable[Any] = self._connection.execute("SELECT key, plan FROM plans")
             else:
-                query = "SELECT key, plan FROM plans WHERE key = ?"
+                # The key that was asked for and not that of the row: an index may be damaged.
+                query = "SELECT ?1, plan FROM plans WHERE key = ?1"
                 rows = (row for key in keys for row in self._connection.execute(query, (key,)))
             for key, packed in rows:
                 try:

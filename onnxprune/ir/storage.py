@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,14 +82,18 @@ class ExternalFile:
     @cached_property
     def size(self) -> int | None:
         """Bytes, or None when there is no such file."""
-        return self.path.stat().st_size if self.path.is_file() else None
+        # os.path, which says no of names that no file can have.
+        return os.path.getsize(self.path) if os.path.isfile(self.path) else None
 
     @cached_property
     def view(self) -> memoryview:
         if not self.size:
             return memoryview(b"")
-        with open(self.path, "rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        try:
+            with open(self.path, "rb") as file:
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"external data {self.path} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)

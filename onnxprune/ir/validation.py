@@ -13,6 +13,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.protos import STANDARD_DOMAINS, bodies, captured_names, declare
 
 _FOREIGN = "onnxprune.unknown"
+_NO_OPSET = 1 << 31
 _LARGEST_INFERRED = 1 << 30
 """Bytes."""
 _ELEMENT_TYPES = frozenset(TensorProto.DataType.values())
@@ -27,6 +28,9 @@ def validate(model: Model) -> None:
     Raises:
         ModelError: the checker finds fault.
     """
+    for entry in model.skeleton.opset_import:
+        if not 0 <= entry.version < _NO_OPSET:
+            raise ModelError(f"{_name(model)} imports version {entry.version} of {entry.domain!r}, which cannot be")
     skeleton = ModelProto()
     skeleton.CopyFrom(model.skeleton)
     skeleton.ir_version = max(skeleton.ir_version, 4)

@@ -280,6 +280,13 @@ def test_a_fault_of_ours_is_no_traceback(tmp_path: Path, monkeypatch: pytest.Mon
     assert "please report it" in message
 
 
+@pytest.mark.parametrize("version", [-1, 2**31, 2**63 - 1])
+def test_operator_sets_that_cannot_be(tmp_path: Path, output: Path, version: int) -> None:
+    strange = two_convs()
+    strange.opset_import[0].version = version
+    assert_refused(2, saved(tmp_path, strange), output, f"imports version {version}")
+
+
 def test_whose_fault_it_is(tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stumble(*_: object, **__: object) -> None:
         raise IndexError("oops")
