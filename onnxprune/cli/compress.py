@@ -26,7 +26,7 @@ from onnxprune.cli.options import (
     ReduceOption,
 )
 from onnxprune.cli.reading import read_and_analyze
-from onnxprune.cli.result import certificate_line
+from onnxprune.cli.result import show_certificate
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
 
@@ -164,7 +164,8 @@ def compress(
     terminal.show("", _table(results[0] if baseline else None, costs, results[-1]), "")
     terminal.show(assumptions(reading.analysis), MACS)
     if pruned.certificate is not None:
-        terminal.show(certificate_line(pruned.certificate) + " (Before training.)")
+        terminal.show("Before training:")
+        show_certificate(terminal, pruned.certificate)
     terminal.show(f"Wrote {output} ({long(results[-1].model.file_size, 'B')}).")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,7 +66,27 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Allow the output to 
 NoVerifyOption = Annotated[
     bool, typer.Option("--no-verify", help="Write without checker, onnxruntime and certificate.")
 ]
+AcceptUnwitnessedOption = Annotated[
+    bool, typer.Option("--accept-unwitnessed", help="Write although no input can show some faults (they are named).")
+]
+VerifyMemoryOption = Annotated[
+    str, typer.Option("--verify-memory", metavar="1G", help="Bytes that the certificate may take for tensors.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How a result is to be verified, if it is: ``memory`` in bytes."""
+
+    asked: bool = True
+    memory: int = 1 << 30
+    accept_unwitnessed: bool = False
+
+
+def proof(no_verify: bool, memory: str, accept_unwitnessed: bool) -> Proof:
+    """The values of ``--no-verify``, ``--verify-memory`` and ``--accept-unwitnessed``."""
+    return Proof(not no_verify, int(parse_quantity(memory)), accept_unwitnessed)
 
 
 def input_shapes(given: Sequence[str] | None, model: Model) -> dict[str, tuple[int, ...]] | None:

@@ -13,6 +13,7 @@ from onnxprune.cli.latency import ProviderOption, ThreadsOption, Timing, parse_d
 from onnxprune.cli.names import resolve
 from onnxprune.cli.options import (
     BUDGET,
+    AcceptUnwitnessedOption,
     ForceOption,
     InputShapeOption,
     JsonOption,
@@ -25,13 +26,16 @@ from onnxprune.cli.options import (
     ReduceOption,
     SplitOption,
     StateOption,
+    VerifyMemoryOption,
     carried_state,
     input_shapes,
     named_floors,
+    proof,
 )
 from onnxprune.cli.reading import read, read_and_analyze
-from onnxprune.cli.result import Calibration, Job, certificate_line, finish
+from onnxprune.cli.result import Calibration, Job, finish, show_certificate
 from onnxprune.cli.terminal import Terminal
+from onnxprune.cli.units import parse_quantity
 from onnxprune.errors import BudgetError, UsageError
 
 if TYPE_CHECKING:
@@ -191,6 +195,8 @@ def prune(
         Path | None, typer.Option(metavar="FILE", help="Write the plan as JSON, too.", show_default=False)
     ] = None,
     no_verify: NoVerifyOption = False,
+    accept_unwitnessed: AcceptUnwitnessedOption = False,
+    verify_memory: VerifyMemoryOption = "1G",
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -240,7 +246,11 @@ def prune(
         exact_norm=exact_norm,
         grouped=grouped,
     )
-    finish(terminal, Job(reading, output, plan_out, paths, not no_verify, calibration, fit), chosen)
+    finish(
+        terminal,
+        Job(reading, output, plan_out, paths, proof(no_verify, verify_memory, accept_unwitnessed), calibration, fit),
+        chosen,
+    )
 
 
 def _kept_scan(
@@ -267,6 +277,8 @@ def apply(
     calibration_samples: SamplesOption = 256,
     input_shape: InputShapeOption = None,
     no_verify: NoVerifyOption = False,
+    accept_unwitnessed: AcceptUnwitnessedOption = False,
+    verify_memory: VerifyMemoryOption = "1G",
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -284,7 +296,11 @@ def apply(
     if reading.shapes:
         chosen = chosen.for_inputs(reading.shapes)
     calibration = Calibration(calibrate, compensate, calibration_samples)
-    finish(terminal, Job(reading, output, None, paths, not no_verify, calibration), chosen)
+    finish(
+        terminal,
+        Job(reading, output, None, paths, proof(no_verify, verify_memory, accept_unwitnessed), calibration),
+        chosen,
+    )
 
 
 def verify(
@@ -295,13 +311,12 @@ def verify(
     samples: Annotated[int, typer.Option(min=1, help="How many random inputs to compare.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the random inputs.")] = 0,
     tolerance: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Largest allowed relative difference; 1e-4, or 1e-3 where approximate groups were pruned.",
-            show_default=False,
-        ),
-    ] = None,
+        float, typer.Option(min=0, help="Largest allowed difference of a tensor, over the spread of its channel.")
+    ] = 3e-5,
+    accept_unwitnessed: Annotated[
+        bool, typer.Option("--accept-unwitnessed", help="Exit with 0 although no input can show some faults.")
+    ] = False,
+    verify_memory: VerifyMemoryOption = "1G",
     as_json: JsonOption = False,
 ) -> None:
     """Compare a pruned model with the masked original, and exit with 1 if they differ."""
@@ -321,8 +336,9 @@ def verify(
             samples=samples,
             seed=seed,
             tolerance=tolerance,
+            memory=int(parse_quantity(verify_memory)),
         )
     terminal.json(certificate.to_dict())
-    terminal.show(certificate_line(certificate), style="green" if certificate.passed else "red")
-    if not certificate.passed:
+    show_certificate(terminal, certificate)
+    if not certificate.passed or (certificate.unwitnessed and not accept_unwitnessed):
         raise typer.Exit(FAILED)

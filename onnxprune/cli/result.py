@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onnxprune._display import MACS, assumptions, carried, long, not_understood
 from onnxprune.cli.files import Paths, save_plan
 from onnxprune.cli.latency import latency_lines
+from onnxprune.cli.options import Proof
 from onnxprune.cli.reading import Reading
 from onnxprune.cli.terminal import Terminal
 
@@ -65,7 +66,7 @@ class Job:
     output: Path
     plan_output: Path | None
     paths: Paths
-    verify: bool
+    proof: Proof
     calibration: Calibration = Calibration()
     latency: LatencyFit | None = None
 
@@ -84,7 +85,7 @@ def finish(terminal: Terminal, job: Job, plan: Plan) -> None:
     comparison = compare(job.reading.analysis, plan)
     with terminal.step("Removing channels"):
         pruned = apply(job.reading.model, plan)
-    certificate = _certified(terminal, job, pruned, plan) if job.verify else None
+    certificate = _certified(terminal, job, pruned, plan) if job.proof.asked else None
     finished = _calibrated(terminal, job, pruned, plan)
     pruned = finished.model
     with terminal.step(f"Writing {job.output.name}"):
@@ -121,15 +122,16 @@ def _measured(finished: Finished) -> dict[str, Any]:
 def _certified(terminal: Terminal, job: Job, pruned: Model, plan: Plan) -> Certificate:
     from onnxprune.errors import VerificationError
     from onnxprune.pruning.certificate import verify
-    from onnxprune.pruning.pipeline import require
 
     with terminal.step("Verifying"):
         try:
-            certificate = verify(job.reading.model, pruned, plan, input_shapes=job.reading.shapes)
+            certificate = verify(
+                job.reading.model, pruned, plan, input_shapes=job.reading.shapes, memory=job.proof.memory
+            )
+            certificate.require(accept_unwitnessed=job.proof.accept_unwitnessed)
         except VerificationError as error:
             advice = "nothing was written (--no-verify writes without this check)"
             raise VerificationError(f"{error}; {advice}") from error
-        require(certificate)
     return certificate
 
 
@@ -184,11 +186,17 @@ def _show(
     if certificate is None:
         terminal.show("No certificate: the result was not verified.", style="yellow")
     else:
-        terminal.show(certificate_line(certificate), style="green" if certificate.passed else "red")
+        show_certificate(terminal, certificate)
     for line in [*data_lines(finished), *([] if job.latency is None else latency_lines(job.latency))]:
         terminal.show(line)
     also = "" if job.plan_output is None else f", the plan to {job.plan_output}"
     terminal.show(f"Wrote {job.output} ({long(after['file_size'], 'B')}){also}.")
+
+
+def show_certificate(terminal: Terminal, certificate: Certificate) -> None:
+    """What the certificate says: green where it is complete, yellow where something was not witnessed, else red."""
+    for line in certificate.sentences:
+        terminal.show(line, style="green" if certificate.complete else "yellow" if certificate.passed else "red")
 
 
 def data_lines(finished: Finished) -> list[str]:
@@ -211,14 +219,3 @@ def data_lines(finished: Finished) -> list[str]:
             parts.append(f"accuracy {output.accuracy_before:.2%} → {output.accuracy_after:.2%}")
         lines.append(f"Output '{output.name}' on {where}: {', '.join(parts)}.")
     return lines
-
-
-def certificate_line(certificate: Certificate) -> str:
-    """What was measured, in one sentence."""
-    verdict = "passed" if certificate.passed else "FAILED"
-    samples = "a random input" if certificate.samples == 1 else f"{certificate.samples} random inputs"
-    return (
-        f"Certificate {verdict}: on {samples}, the outputs differ from those of the masked original by at most "
-        f"{certificate.max_absolute:.1e}, or {certificate.max_relative:.1e} of the largest value "
-        f"({certificate.tolerance:.0e} allowed)."
-    )

@@ -83,10 +83,10 @@ def _made(subject: Subject, opened: Opened, task: Task) -> tuple[Figures, str, s
 def prune(subject: Subject, opened: Opened, plan: Any, setting: Setting) -> Model:
     """The model of one run: what the plan names removed, certified, and whatever follows done."""
     from onnxprune.pruning.certificate import verify
-    from onnxprune.pruning.pipeline import apply, require
+    from onnxprune.pruning.pipeline import apply
 
     pruned = apply(opened.model, plan)
-    require(verify(opened.model, pruned, plan, input_shapes=subject.shapes))
+    verify(opened.model, pruned, plan, input_shapes=subject.shapes).require()
     return setting.then(pruned, opened.model, plan, opened.data, setting.seed)
 
 

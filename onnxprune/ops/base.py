@@ -114,6 +114,8 @@ class Operator:
     domain: ClassVar[str] = ""
     since: ClassVar[int] = 1
     until: ClassVar[int | None] = None
+    draws: ClassVar[frozenset[str]] = frozenset()
+    """Those of the types whose results are drawn at random, anew in every run."""
 
     def relate(self, node: Node, relations: Relations) -> None:
         """State the relations between the axes of the node's inputs, weights and outputs."""

@@ -17,6 +17,7 @@ class Unary(Operator):
         "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh",
         "ThresholdedRelu",
     )  # fmt: skip
+    draws = frozenset({"Bernoulli"})
 
     def relate(self, node: Node, relations: Relations) -> None:
         same_axes(relations, node, node.inputs[0], node.outputs[0])

@@ -47,6 +47,7 @@ class Generated(Held):
         "Size": "counts all positions",
     }
     types = tuple(reasons)
+    draws = frozenset(t for t in types if t.startswith("Random") or t == "Multinomial")
 
 
 class OneHot(Operator):

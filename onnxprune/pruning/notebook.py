@@ -56,9 +56,10 @@ def plan_frame(plan: Plan) -> pd.DataFrame:
 
 
 def certificate_frame(certificate: Certificate) -> pd.DataFrame:
-    """A row per output."""
-    columns = ("name", "absolute", "relative", "magnitude")
-    return frame([{column: getattr(o, column) for column in columns} for o in certificate.outputs], columns)
+    """A row per output, and one for every tensor that differs."""
+    columns = ("name", "node", "absolute", "relative", "passed")
+    shown = dict.fromkeys((*certificate.outputs, *certificate.failures))
+    return frame([{column: getattr(o, column) for column in columns} for o in shown], columns)
 
 
 def comparison_frame(comparison: Comparison) -> pd.DataFrame:
@@ -112,15 +113,11 @@ def plan_html(plan: Plan) -> str:
 
 
 def certificate_html(certificate: Certificate) -> str:
-    """The verdict, and how far each output is off."""
-    verdict = "passed" if certificate.passed else "FAILED"
-    approximate = ", approximate groups" if certificate.approximate else ""
-    caption = (
-        f"Certificate {verdict}: differences from the masked original on {certificate.samples} inputs{approximate}; "
-        f"{certificate.tolerance:.0e} relative is allowed"
-    )
-    rows = [(o.name, f"{o.absolute:.1e}", f"{o.relative:.1e}", f"{o.magnitude:.3g}") for o in certificate.outputs]
-    return _table(("output", "largest difference", "relative", "magnitude"), rows, caption, len(rows))
+    """The verdict, and how far each output is off, and whatever else differs."""
+    shown = dict.fromkeys((*certificate.outputs, *certificate.failures))
+    rows = [(o.name, o.node, f"{o.absolute:.1e}", f"{o.relative:.1e}") for o in shown]
+    caption = " ".join(certificate.sentences)
+    return _table(("tensor", "node", "largest difference", "of its spread"), rows, caption, len(rows))
 
 
 def comparison_html(comparison: Comparison) -> str:

@@ -222,7 +222,7 @@ def test_full_disk(tmp_path: Path, flags: list[str]) -> None:
 def test_failed_certificate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = onnxprune.plan(RESIDUAL, reduce=0.5)
     passed = onnxprune.verify(RESIDUAL, onnxprune.apply(RESIDUAL, plan), plan)
-    failed = dataclasses.replace(passed, tolerance=-1.0)
+    failed = dataclasses.replace(passed, failures=passed.outputs)
     monkeypatch.setattr("onnxprune.pruning.certificate.verify", lambda *_, **__: failed)
     message = refused(1, "prune", RESIDUAL, "-o", tmp_path / "out.onnx", "--reduce", "0.5")
     assert "'logits'" in message

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 import onnxprune
+from onnxprune.pruning.certificate import TOLERANCE
 from onnxprune.pruning.choosing import removed_by_axis
 from onnxprune.pruning.plan import Plan
 from tests.helpers import GraphBuilder, random_atoms, run
@@ -83,7 +84,7 @@ def _certify(model: onnx.ModelProto, extra: int) -> None:
         certificate = onnxprune.verify(model, pruned, plan)
         assert certificate.passed, certificate.outputs
         assert not certificate.approximate
-        assert certificate.tolerance == 1e-4
+        assert certificate.tolerance == TOLERANCE
     assert len(pruned.graph.node) == len(analysis.model.graph.node) + extra
     usual = replace(plan, settings={})
     assert not onnxprune.verify(model, onnxprune.apply(model, usual), plan).passed

@@ -1,0 +1,189 @@
+"""``verify``: the certificate of a pruned model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import ValueInfoProto
+
+from onnxprune.analysis.analyzing import Analysis, InputShapes, ModelLike, analyze, as_model
+from onnxprune.errors import VerificationError
+from onnxprune.ir.model import Model
+from onnxprune.ir.session import Arrays, Session
+from onnxprune.ops import Registry
+from onnxprune.ops.relations import IntArray
+from onnxprune.pruning.certificate.certificate import Certificate
+from onnxprune.pruning.certificate.certifier import Certifier
+from onnxprune.pruning.certificate.stimuli import LAWS, inputs
+from onnxprune.pruning.certificate.walking import DoesNotRunError
+from onnxprune.pruning.consistency import removed_per_class
+from onnxprune.pruning.plan import Plan
+
+TOLERANCE = 3e-5
+MEMORY = 1 << 30
+_CHECKER_LIMIT = 2**31 - 1
+
+
+def verify(
+    model: ModelLike,
+    pruned: ModelLike,
+    plan: Plan,
+    *,
+    input_shapes: InputShapes | None = None,
+    registry: Registry | None = None,
+    tolerance: float = TOLERANCE,
+    samples: int = 1,
+    seed: int = 0,
+    memory: int = MEMORY,
+) -> Certificate:
+    """Compare a pruned model with the masked original in onnxruntime, tensor by tensor.
+
+    Args:
+        model: the original, as it was given to :func:`onnxprune.plan`.
+        pruned: the result to certify.
+        plan: what was removed.
+        input_shapes: shapes for inputs with symbolic dimensions; those of the plan if there are none.
+        registry: the known operators, if not the default ones.
+        tolerance: largest allowed difference of a tensor, relative to the spread of its channel.
+        samples: how many random inputs to compare; each follows another law (see ``stimuli.LAWS``).
+        seed: of the random inputs.
+        memory: bytes that the values of tensors may take; models that need more are run in stretches.
+
+    Returns:
+        The certificate; see :attr:`Certificate.passed` and :attr:`Certificate.unwitnessed`.
+
+    Raises:
+        PlanError: the plan does not fit the model.
+        VerificationError: the pruned model is invalid, onnxruntime does not run one of the models, or the
+            normalised model does not equal the original.
+    """
+    original, result = as_model(model), as_model(pruned)
+    analysis = analyze(
+        original, input_shapes or plan.input_shapes, split=plan.split, registry=registry, state=plan.state
+    )
+    removed = removed_per_class(analysis, plan)
+    _check_like(original, result)
+    _check_interface(analysis, result)
+    certifier = Certifier(analysis, removed, exact_norm=plan.exact_norm, tolerance=tolerance, memory=memory, seed=seed)
+    binding = analysis.shapes.binding
+    runs = [inputs(analysis.model, binding, seed + i, LAWS[i % len(LAWS)]) for i in range(samples)]
+    try:
+        certificate = certifier.certify(
+            result,
+            [*runs, *_second_steps(analysis, original, runs[0])],
+            # Not every choice is valid, and the file does not say which are.
+            tentative=[run | choice for run in runs for choice in _choices(analysis)],
+            original=None if original is analysis.model else original,
+            approximate=_touches_approximate(analysis, removed, plan),
+        )
+    except DoesNotRunError as error:
+        _check_original(analysis, original, runs[0])
+        raise VerificationError(f"{error}; the original runs: please report this model") from error
+    if certificate.passed:
+        _check_as_used(certifier, analysis, original, result, runs[0])
+    return certificate
+
+
+def check(model: Model, what: str) -> None:
+    """Run onnx.checker on a model. Raises VerificationError where it finds fault."""
+    if model.file_size >= _CHECKER_LIMIT:
+        return  # The checker reads one message of at most 2 GB; onnxruntime still has to load the model.
+    try:
+        onnx.checker.check_model(model.to_proto())
+    except onnx.checker.ValidationError as error:
+        raise VerificationError(f"onnx.checker rejects {what}: {str(error).strip().splitlines()[0]}") from error
+
+
+def _check_like(original: Model, result: Model) -> None:
+    """Hold the result to onnx.checker, unless the original fails it already (onnxruntime is the arbiter then)."""
+    try:
+        check(result, "the pruned model")
+    except VerificationError:
+        try:
+            check(original, "the original model")
+        except VerificationError:
+            return
+        raise
+
+
+def _check_interface(analysis: Analysis, result: Model) -> None:
+    """Inputs and outputs have the names and types of the original's."""
+    for kind, before, after in (
+        ("inputs", _interface(analysis.model, analysis.model.graph.input), _interface(result, result.graph.input)),
+        ("outputs", _interface(analysis.model, analysis.model.graph.output), _interface(result, result.graph.output)),
+    ):
+        if before != after:
+            changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+            raise VerificationError(
+                f"the {kind} of the pruned model are not those of the original: {', '.join(changed[:4])}"
+            )
+
+
+def _interface(model: Model, values: Sequence[ValueInfoProto]) -> dict[str, int]:
+    return {v.name: v.type.tensor_type.elem_type for v in values if v.name not in model.weights}
+
+
+def _check_original(analysis: Analysis, original: Model, run: Arrays) -> None:
+    """See that the original runs. Raises VerificationError, which names what was tried, where it does not."""
+    try:
+        Session(original, "the original model", literal=True).run(run)
+    except VerificationError as error:
+        raise VerificationError(f"{error}; {analysis.shapes.bound.tried_in_words()}") from error
+
+
+def _check_as_used(certifier: Certifier, analysis: Analysis, original: Model, result: Model, run: Arrays) -> None:
+    """Load and run the pruned model as its users do, with onnxruntime's optimisations; with state, two steps."""
+    try:
+        session = Session(result, "the pruned model")
+    except VerificationError:
+        Session(original, "the original model")
+        raise
+    run = {name: certifier.kept.cut(name, value) for name, value in run.items()}
+    outputs = session.run(run)
+    if analysis.state:
+        session.run({**run, **{pair.input: outputs[pair.output] for pair in analysis.state}})
+
+
+def _second_steps(analysis: Analysis, original: Model, run: Arrays) -> list[Arrays]:
+    """The inputs of the step after a run, where outputs are fed to inputs again."""
+    if not analysis.state:
+        return []
+    outputs = Session(original, "the original model", literal=True).run(run)
+    return [{**run, **{pair.input: outputs[pair.output] for pair in analysis.state}}]
+
+
+def _choices(analysis: Analysis) -> list[Arrays]:
+    """Inputs that are compared with a constant (a sampling rate, say), with that constant for a value."""
+    found: list[Arrays] = []
+    weights = analysis.graph.model.weights
+    for node in analysis.graph.nodes:
+        if node.op_type != "Equal":
+            continue
+        for name, constant in (node.inputs, node.inputs[::-1]):
+            weight, origin = weights.get(constant), _origin(analysis, name)
+            shape = analysis.shapes.binding.get(origin)
+            if shape is not None and weight is not None and weight.size == 1:
+                elem_type = analysis.shapes.elem_types[origin]
+                dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
+                found.append({origin: np.full(shape, weight.array.item(), dtype)})
+    return found
+
+
+def _origin(analysis: Analysis, name: str) -> str:
+    """What a tensor is taken from, one operand after the other, as long as the rest is constant."""
+    graph = analysis.graph
+    while name in graph.producer:
+        node = graph.nodes[graph.producer[name]]
+        if not node.inputs or any(other and other not in graph.model.weights for other in node.inputs[1:]):
+            break
+        name = node.inputs[0]
+    return name
+
+
+def _touches_approximate(analysis: Analysis, per_class: Sequence[IntArray], plan: Plan) -> bool:
+    return any(
+        not group.is_exact(exact_norm=plan.exact_norm) and any(len(per_class[c]) for c in group.classes.tolist())
+        for group in analysis.coupling.groups
+    )
