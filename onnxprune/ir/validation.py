@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, checker, helper, shape_inference
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, checker, helper, shape_inference
 
 from onnxprune.errors import ModelError, OnnxPruneError
 from onnxprune.ir.model import Model
 from onnxprune.ir.protos import STANDARD_DOMAINS, bodies, captured_names, declare
 
 _FOREIGN = "onnxprune.unknown"
+_TENSOR = AttributeProto.TENSOR
 _NO_OPSET = 1 << 31
+_MOST_PER_BYTE = 8
+"""Values; the smallest types have two or four."""
 _LARGEST_INFERRED = 1 << 30
 """Bytes."""
 _ELEMENT_TYPES = frozenset(TensorProto.DataType.values())
@@ -31,6 +35,8 @@ def validate(model: Model) -> None:
     for entry in model.skeleton.opset_import:
         if not 0 <= entry.version < _NO_OPSET:
             raise ModelError(f"{_name(model)} imports version {entry.version} of {entry.domain!r}, which cannot be")
+    for tensor in _tensors(model.graph):
+        _check_size(tensor.name, tensor.dims, tensor.ByteSize())
     skeleton = ModelProto()
     skeleton.CopyFrom(model.skeleton)
     skeleton.ir_version = max(skeleton.ir_version, 4)
@@ -43,6 +49,7 @@ def validate(model: Model) -> None:
                 f"weight '{name}' is of element type {weight.elem_type}, which this version of onnx does not know; "
                 "export the model again or update onnx"
             )
+        _check_size(name, weight.shape, weight.encoded_size)
         if name not in listed:
             declare(skeleton.graph.input.add(), name, weight.elem_type or TensorProto.FLOAT, weight.shape)
     try:
@@ -86,6 +93,24 @@ def _contradiction(model: Model) -> str | None:
     except Exception as error:
         return first_line(error).rstrip(".")
     return None
+
+
+def _check_size(name: str, shape: Sequence[int], stored: int) -> None:
+    """See that a tensor is not said to have more values than its bytes can hold: shape inference makes room for all."""
+    if math.prod(shape) > _MOST_PER_BYTE * stored:
+        raise ModelError(
+            f"tensor '{name}' of dimensions {list(shape)} does not have that many values; the file is damaged, "
+            "fetch or export it again"
+        )
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """The tensors in attributes, and those of bodies, whose values are inside the model."""
+    found = [attribute.t for node in graph.node for attribute in node.attribute if attribute.type == _TENSOR]
+    for body in (body for node in graph.node for body in bodies(node)):
+        found.extend(body.initializer)
+        yield from _tensors(body)
+    yield from (tensor for tensor in found if tensor.data_location != TensorProto.EXTERNAL)
 
 
 def _missing(graph: GraphProto, weights: Iterable[str]) -> str | None:

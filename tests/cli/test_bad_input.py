@@ -280,6 +280,20 @@ def test_a_fault_of_ours_is_no_traceback(tmp_path: Path, monkeypatch: pytest.Mon
     assert "please report it" in message
 
 
+def test_a_weight_that_promises_more_than_memory_holds(tmp_path: Path, output: Path) -> None:
+    # The shape inference of onnx made room for 2⁶³ values, and never came to an end.
+    ends = numpy_helper.from_array(np.array([6], np.int64), "end")
+    ends.dims[0] = 2**63 - 1
+    constants = [ends, *(numpy_helper.from_array(np.array([v], np.int64), n) for n, v in (("start", 0), ("axis", 1)))]
+    operands = ["a", "start", "end", "axis"]
+    made = helper.make_node("Constant", [], ["end"], value=ends)
+    for nodes, weights in (([], constants), ([made], constants[1:])):
+        proto = model(
+            *nodes, conv("x", "a", 8, 3), node("Slice", operands, "b"), conv("b", "y", 4, 6), constants=weights
+        )
+        assert_refused(2, saved(tmp_path, proto), output, "tensor 'end'", "does not have that many values")
+
+
 @pytest.mark.parametrize("version", [-1, 2**31, 2**63 - 1])
 def test_operator_sets_that_cannot_be(tmp_path: Path, output: Path, version: int) -> None:
     strange = two_convs()
