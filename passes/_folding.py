@@ -15,10 +15,10 @@ import onnxruntime as ort
 from onnx import helper
 
 from onnxprune.errors import ShapeError
+from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ir.shapes import infer_constants
 from onnxprune.ir.weights import Array, Weight
-from onnxprune.passes._wiring import Wiring
 
 _SMALL = 16_384
 """Bytes that results may add to a model without a thought: shape arithmetic, vectors."""
@@ -34,24 +34,24 @@ _ITEM_BYTES = {
 }
 
 
-def evaluate(model: Model, names: Wiring, nodes: Sequence[int]) -> dict[str, Array]:
+def evaluate(model: Model, graph: Graph, nodes: Sequence[int]) -> dict[str, Array]:
     """The results of the nodes by name, as far as onnxruntime can compute them."""
     try:
-        return _run(model, names, nodes)
+        return _run(model, graph, nodes)
     except Exception:  # onnxruntime's exceptions have no common base
         # One operator or type that onnxruntime lacks fails the whole session: give each part its own.
-        parts = _parts(model, names, nodes)
+        parts = _parts(model, graph, nodes)
         if len(parts) == 1:
             return {}
-        return {name: value for part in parts for name, value in evaluate(model, names, part).items()}
+        return {name: value for part in parts for name, value in evaluate(model, graph, part).items()}
 
 
-def _run(model: Model, names: Wiring, nodes: Iterable[int]) -> dict[str, Array]:
-    needed = dict.fromkeys(name for index in nodes for name in names.nodes[index].inputs if name in model.weights)
+def _run(model: Model, graph: Graph, nodes: Iterable[int]) -> dict[str, Array]:
+    needed = dict.fromkeys(name for index in nodes for name in graph.nodes[index].inputs if name in model.weights)
     # Large weights are fed, which copies nothing; small ones are operands that some kernels want constant.
     fed = {name for name in needed if _can_feed(model.weights[name])}
-    outputs = [output for index in nodes for output in names.nodes[index].outputs if output]
-    graph = helper.make_graph(
+    outputs = [output for index in nodes for output in graph.nodes[index].outputs if output]
+    constants = helper.make_graph(
         [model.graph.node[index] for index in nodes],
         "constants",
         inputs=[
@@ -62,7 +62,7 @@ def _run(model: Model, names: Wiring, nodes: Iterable[int]) -> dict[str, Array]:
         outputs=[onnx.ValueInfoProto(name=name) for name in outputs],
         initializer=[model.weights[name].to_proto() for name in needed if name not in fed],
     )
-    proto = onnx.ModelProto(graph=graph, ir_version=max(model.skeleton.ir_version, 4))
+    proto = onnx.ModelProto(graph=constants, ir_version=max(model.skeleton.ir_version, 4))
     proto.opset_import.extend(model.skeleton.opset_import)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -79,12 +79,12 @@ def _can_feed(weight: Weight) -> bool:
     return weight.nbytes > _SMALLEST_FED and weight.dtype.kind in "fiu"
 
 
-def promising(model: Model, names: Wiring, nodes: Sequence[int]) -> list[int]:
+def promising(model: Model, graph: Graph, nodes: Sequence[int]) -> list[int]:
     """The nodes without those that are not worth it, which the shapes of their results tell before they are evaluated.
 
     Exporters write index tables of a hundred megabytes that are sums of a few vectors.
     """
-    needed = {name: None for index in nodes for name in names.nodes[index].inputs}
+    needed = {name: None for index in nodes for name in graph.nodes[index].inputs}
     weights = {name: model.weights[name] for name in needed if name in model.weights}
     try:
         extents, types = infer_constants(model, weights, [model.graph.node[index] for index in nodes])
@@ -93,15 +93,15 @@ def promising(model: Model, names: Wiring, nodes: Sequence[int]) -> list[int]:
     sizes = {name: prod(shape) * _ITEM_BYTES.get(types.get(name, 0), 0) for name, shape in extents.items()}
     known = [
         index
-        for part in _parts(model, names, nodes)
-        if all(sizes.get(name) for index in part for name in names.nodes[index].outputs if name)
+        for part in _parts(model, graph, nodes)
+        if all(sizes.get(name) for index in part for name in graph.nodes[index].outputs if name)
         for index in part
     ]
-    hopeless = set(known) - worthwhile(model, names, known, sizes)
+    hopeless = set(known) - worthwhile(model, graph, known, sizes)
     return [index for index in nodes if index not in hopeless]
 
 
-def worthwhile(model: Model, names: Wiring, nodes: Collection[int], sizes: Mapping[str, int]) -> set[int]:
+def worthwhile(model: Model, graph: Graph, nodes: Collection[int], sizes: Mapping[str, int]) -> set[int]:
     """The nodes to replace by their results, such that the model does not grow by much.
 
     ``sizes`` are the bytes of all results, by name.
@@ -110,66 +110,66 @@ def worthwhile(model: Model, names: Wiring, nodes: Collection[int], sizes: Mappi
     the node with the largest result is left alone, with all that follows from it.
     """
     chosen: set[int] = set()
-    for part in _parts(model, names, nodes):
+    for part in _parts(model, graph, nodes):
         members = set(part)
         while True:
-            added = {index: _new_bytes(index, names, members, sizes) for index in part if index in members}
-            room = _GROWTH * _replaced_bytes(model, names, members, sizes) + _SMALL
+            added = {index: _new_bytes(index, graph, members, sizes) for index in part if index in members}
+            room = _GROWTH * _replaced_bytes(model, graph, members, sizes) + _SMALL
             # What is too large by itself is so in every smaller part, too: there fewer results are read inside, and
             # fewer weights replaced.
             doomed = {index for index, size in added.items() if size > room}
             if not doomed:
                 break
-            members -= _with_descendants(doomed, part, names)
+            members -= _with_descendants(doomed, part, graph)
         if len(members) < len(part):
-            chosen |= worthwhile(model, names, members, sizes)
+            chosen |= worthwhile(model, graph, members, sizes)
         elif sum(added.values()) > room:
             worst = max(part, key=lambda index: (added[index], index))
-            chosen |= worthwhile(model, names, members - _with_descendants({worst}, part, names), sizes)
+            chosen |= worthwhile(model, graph, members - _with_descendants({worst}, part, graph), sizes)
         else:
             chosen |= members
     return chosen
 
 
-def is_read_outside(name: str, names: Wiring, nodes: Collection[int]) -> bool:
+def is_read_outside(name: str, graph: Graph, nodes: Collection[int]) -> bool:
     """Whether anything but the given nodes needs a tensor."""
-    return names.is_fixed(name) or any(reader not in nodes for reader, _ in names.slots.get(name, ()))
+    return name in graph.fixed or any(reader not in nodes for reader, _ in graph.slots.get(name, ()))
 
 
-def _new_bytes(index: int, names: Wiring, members: Collection[int], sizes: Mapping[str, int]) -> int:
+def _new_bytes(index: int, graph: Graph, members: Collection[int], sizes: Mapping[str, int]) -> int:
     """Size of the weights that take a node's place."""
-    outputs = names.nodes[index].outputs
-    return sum(sizes[name] for name in outputs if name and is_read_outside(name, names, members))
+    outputs = graph.nodes[index].outputs
+    return sum(sizes[name] for name in outputs if name and is_read_outside(name, graph, members))
 
 
-def _replaced_bytes(model: Model, names: Wiring, members: Collection[int], sizes: Mapping[str, int]) -> int:
+def _replaced_bytes(model: Model, graph: Graph, members: Collection[int], sizes: Mapping[str, int]) -> int:
     """Size of the weights that nobody needs any more, and of constant fills (weights in disguise)."""
-    inputs = {name for index in members for name in names.nodes[index].inputs if name in model.weights}
-    freed = sum(model.weights[name].nbytes for name in inputs if not is_read_outside(name, names, members))
-    fills = (names.nodes[index] for index in members if names.nodes[index].op_type == "ConstantOfShape")
+    inputs = {name for index in members for name in graph.nodes[index].inputs if name in model.weights}
+    freed = sum(model.weights[name].nbytes for name in inputs if not is_read_outside(name, graph, members))
+    fills = (graph.nodes[index] for index in members if graph.nodes[index].op_type == "ConstantOfShape")
     return freed + sum(sizes[node.outputs[0]] for node in fills)
 
 
-def _with_descendants(first: Collection[int], nodes: Iterable[int], names: Wiring) -> set[int]:
+def _with_descendants(first: Collection[int], nodes: Iterable[int], graph: Graph) -> set[int]:
     """Some of the nodes, which are in topological order, and those that depend on them."""
-    found, made = set(first), {name for index in first for name in names.nodes[index].outputs if name}
+    found, made = set(first), {name for index in first for name in graph.nodes[index].outputs if name}
     for index in nodes:
-        if not made.isdisjoint(names.nodes[index].inputs):
+        if not made.isdisjoint(graph.nodes[index].inputs):
             found.add(index)
-            made.update(name for name in names.nodes[index].outputs if name)
+            made.update(name for name in graph.nodes[index].outputs if name)
     return found
 
 
-def _parts(model: Model, names: Wiring, nodes: Iterable[int]) -> list[list[int]]:
+def _parts(model: Model, graph: Graph, nodes: Iterable[int]) -> list[list[int]]:
     """Split nodes into those that are connected by their results, or by a large weight that they share."""
     nodes = sorted(nodes)
-    made = {name for index in nodes for name in names.nodes[index].outputs}
+    made = {name for index in nodes for name in graph.nodes[index].outputs}
     of_node: dict[int, list[int]] = {}
     of_tensor: dict[str, int] = {}
     for index in nodes:
         # The part that this node extends, joined with others that it touches; the smaller ones move.
         part = of_node[index] = [index]
-        for name in _joining(model, names, index, made):
+        for name in _joining(model, graph, index, made):
             other = of_node[of_tensor.setdefault(name, index)]
             if other is not part:
                 part, moved = (part, other) if len(part) > len(other) else (other, part)
@@ -178,10 +178,10 @@ def _parts(model: Model, names: Wiring, nodes: Iterable[int]) -> list[list[int]]
     return sorted(sorted(part) for index, part in of_node.items() if part[0] == index)
 
 
-def _joining(model: Model, names: Wiring, index: int, made: Collection[str]) -> Iterator[str]:
+def _joining(model: Model, graph: Graph, index: int, made: Collection[str]) -> Iterator[str]:
     """The tensors through which a node is connected with others."""
-    yield from (name for name in names.nodes[index].outputs if name)
-    for name in names.nodes[index].inputs:
+    yield from (name for name in graph.nodes[index].outputs if name)
+    for name in graph.nodes[index].inputs:
         weight = model.weights.get(name)
         if weight.nbytes > _SMALL if weight is not None else name and name in made:
             yield name

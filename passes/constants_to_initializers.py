@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto
 
+from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import ExternalFiles, Weight
-from onnxprune.passes._wiring import wiring
 from onnxprune.passes.base import Pass, PassResult
 
 
@@ -22,11 +22,11 @@ class ConstantsToInitializers(Pass):
 
     def run(self, model: Model) -> PassResult:
         """Move the values of every Constant node of the main graph to the weights."""
-        names = wiring(model)
+        graph = model.derived(Graph)
         found: dict[int, Weight] = {}
-        for index in names.kinds.get("Constant", ()):
-            if names.nodes[index].outputs[0] not in names.outputs:
-                weight = _value(model.graph.node[index])
+        for index in graph.kinds.get("Constant", ()):
+            if graph.nodes[index].outputs[0] not in graph.outputs:
+                weight = _value(graph.nodes[index].proto)
                 if weight is not None:
                     found[index] = weight
         if not found:

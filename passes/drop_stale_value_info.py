@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
-from onnxprune.passes._wiring import wiring
 from onnxprune.passes.base import Pass, PassResult
 
 
@@ -21,7 +21,7 @@ class DropStaleValueInfo(Pass):
         values = model.graph.value_info
         if not values:
             return PassResult(model, modified=False)
-        kept_names = {name for node in wiring(model).nodes if node.op_type is None for name in node.outputs}
+        kept_names = {name for node in model.derived(Graph).nodes if node.domain for name in node.outputs}
         kept = [value for value in values if value.name in kept_names]
         if len(kept) == len(values):
             return PassResult(model, modified=False)

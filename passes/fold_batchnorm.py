@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto, helper
 
+from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft, Model
 from onnxprune.ir.weights import Array, Weight
-from onnxprune.passes._wiring import Wiring, wiring
 from onnxprune.passes.base import Pass, PassResult
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
@@ -32,25 +32,21 @@ class FoldBatchnorm(Pass):
 
     def run(self, model: Model) -> PassResult:
         """Fold every BatchNormalization that can be folded."""
-        names = wiring(model)
-        layers = {names.nodes[i].outputs[0]: i for kind in _LAYERS for i in names.kinds.get(kind, ())}
-        norms = names.kinds.get("BatchNormalization", ())
+        graph = model.derived(Graph)
+        layers = {graph.nodes[i].outputs[0]: i for kind in _LAYERS for i in graph.kinds.get(kind, ())}
+        norms = graph.kinds.get("BatchNormalization", ())
         if self._only is not None:
-            norms = [index for index in norms if names.nodes[index].outputs[0] in self._only]
-        found = [fold for index in norms if (fold := _fold(model, names, index, layers)) is not None]
+            norms = [index for index in norms if graph.nodes[index].outputs[0] in self._only]
+        found = [fold for index in norms if (fold := _fold(model, graph, index, layers)) is not None]
         if not found:
             return PassResult(model, modified=False)
         draft = model.edit()
         for fold in found:
-            _apply(model, draft, names, fold)
+            _apply(model, draft, graph, fold)
         dead = {fold.norm for fold in found}
-        for index in sorted(dead, reverse=True):
-            del draft.graph.node[index]
-        _drop_unused(model, draft, names, dead)
-        inner = {names.nodes[fold.layer].outputs[0] for fold in found}
-        kept = [value for value in model.graph.value_info if value.name not in inner]
-        draft.graph.ClearField("value_info")
-        draft.graph.value_info.extend(kept)
+        draft.remove_nodes(dead)
+        draft.rename({graph.nodes[f.layer].outputs[0]: graph.nodes[f.norm].outputs[0] for f in found})
+        _drop_unused(model, draft, graph, dead)
         return PassResult(draft.finish(), modified=True)
 
 
@@ -67,11 +63,11 @@ class _Fold:
     shift: Array
 
 
-def _fold(model: Model, names: Wiring, norm: int, layers: Mapping[str, int]) -> _Fold | None:
+def _fold(model: Model, graph: Graph, norm: int, layers: Mapping[str, int]) -> _Fold | None:
     node = model.graph.node[norm]
     source = node.input[0]
     layer = layers.get(source)
-    if layer is None or len(names.slots[source]) != 1 or names.is_fixed(source) or not _normalises_channels(node):
+    if layer is None or len(graph.slots[source]) != 1 or source in graph.fixed or not _normalises_channels(node):
         return None
     if any(name not in model.weights for name in node.input[1:5]):
         return None
@@ -99,21 +95,20 @@ def _attribute(node: NodeProto, name: str, default: float) -> float:
     return default if found is None else float(helper.get_attribute_value(found))
 
 
-def _apply(model: Model, draft: Draft, names: Wiring, fold: _Fold) -> None:
-    node, norm = draft.graph.node[fold.layer], model.graph.node[fold.norm]
+def _apply(model: Model, draft: Draft, graph: Graph, fold: _Fold) -> None:
+    node = draft.graph.node[fold.layer]
     weight = model.weights[node.input[1]]
     scaled = _scaled(node, weight.array.astype(np.float64), fold.scale)
-    node.input[1] = _put(draft, names, weight, scaled)
+    node.input[1] = _put(draft, graph, weight, scaled)
     if len(node.input) > 2 and node.input[2]:
         old = model.weights[node.input[2]]
         shift = fold.shift + old.array.astype(np.float64) * fold.scale
-        node.input[2] = _put(draft, names, old, np.broadcast_to(shift, np.broadcast_shapes(shift.shape, old.shape)))
+        node.input[2] = _put(draft, graph, old, np.broadcast_to(shift, np.broadcast_shapes(shift.shape, old.shape)))
     else:
         base = f"{weight.name.removesuffix('.weight')}.bias"
         bias = draft.add_weight(draft.unique_name(base), fold.shift.astype(weight.dtype))
         del node.input[2:]
         node.input.append(bias.name)
-    node.output[0] = norm.output[0]
 
 
 def _scaled(layer: NodeProto, weight: Array, factor: Array) -> Array:
@@ -129,22 +124,17 @@ def _scaled(layer: NodeProto, weight: Array, factor: Array) -> Array:
     return product.reshape(weight.shape)
 
 
-def _put(draft: Draft, names: Wiring, old: Weight, values: Array) -> str:
+def _put(draft: Draft, graph: Graph, old: Weight, values: Array) -> str:
     """New values for a weight, under its name, or under another if others read it; returns the name."""
     array = np.ascontiguousarray(values.astype(old.dtype))
-    if len(names.slots[old.name]) == 1 and not names.is_fixed(old.name):
+    if len(graph.slots[old.name]) == 1 and old.name not in graph.fixed:
         draft.weights[old.name] = old.with_array(array)
         return old.name
     return draft.add(old.with_array(array).renamed(draft.unique_name(old.name))).name
 
 
-def _drop_unused(model: Model, draft: Draft, names: Wiring, dead: set[int]) -> None:
+def _drop_unused(model: Model, draft: Draft, graph: Graph, dead: set[int]) -> None:
     """Remove the vectors that only removed nodes read."""
     used = {name for node in draft.graph.node for name in node.input}
     read = {name for index in dead for name in model.graph.node[index].input}
-    vectors = {n for n in read if n in draft.weights and n not in used and not names.is_fixed(n)}
-    for name in vectors:
-        del draft.weights[name]
-    listed = [value for value in draft.graph.input if value.name not in vectors]
-    draft.graph.ClearField("input")
-    draft.graph.input.extend(listed)
+    draft.remove_weights({n for n in read if n in draft.weights and n not in used and n not in graph.fixed})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
+from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
-from onnxprune.passes._wiring import Wiring, wiring
 from onnxprune.passes.base import Pass, PassResult
 
 _NEVER = frozenset(
@@ -43,39 +43,40 @@ class FoldConstants(Pass):
 
     def run(self, model: Model) -> PassResult:
         """Evaluate all such nodes in one onnxruntime session and keep the results that are worth it."""
-        names = wiring(model)
-        candidates = _candidates(model, names)
+        graph = model.derived(Graph)
+        candidates = _candidates(model, graph)
         if not candidates:
             return PassResult(model, modified=False)
         from onnxprune.passes import _folding  # slow to import, and most graphs do not get here
 
-        candidates = _folding.promising(model, names, candidates)
-        values = _folding.evaluate(model, names, candidates) if candidates else {}
-        known = [index for index in candidates if all(name in values for name in names.nodes[index].outputs if name)]
-        folded = _folding.worthwhile(model, names, known, {name: value.nbytes for name, value in values.items()})
+        candidates = _folding.promising(model, graph, candidates)
+        values = _folding.evaluate(model, graph, candidates) if candidates else {}
+        known = [index for index in candidates if all(name in values for name in graph.nodes[index].outputs if name)]
+        folded = _folding.worthwhile(model, graph, known, {name: value.nbytes for name, value in values.items()})
         if not folded:
             return PassResult(model, modified=False)
         draft = model.edit(without_nodes=folded)
         for index in sorted(folded):
-            for name in names.nodes[index].outputs:
-                if name and _folding.is_read_outside(name, names, folded):
+            for name in graph.nodes[index].outputs:
+                if name and _folding.is_read_outside(name, graph, folded):
                     draft.add(Weight.from_array(name, values[name]))
         return PassResult(draft.finish(), modified=True)
 
 
-def _candidates(model: Model, names: Wiring) -> list[int]:
+def _candidates(model: Model, graph: Graph) -> list[int]:
     """The nodes all of whose inputs are constants, in topological order."""
     # Initialisers that are listed as inputs are defaults, which the caller may replace (not so up to IR 3).
-    constants = {name for name in model.weights if model.skeleton.ir_version < 4 or name not in names.inputs}
+    defaults = {value.name for value in model.graph.input} if model.skeleton.ir_version >= 4 else ()
+    constants = {name for name in model.weights if name not in defaults}
     constants.add("")
     found = []
-    for index, node in enumerate(names.nodes):
+    for index, node in enumerate(graph.nodes):
         if (
-            node.op_type is not None
+            not node.domain
             and node.op_type not in _NEVER
             and any(node.inputs)
             and constants.issuperset(node.inputs)
-            and names.outputs.isdisjoint(node.outputs)
+            and set(node.outputs).isdisjoint(graph.outputs)
             and not (node.op_type == "Cast" and _widens(model, index))
         ):
             found.append(index)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
-from onnxprune.ir.shapes import infer_shapes
 from onnxprune.ir.weights import Weight
-from onnxprune.passes._wiring import wiring
 from onnxprune.passes.base import Pass, PassResult
 
 _READS_SHAPES = frozenset({"Shape", "Size"})
@@ -25,30 +24,30 @@ class FoldShapes(Pass):
 
     def run(self, model: Model) -> PassResult:
         """Fold the nodes behind Shape whose values are known and static."""
-        names = wiring(model)
-        if not any(node.op_type in _READS_SHAPES for node in names.nodes):
+        graph = model.derived(Graph)
+        if _READS_SHAPES.isdisjoint(graph.kinds):
             return PassResult(model, modified=False)
-        shapes = infer_shapes(model)
+        shapes = graph.shapes
         derived: set[str] = set()
         varying: set[str] = set()
         folded: set[int] = set()
-        for index, node in enumerate(names.nodes):
-            reads_shape = node.op_type in _READS_SHAPES
+        for index, node in enumerate(graph.nodes):
+            reads_shape = not node.domain and node.op_type in _READS_SHAPES
             if not reads_shape and derived.isdisjoint(node.inputs):
                 continue
             outputs = [name for name in node.outputs if name]
             derived.update(outputs)
-            firm = reads_shape or node.op_type in _PICKS or varying.isdisjoint(node.inputs)
+            firm = reads_shape or (not node.domain and node.op_type in _PICKS) or varying.isdisjoint(node.inputs)
             if not firm or any(shapes.static_value(name) is None for name in outputs):
                 varying.update(outputs)
-            elif names.outputs.isdisjoint(outputs):
+            elif set(outputs).isdisjoint(graph.outputs):
                 folded.add(index)
         if not folded:
             return PassResult(model, modified=False)
-        kept_inputs = {name for i, node in enumerate(names.nodes) if i not in folded for name in node.reads}
+        kept_inputs = {name for i, node in enumerate(graph.nodes) if i not in folded for name in node.reads}
         draft = model.edit(without_nodes=folded)
         for index in sorted(folded):
-            for name in names.nodes[index].outputs:
+            for name in graph.nodes[index].outputs:
                 value = shapes.static_value(name) if name in kept_inputs else None
                 if value is not None:
                     draft.add(Weight.from_array(name, value))

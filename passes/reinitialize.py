@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from onnx import NodeProto
 
+from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array
-from onnxprune.passes._wiring import wiring
 from onnxprune.passes.base import Pass, PassResult
 
 Values = Callable[[np.random.Generator], Array]
@@ -58,11 +58,11 @@ class Reinitialize(Pass):
 
 def _nodes(model: Model) -> Iterator[tuple[NodeProto, Mapping[str, str | None]]]:
     """Each standard node, with the operators that make its operands."""
-    names = wiring(model)
-    made = {output: node.op_type for node in names.nodes for output in node.outputs}
-    for index, node in enumerate(names.nodes):
-        if node.op_type is not None:
-            yield model.graph.node[index], made
+    graph = model.derived(Graph)
+    made = {output: None if node.domain else node.op_type for node in graph.nodes for output in node.outputs}
+    for node in graph.nodes:
+        if not node.domain:
+            yield node.proto, made
 
 
 def _fresh(model: Model, node: NodeProto, made: Mapping[str, str | None]) -> dict[str, Values]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
-from onnxprune.passes._wiring import wiring
 from onnxprune.passes.base import Pass, PassResult
 
 
@@ -14,25 +14,18 @@ class RemoveUnused(Pass):
 
     def run(self, model: Model) -> PassResult:
         """Keep what outputs, annotations and training graphs reach backwards."""
-        names = wiring(model)
-        live = {*names.outputs, *names.elsewhere}
+        graph = model.derived(Graph)
+        live = set(graph.referred)
         dead_nodes = set()
-        for index in reversed(range(len(names.nodes))):
-            node = names.nodes[index]
+        for node in reversed(graph.nodes):
             if live.isdisjoint(node.outputs):
-                dead_nodes.add(index)
+                dead_nodes.add(node.index)
             else:
                 live.update(node.reads)
                 live.discard("")
-        dead_weights = [name for name in model.weights if name not in live]
+        dead_weights = {name: None for name in model.weights if name not in live}
         if not dead_nodes and not dead_weights:
             return PassResult(model, modified=False)
         draft = model.edit(without_nodes=dead_nodes)
-        for name in dead_weights:
-            del draft.weights[name]
-        # Left as an input, it would have to be fed.
-        for index in reversed(range(len(draft.graph.input))):
-            name = draft.graph.input[index].name
-            if name in model.weights and name not in live:
-                del draft.graph.input[index]
+        draft.remove_weights(dead_weights)
         return PassResult(draft.finish(), modified=True)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from onnx import AttributeProto, GraphProto, NodeProto, ValueInfoProto, helper
 
+from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft, Model
 from onnxprune.ir.protos import STANDARD_DOMAINS
 from onnxprune.ir.weights import ExternalFiles, Weight
-from onnxprune.passes._wiring import Wiring, wiring
 from onnxprune.passes.base import Pass, PassResult
 
 _MOST_TURNS = 64
@@ -31,13 +31,13 @@ class ResolveControlFlow(Pass):
 
     def run(self, model: Model) -> PassResult:
         """Replace what can be replaced in the main graph, bodies inside bodies in later runs."""
-        names = wiring(model)
-        if not names.kinds.keys() & {"If", "Loop"}:
+        graph = model.derived(Graph)
+        if not graph.kinds.keys() & {"If", "Loop"}:
             return PassResult(model, modified=False)
-        resolver = _Resolver(model, names)
+        resolver = _Resolver(model, graph)
         fresh: dict[int, list[NodeProto]] = {}
         for op_type, resolve in (("If", resolver.branch), ("Loop", resolver.turns)):
-            for index in names.kinds.get(op_type, ()):
+            for index in graph.kinds.get(op_type, ()):
                 nodes = resolve(model.graph.node[index])
                 if nodes is not None:
                     fresh[index] = nodes
@@ -47,14 +47,14 @@ class ResolveControlFlow(Pass):
 class _Resolver:
     """Writes bodies of one model into its main graph."""
 
-    def __init__(self, model: Model, names: Wiring) -> None:
+    def __init__(self, model: Model, graph: Graph) -> None:
         self._model = model
         self._draft: Draft = model.edit()
         self._opset = max((o.version for o in model.skeleton.opset_import if o.domain in STANDARD_DOMAINS), default=1)
         self._constants = {
-            model.graph.node[index].output[0]: model.graph.node[index] for index in names.kinds.get("Constant", ())
+            model.graph.node[index].output[0]: model.graph.node[index] for index in graph.kinds.get("Constant", ())
         }
-        self._taken = {name for node in names.nodes for name in node.outputs} | set(model.weights)
+        self._taken = {name for node in graph.nodes for name in node.outputs} | set(model.weights)
         self._taken.update(value.name for value in (*model.graph.input, *model.graph.output))
 
     def replaced(self, fresh: Mapping[int, Sequence[NodeProto]]) -> Model:

@@ -9,10 +9,10 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from onnxprune.ir.control_flow import insert_nodes
+from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft, Model
 from onnxprune.ir.protos import STANDARD_DOMAINS
 from onnxprune.ir.shapes import Shapes, infer_shapes
-from onnxprune.passes._wiring import wiring
 from onnxprune.passes.base import Pass, PassResult
 
 _FIRST_WITH_INPUTS = 13
@@ -34,7 +34,7 @@ class ResolveSequences(Pass):
 
     def run(self, model: Model) -> PassResult:
         """Follow the content of all sequences of the main graph and rewrite those who read it."""
-        if not _TYPES.keys() & wiring(model).kinds.keys():
+        if not _TYPES.keys() & model.derived(Graph).kinds.keys():
             return PassResult(model, modified=False)
         resolver = _Resolver(model)
         return PassResult(resolver.run(), modified=True) if resolver.follow() else PassResult(model, modified=False)

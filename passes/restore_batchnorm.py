@@ -10,11 +10,10 @@ import onnx
 from onnx import helper
 
 from onnxprune.errors import PassError
+from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft, Model
 from onnxprune.ir.session import Session
-from onnxprune.ir.shapes import infer_shapes
 from onnxprune.ir.weights import Array
-from onnxprune.passes._wiring import Wiring, wiring
 from onnxprune.passes.base import Pass, PassResult
 
 _FIRST_OPSET = 7
@@ -52,14 +51,14 @@ class RestoreBatchnorm(Pass):
 
     def run(self, model: Model) -> PassResult:
         """Add the nodes; see the class."""
-        names = wiring(model)
-        indices = _bare_convolutions(model, names)
+        graph = model.derived(Graph)
+        indices = _bare_convolutions(model, graph)
         if not indices:
             return PassResult(model, modified=False)
-        measured = self._measure(model, [names.nodes[index].outputs[0] for index in indices])
+        measured = self._measure(model, [graph.nodes[index].outputs[0] for index in indices])
         draft = model.edit()
         for index in reversed(indices):
-            self._insert(model, draft, names, index, measured.get(names.nodes[index].outputs[0]))
+            self._insert(model, draft, graph, index, measured.get(graph.nodes[index].outputs[0]))
         return PassResult(draft.finish(), modified=True)
 
     def _measure(self, model: Model, outputs: list[str]) -> dict[str, _Statistics]:
@@ -72,7 +71,7 @@ class RestoreBatchnorm(Pass):
         results = Session(draft.finish(), "the model on the calibration batch", threads=1).run(self._calibration)
         return {name: _statistics(results[name]) for name in outputs}
 
-    def _insert(self, model: Model, draft: Draft, names: Wiring, index: int, measured: _Statistics | None) -> None:
+    def _insert(self, model: Model, draft: Draft, graph: Graph, index: int, measured: _Statistics | None) -> None:
         conv = draft.graph.node[index]
         weight = model.weights[conv.input[1]]
         bias = np.zeros(weight.shape[0], np.float64)
@@ -95,7 +94,7 @@ class RestoreBatchnorm(Pass):
         output = conv.output[0]
         conv.output[0] = draft.unique_name(f"{output}_before_bn")
         if has_bias:
-            self._drop_bias(draft, names, conv)
+            self._drop_bias(draft, graph, conv)
         norm = helper.make_node(
             "BatchNormalization", [conv.output[0], *operands], [output], name=f"{conv.name or output}_bn",
             epsilon=self._epsilon, momentum=self._momentum,
@@ -103,14 +102,11 @@ class RestoreBatchnorm(Pass):
         draft.graph.node.insert(index + 1, norm)
 
     @staticmethod
-    def _drop_bias(draft: Draft, names: Wiring, conv: onnx.NodeProto) -> None:
+    def _drop_bias(draft: Draft, graph: Graph, conv: onnx.NodeProto) -> None:
         name = conv.input[2]
         del conv.input[2:]
-        if len(names.slots[name]) == 1 and not names.is_fixed(name):
-            del draft.weights[name]
-            listed = [value for value in draft.graph.input if value.name != name]
-            draft.graph.ClearField("input")
-            draft.graph.input.extend(listed)
+        if len(graph.slots[name]) == 1 and name not in graph.fixed:
+            draft.remove_weights([name])
 
 
 @dataclass(frozen=True)
@@ -127,33 +123,33 @@ def _statistics(values: Array) -> _Statistics:
     return _Statistics(wide.mean(axes), wide.var(axes))
 
 
-def _bare_convolutions(model: Model, names: Wiring) -> list[int]:
+def _bare_convolutions(model: Model, graph: Graph) -> list[int]:
     """The Conv nodes to normalise, in order."""
-    shapes = infer_shapes(model)
+    shapes = graph.shapes
     chosen = []
-    for index in names.kinds.get("Conv", ()):
-        output = names.nodes[index].outputs[0]
+    for index in graph.kinds.get("Conv", ()):
+        output = graph.nodes[index].outputs[0]
         extents = shapes.extents.get(output)
         single = extents is not None and all(
             extent == 1 and shapes.is_static(output, dim) for dim, extent in enumerate(extents) if dim > 1
         )
-        constant = all(name in model.weights for name in names.nodes[index].inputs[1:] if name)
-        if constant and not single and output not in names.outputs and not _is_normalised(model, names, output):
+        constant = all(name in model.weights for name in graph.nodes[index].inputs[1:] if name)
+        if constant and not single and output not in graph.outputs and not _is_normalised(model, graph, output):
             chosen.append(index)
     return chosen
 
 
-def _is_normalised(model: Model, names: Wiring, tensor: str) -> bool:
+def _is_normalised(model: Model, graph: Graph, tensor: str) -> bool:
     """Whether a BatchNormalization follows before anything but constants is mixed in."""
+    norms = graph.kinds.get("BatchNormalization", ())
     while True:
-        readers = names.slots.get(tensor, [])
-        kinds = {names.nodes[index].op_type for index, _ in readers}
-        if "BatchNormalization" in kinds:
+        readers = graph.slots.get(tensor, [])
+        if any(index in norms for index, _ in readers):
             return True
         if len(readers) != 1:
             return False
-        node = names.nodes[readers[0][0]]
+        node = graph.nodes[readers[0][0]]
         others = [name for name in node.inputs if name != tensor]
-        if node.op_type not in _BEFORE_ACTIVATION or any(name not in model.weights for name in others):
+        if node.domain or node.op_type not in _BEFORE_ACTIVATION or any(name not in model.weights for name in others):
             return False
         tensor = node.outputs[0]

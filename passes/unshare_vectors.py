@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
-from onnxprune.passes._wiring import wiring
 from onnxprune.passes.base import Pass, PassResult
 
 
@@ -18,11 +18,11 @@ class UnshareVectors(Pass):
 
     def run(self, model: Model) -> PassResult:
         """Copy each shared vector for all users but the first, who keeps the name."""
-        names = wiring(model)
+        graph = model.derived(Graph)
         shared = {}
         for name, weight in model.weights.items():
             # What bodies, outputs and annotations refer to by name is used before any node's input.
-            slots = names.slots.get(name, []) if names.is_fixed(name) else names.slots.get(name, [])[1:]
+            slots = graph.slots.get(name, []) if name in graph.fixed else graph.slots.get(name, [])[1:]
             if slots and weight.size > 1 and sum(extent > 1 for extent in weight.shape) == 1:
                 shared[name] = slots
         if not shared:

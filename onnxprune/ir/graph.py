@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 from onnxprune.ir.control_flow import DOMAIN
 from onnxprune.ir.model import Model
 from onnxprune.ir.protos import captured_names
-from onnxprune.ir.shapes import Shapes
+from onnxprune.ir.shapes import Shapes, infer_shapes
 
 
 class UnknownShapeError(Exception):
@@ -51,6 +54,11 @@ class Node:
 
     def __str__(self) -> str:
         return f"{self.op_type} '{self.name}'"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every tensor that the node needs: its operands, and what its bodies read from around them."""
+        return self.inputs + self.graph.captured.get(self.index, ())
 
     def attr(self, name: str, default: Any = None) -> Any:
         """The value of an attribute (strings as str), or ``default``."""
@@ -110,11 +118,12 @@ class Graph:
     """Nodes in topological order, who makes and who reads each tensor, and which tensors are constants.
 
     ``model`` may be an opened one (see ``onnxprune.ir.control_flow``): then the nodes of bodies are among the others.
+    ``shapes`` are inferred at first use if they are not given. ``model.derived(Graph)`` makes one per model.
     """
 
-    def __init__(self, model: Model, shapes: Shapes) -> None:
+    def __init__(self, model: Model, shapes: Shapes | None = None) -> None:
         self.model = model
-        self.shapes = shapes
+        self._shapes = shapes
         opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.skeleton.opset_import}
         self.nodes: list[Node] = []
         self.producer: dict[str, int] = {}
@@ -142,6 +151,42 @@ class Graph:
         self.inputs: tuple[str, ...] = tuple(i.name for i in model.graph.input if i.name not in model.weights)
         self.outputs: tuple[str, ...] = tuple(o.name for o in model.graph.output)
 
+    @property
+    def shapes(self) -> Shapes:
+        """The extents and constants of tensors."""
+        if self._shapes is None:
+            self._shapes = infer_shapes(self.model)
+        return self._shapes
+
+    @cached_property
+    def slots(self) -> dict[str, list[tuple[int, int]]]:
+        """For each tensor the (node index, input number) pairs that read it."""
+        found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        for node in self.nodes:
+            for number, name in enumerate(node.inputs):
+                found[name].append((node.index, number))
+        found.pop("", None)
+        return dict(found)
+
+    @cached_property
+    def kinds(self) -> dict[str, list[int]]:
+        """The nodes of each standard operator."""
+        found: dict[str, list[int]] = {}
+        for node in self.nodes:
+            if not node.domain:
+                found.setdefault(node.op_type, []).append(node.index)
+        return found
+
+    @cached_property
+    def referred(self) -> frozenset[str]:
+        """The tensors that outlive all nodes: graph outputs, and what annotations and training graphs refer to."""
+        return frozenset(self.outputs).union(_names_elsewhere(self.model))
+
+    @cached_property
+    def fixed(self) -> frozenset[str]:
+        """The tensors to which something other than a node's input refers by name: ``referred`` ones, captured ones."""
+        return self.referred.union(*self.captured.values())
+
     def touching(self, tensor: str) -> list[int]:
         """The nodes that make or read a tensor, in topological order."""
         readers = self.consumers.get(tensor, [])
@@ -156,3 +201,16 @@ class Graph:
                 return None
             tensor = self.nodes[index].inputs[0]
         return tensor
+
+
+def _names_elsewhere(model: Model) -> Iterator[str]:
+    for annotation in model.graph.quantization_annotation:
+        yield annotation.tensor_name
+        yield from (entry.value for entry in annotation.quant_parameter_tensor_names)
+    for training in model.skeleton.training_info:
+        for bindings in (training.initialization_binding, training.update_binding):
+            yield from (entry.key for entry in bindings)
+        for graph in (training.initialization, training.algorithm):
+            for node in graph.node:
+                yield from node.input
+                yield from captured_names(node)

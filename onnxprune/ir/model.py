@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableSequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import onnx
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
-from onnx import GraphProto, ModelProto, helper
+from onnx import GraphProto, ModelProto, ValueInfoProto, helper
 
 from onnxprune.errors import ModelError
 from onnxprune.ir import saving, surgeon
@@ -193,6 +193,32 @@ class Draft:
         self.list_inputs((weight.name,))
         return weight
 
+    def remove_weights(self, names: Collection[str]) -> None:
+        """Remove initialisers, also from the graph's inputs: left there, they would have to be fed."""
+        for name in names:
+            del self.weights[name]
+        _keep(self.graph.input, [value for value in self.graph.input if value.name not in names])
+
+    def remove_nodes(self, indices: Collection[int]) -> None:
+        """Remove nodes of the main graph (``Model.edit(without_nodes)`` does not even copy them)."""
+        for index in sorted(indices, reverse=True):
+            del self.graph.node[index]
+
+    def replace_uses(self, names: Mapping[str, str]) -> None:
+        """Let nodes of the main graph that read one tensor read another: old names to new ones."""
+        for node in self.graph.node:
+            _rename(node.input, names)
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give tensors of the main graph's nodes other names, where they are made and read; recorded shapes go.
+
+        Graph inputs and outputs, bodies and annotations refer to tensors by their names and are not changed.
+        """
+        self.replace_uses(names)
+        for node in self.graph.node:
+            _rename(node.output, names)
+        _keep(self.graph.value_info, [value for value in self.graph.value_info if value.name not in names])
+
     def list_inputs(self, names: Iterable[str]) -> None:
         """List weights as graph inputs where the IR version (3 or less) asks for it."""
         if self.skeleton.ir_version >= _FIRST_IR_WITH_CONSTANT_INITIALIZERS:
@@ -335,6 +361,19 @@ def _diagnosis(buffer: memoryview, error: WireError) -> str:
 def _begins_like_a_model(buffer: memoryview) -> bool:
     """Whether the first field is one that ONNX writers begin with: the IR version, or the producer's name."""
     return len(buffer) > 0 and buffer[0] in (0x08, 0x12)
+
+
+def _keep(values: MutableSequence[ValueInfoProto], kept: list[ValueInfoProto]) -> None:
+    """Drop the others, if there are any."""
+    if len(kept) < len(values):
+        del values[:]
+        values.extend(kept)
+
+
+def _rename(values: MutableSequence[str], names: Mapping[str, str]) -> None:
+    for number, name in enumerate(values):
+        if name in names:
+            values[number] = names[name]
 
 
 def _canonical_domain(domain: str) -> str:

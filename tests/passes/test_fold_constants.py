@@ -4,8 +4,8 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from onnxprune.ir.graph import Graph
 from onnxprune.passes import _folding
-from onnxprune.passes._wiring import wiring
 from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.manager import Check
 
@@ -130,19 +130,19 @@ def test_parts_are_the_connected_components(build, seed) -> None:
     nodes = [f"t{i} = Sum({', '.join(f't{j}' for j in rng.choice(i, 2))})" for i in range(4, 30)]
     large = {f"t{i}": BIG for i in range(2)}
     small = {f"t{i}": np.float32([1.0]) for i in range(2, 4)}
-    graph = f"g () => (float[64, 128] t29) {{ {'  '.join(nodes)} }}"
-    model = build(graph, weights={**large, **small})
-    names = wiring(model)
+    text = f"g () => (float[64, 128] t29) {{ {'  '.join(nodes)} }}"
+    model = build(text, weights={**large, **small})
+    graph = model.derived(Graph)
     chosen = sorted(rng.choice(26, 12, replace=False).tolist())
     expected = nx.Graph()
     expected.add_nodes_from(chosen)
-    made = {names.nodes[index].outputs[0]: index for index in chosen}
+    made = {graph.nodes[index].outputs[0]: index for index in chosen}
     for index in chosen:
-        for name in names.nodes[index].inputs:
+        for name in graph.nodes[index].inputs:
             if name in made or name in large:
                 expected.add_edge(made.get(name, name), index)
     parts = [sorted(node for node in part if isinstance(node, int)) for part in nx.connected_components(expected)]
-    assert _folding._parts(model, names, chosen) == sorted(parts)
+    assert _folding._parts(model, graph, chosen) == sorted(parts)
 
 
 @pytest.mark.parametrize(
