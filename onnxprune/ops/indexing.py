@@ -65,6 +65,9 @@ class Slice(Operator):
                 starts[place], ends[place] = 0, len(wanted)
                 rewriter.set_elements(node, 4, {place: 1})
                 continue
+            if not len(wanted):  # A slice of nothing stays one.
+                starts[place] = ends[place] = 0
+                continue
             first, last = int(wanted[0]), int(wanted[-1])
             direction = 1 if step > 0 else -1
             end = last + direction

@@ -38,6 +38,20 @@ def test_a_layer_of_unknown_shape_is_no_crash() -> None:
     assert [layer.prunable > 0 for layer in pruned.analysis.layers[:2]] == [True, False]
 
 
+def test_a_slice_of_nothing_stays_one() -> None:
+    """Hostile files had it; a shape that is computed may come to it as well."""
+    g = GraphBuilder(13)
+    g.input("x", [2, 3, 5, 4])
+    x = g.op("Relu", g.op("Conv", "x", g.weight(6, 3, 1, 1)))
+    nothing = g.op("Slice", x, g.ints(0), g.ints(0), g.ints(1))
+    g.output(g.op("Conv", x, g.weight(4, 6, 1, 1)), [2, 4, 5, 4])
+    g.output(g.op("Cast", g.op("Shape", nothing), to=TensorProto.FLOAT), [4])
+    model = g.model()
+    result = onnxprune.compress(model, channels=0.5)
+    assert result.certificate
+    assert result.plan.removed
+
+
 @pytest.mark.parametrize("join", ["Split", "Slice", "Gather", "Concat"])
 def test_the_only_position_of_an_axis_stays(join: str) -> None:
     """A part of a single channel has nothing to give: the channel stays, wherever it comes from."""
