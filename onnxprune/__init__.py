@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxprune.analysis.analyzing import Analysis, analyze, normalize
+    from onnxprune.analysis.analyzing import Analysis, analyze
     from onnxprune.errors import (
         BudgetError,
         ConversionError,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from onnxprune.latency.fitting import LatencyFit, meet_latency
     from onnxprune.latency.machine import Runtime
     from onnxprune.latency.profile import LatencyProfile, profile_latency
+    from onnxprune.passes.normalize import normalize
     from onnxprune.pruning.certificate import Certificate, verify
     from onnxprune.pruning.choosing import plan
     from onnxprune.pruning.compensation import Compensation, compensate
@@ -45,12 +46,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HERE = Path(__file__).parent
-if not (_HERE / "passes").is_dir() and (_HERE.parent / "passes" / "shrink.py").is_file():
+if not (_HERE / "passes").is_dir() and (_HERE.parent / "passes" / "base.py").is_file():
     # Imported from the folder of a checkout instead of an installation: there, passes/ lies beside this package.
     __path__.append(str(_HERE.parent))
 
 _HOME = {
-    "analysis.analyzing": ("Analysis", "analyze", "normalize"),
+    "analysis.analyzing": ("Analysis", "analyze"),
+    "passes.normalize": ("normalize",),
     "pruning.certificate": ("Certificate", "verify"),
     "pruning.compensation": ("Compensation", "compensate"),
     "pruning.pipeline": ("Compression", "apply", "compress"),

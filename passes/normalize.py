@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxprune.ir.collection import uncollected
 from onnxprune.ir.control_flow import close_bodies, open_bodies
-from onnxprune.ir.model import Model
+from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.passes.base import Pass
 from onnxprune.passes.constants_to_initializers import ConstantsToInitializers
 from onnxprune.passes.drop_initializer_inputs import DropInitializerInputs
@@ -35,12 +35,13 @@ _MOST_ROUNDS = 5
 
 
 @uncollected()
-def normalize(model: Model) -> Model:
-    """Bring a model into the form that the analysis works on; returns the model itself if it is so already.
+def normalize(model: ModelLike) -> Model:
+    """The model in the form that the analysis works on; the same function of the inputs, shapes and names kept.
 
-    Deterministic and idempotent: ``normalize(normalize(m)) is normalize(m)``.
+    Deterministic and idempotent: ``normalize(normalize(m)) is normalize(m)``, and a Model that is so already is
+    returned itself. Tensor names in plans refer to this form.
     """
-    return model.derived(_normalize)
+    return as_model(model).derived(_normalize)
 
 
 def _normalize(model: Model) -> Model:

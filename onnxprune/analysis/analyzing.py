@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import onnx
 
 from onnxprune.analysis.atoms import Group, Grouping
 from onnxprune.analysis.binding import find_binding
@@ -20,18 +18,18 @@ from onnxprune.errors import UsageError
 from onnxprune.ir.collection import uncollected
 from onnxprune.ir.control_flow import open_bodies
 from onnxprune.ir.graph import Graph
-from onnxprune.ir.model import Model, load
+from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.shapes import Shapes, infer_shapes
 from onnxprune.ir.state import State, StatePair, proposed_pairs, state_pairs
 from onnxprune.ir.validation import blaming, validate
 from onnxprune.ops import Registry, default_registry
 from onnxprune.ops.relations import Pin
+from onnxprune.passes.normalize import normalize
 
 if TYPE_CHECKING:
     import pandas as pd
 
 InputShapes: TypeAlias = Mapping[str, Sequence[int]]
-ModelLike: TypeAlias = "Model | onnx.ModelProto | str | os.PathLike[str]"
 
 
 @dataclass(frozen=True)
@@ -224,21 +222,6 @@ class Analysis:
             groups=tuple(group.index for group in groups),
             pinned=tuple(reasons),
         )
-
-
-def as_model(source: ModelLike) -> Model:
-    """A Model as it is, anything else loaded."""
-    return source if isinstance(source, Model) else load(source)
-
-
-def normalize(model: ModelLike) -> Model:
-    """The model in the form that the analysis works on; the same function of the inputs, shapes and names kept.
-
-    Idempotent and deterministic. Tensor names in plans refer to this form.
-    """
-    from onnxprune.passes import normalize as run
-
-    return run(as_model(model))
 
 
 @uncollected()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.analysis.analyzing import ModelLike, as_model
 from onnxprune.data.logits import Head, head_of
 from onnxprune.errors import DataError
+from onnxprune.ir.model import ModelLike, as_model
 from onnxprune.ir.session import Session
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.analysis.analyzing import ModelLike, as_model
 from onnxprune.data.batches import ArrayBatches, Data, Held, Samples, labels
 from onnxprune.data.idx import read_idx
 from onnxprune.data.images import ImageFiles, digest_of_files, image_shape, images_below
@@ -19,6 +18,7 @@ from onnxprune.data.inputs import Fit, InputSpec, inputs_of
 from onnxprune.data.loaders import read_function
 from onnxprune.data.spec import Spec, parse_spec
 from onnxprune.errors import DataError
+from onnxprune.ir.model import ModelLike, as_model
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _INPUT_NAMES = ("x", "X", "images", "inputs", "input", "data")

@@ -23,6 +23,7 @@ from onnxprune.ir.weights import Array, ExternalFiles, Weight
 from onnxprune.ir.wire import LEN, WireError, field_prefix, fields
 
 Source: TypeAlias = "str | os.PathLike[str] | ModelProto"
+ModelLike: TypeAlias = "Model | Source"
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Message)
 
@@ -256,6 +257,11 @@ def load(source: Source) -> Model:
         raise ModelError(f"{path} {_diagnosis(buffer, error)}") from error
     except DecodeError as error:
         raise ModelError(f"{path} is not a valid ONNX file ({error}); fetch or export it again") from error
+
+
+def as_model(source: ModelLike) -> Model:
+    """A Model as it is, anything else loaded."""
+    return source if isinstance(source, Model) else load(source)
 
 
 def _from_proto(proto: ModelProto) -> Model:

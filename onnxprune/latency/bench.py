@@ -22,8 +22,8 @@ from onnxprune.latency.sampling import Clock, Rounds, sample
 from onnxprune.latency.statistics import Ratio, Spread, paired_ratio, spread
 
 if TYPE_CHECKING:
-    from onnxprune.analysis.analyzing import InputShapes, ModelLike
-    from onnxprune.ir.model import Model
+    from onnxprune.analysis.analyzing import InputShapes
+    from onnxprune.ir.model import Model, ModelLike
 
 #: The middle half of the runs may spread over this fraction of the median, and a ratio be this unsure.
 _QUIET, _SURE = 0.2, 0.05
@@ -160,8 +160,8 @@ class _Prepared:
 
 
 def _prepare(source: ModelLike, shapes: InputShapes | None, folder: Path, seed: int) -> _Prepared:
-    from onnxprune.analysis.analyzing import as_model
     from onnxprune.analysis.binding import find_binding
+    from onnxprune.ir.model import as_model
     from onnxprune.ir.session import random_inputs
 
     folder.mkdir()

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.analysis.analyzing import Analysis, InputShapes, ModelLike, analyze
+from onnxprune.analysis.analyzing import Analysis, InputShapes, analyze
 from onnxprune.analysis.atoms import Group, Grouping
 from onnxprune.analysis.cost import METRICS, FloatArray, Layer, Metric
 from onnxprune.analysis.prunability import why_nothing
 from onnxprune.errors import BudgetError, UsageError
+from onnxprune.ir.model import ModelLike
 from onnxprune.ir.state import State
 from onnxprune.ops import Registry
 from onnxprune.ops.relations import IntArray

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from onnxprune.analysis.analyzing import Analysis, InputShapes, ModelLike, analyze, as_model, normalize
-from onnxprune.ir.model import Model
+from onnxprune.analysis.analyzing import Analysis, InputShapes, analyze
+from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.state import State
 from onnxprune.ir.validation import blaming
 from onnxprune.ops import Registry
+from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.certificate import Certificate, check, verify
 from onnxprune.pruning.choosing import plan as make_plan
 from onnxprune.pruning.plan import Plan
@@ -68,7 +69,7 @@ def apply(model: ModelLike, plan: Plan, *, registry: Registry | None = None) -> 
     Raises:
         PlanError: the plan does not fit the model, or is inconsistent.
     """
-    from onnxprune.passes.shrink import Shrink
+    from onnxprune.pruning.shrinking import Shrink
 
     source = as_model(model)
     with blaming(source):

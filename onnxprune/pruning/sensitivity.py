@@ -25,11 +25,11 @@ from onnxprune.data.samples import Samples
 from onnxprune.errors import UsageError
 from onnxprune.ir.files import write_text
 from onnxprune.ir.model import Model
-from onnxprune.passes.shrink import Shrink
 from onnxprune.pruning.choosing import removed_by_axis
 from onnxprune.pruning.compensation import compensate
 from onnxprune.pruning.criteria import Criterion, Scoring, default_registry
 from onnxprune.pruning.plan import Plan
+from onnxprune.pruning.shrinking import Shrink
 
 FRACTIONS = (0.25, 0.5, 0.75)
 DEFAULT_COUNT = 64

@@ -9,19 +9,42 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-from onnxprune.analysis.analyzing import Analysis
+from onnxprune.analysis.analyzing import Analysis, analyze
 from onnxprune.ir.collection import uncollected
 from onnxprune.ir.control_flow import close_bodies, insert_nodes
 from onnxprune.ir.graph import Node
 from onnxprune.ir.model import Draft, Model
 from onnxprune.ir.protos import STANDARD_DOMAINS
+from onnxprune.ops import Registry
 from onnxprune.ops.relations import IntArray
-from onnxprune.pruning.consistency import block_counts
+from onnxprune.passes.base import Pass, PassResult
+from onnxprune.pruning.consistency import block_counts, removed_per_class
+from onnxprune.pruning.plan import Plan
 
 _FIRST_PAD_WITH_INPUTS = 11
 _FIRST_SLICE_WITH_INPUTS = 10
 _LARGE = 1 << 22
 """Bytes; smaller arrays are cut at one go."""
+
+
+class Shrink(Pass):
+    """Remove the positions that a plan names from weights, attributes and shapes."""
+
+    name = "shrink"
+    claims_equality = False
+
+    def __init__(self, plan: Plan, registry: Registry | None = None) -> None:
+        self._plan = plan
+        self._registry = registry
+
+    def run(self, model: Model) -> PassResult:
+        """Shrink the (normalised) model. Raises PlanError where the plan does not fit."""
+        plan = self._plan
+        analysis = analyze(model, plan.input_shapes, split=plan.split, state=plan.state, registry=self._registry)
+        per_class = removed_per_class(analysis, plan)
+        if not any(len(positions) for positions in per_class):
+            return PassResult(analysis.model, modified=False)
+        return PassResult(ShrinkRewriter(analysis, per_class, exact_norm=plan.exact_norm).run(), modified=True)
 
 
 class ShrinkRewriter:

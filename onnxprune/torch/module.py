@@ -7,11 +7,12 @@ from typing import cast
 
 from torch import fx
 
-from onnxprune.analysis.analyzing import ModelLike, normalize
 from onnxprune.errors import ConversionError
 from onnxprune.ir.control_flow import DOMAIN, open_bodies
 from onnxprune.ir.graph import Graph
+from onnxprune.ir.model import ModelLike
 from onnxprune.ir.shapes import infer_shapes
+from onnxprune.passes.normalize import normalize
 from onnxprune.torch.base import Converter, Registry
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.converters import default_registry

@@ -9,11 +9,11 @@ import torch
 from onnx import NodeProto
 from torch import nn
 
-from onnxprune.analysis.analyzing import ModelLike, as_model, normalize
 from onnxprune.errors import ConversionError
 from onnxprune.ir.control_flow import body_weights, open_bodies, set_body_weights
-from onnxprune.ir.model import Model
+from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.weights import Array, Weight
+from onnxprune.passes.normalize import normalize
 from onnxprune.torch.layouts import Held
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.tensors import to_array

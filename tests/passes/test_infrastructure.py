@@ -13,7 +13,7 @@ from onnxprune.errors import PassError
 from onnxprune.ir.model import Model
 from onnxprune.passes import GraphPass, Pass, PassResult, registry
 from onnxprune.passes.manager import Check, PassManager
-from onnxprune.passes.registry import available_passes, make_passes
+from onnxprune.passes.registry import available_passes, make_passes, required_arguments
 
 TEXT = "g (float[2] x) => (float[2] y) { t = Relu(x)  y = Add(t, w) }"
 WEIGHTS = {"w": np.float32([1, 2])}
@@ -155,6 +155,11 @@ def test_own_passes_are_found() -> None:
         "remove_unused",
         "fold_constants",
     ]
+
+
+def test_the_pass_that_applies_plans_is_found_though_it_lives_elsewhere() -> None:
+    cls = available_passes()["shrink"]
+    assert (cls.__module__, required_arguments(cls)) == ("onnxprune.pruning.shrinking", ["plan"])
 
 
 def test_an_unknown_name_gets_a_hint() -> None:

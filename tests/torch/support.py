@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 import onnxprune
-from onnxprune.analysis.analyzing import ModelLike, as_model
+from onnxprune.ir.model import ModelLike, as_model
 from onnxprune.ir.session import random_inputs
 from onnxprune.ir.shapes import infer_shapes
 from onnxprune.torch import OnnxModule

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import ValueInfoProto
 
-from onnxprune.analysis.analyzing import Analysis, InputShapes, ModelLike, analyze, as_model
+from onnxprune.analysis.analyzing import Analysis, InputShapes, analyze
 from onnxprune.errors import VerificationError
-from onnxprune.ir.model import Model
+from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.session import Arrays, Session
 from onnxprune.ops import Registry
 from onnxprune.ops.relations import IntArray

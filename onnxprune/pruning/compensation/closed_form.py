@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from onnxprune.analysis.analyzing import ModelLike, as_model, normalize
 from onnxprune.data.linear import LinearLayer
 from onnxprune.data.samples import DEFAULT_COUNT, CalibrationSource, Samples, collect
 from onnxprune.errors import UsageError
-from onnxprune.ir.model import Model
+from onnxprune.ir.model import Model, ModelLike, as_model
+from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.compensation.normalisation import fold_means, is_reestimable, reestimate
 from onnxprune.pruning.compensation.refit import LayerFit, Walk, begin, linear_layers, refit_layer
 from onnxprune.pruning.plan import Plan

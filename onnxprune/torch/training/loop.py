@@ -16,12 +16,11 @@ import torch
 from torch import nn
 from torch.utils import deterministic
 
-from onnxprune.analysis.analyzing import ModelLike, as_model
 from onnxprune.data.evaluation import Score
 from onnxprune.data.logits import head_of
 from onnxprune.errors import CheckpointError, DataError, TrainingError
 from onnxprune.ir.files import same_place
-from onnxprune.ir.model import Model
+from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.training import checkpoints
 from onnxprune.torch.training.checking import check_written

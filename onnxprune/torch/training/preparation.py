@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxprune.analysis.analyzing import ModelLike, as_model, normalize
 from onnxprune.data.logits import ENDINGS, Head, head_of, without_ending
-from onnxprune.ir.model import Model
+from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.passes.fold_batchnorm import FoldBatchnorm
+from onnxprune.passes.normalize import normalize
 from onnxprune.passes.reinitialize import Reinitialize
 from onnxprune.passes.restore_batchnorm import RestoreBatchnorm
 from onnxprune.torch.module import OnnxModule, to_module
