@@ -1,15 +1,18 @@
-"""How figures, names and conditions are put: for the terminal, the page of a report and notebooks alike."""
+"""How figures, names and tables are put: for the terminal, the page of a report and notebooks alike."""
 
 from __future__ import annotations
 
+import html
 import math
 import unicodedata
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.analysis.analyzing import Analysis
-    from onnxprune.ir.model import Model
+    import pandas as pd
 
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
@@ -96,35 +99,63 @@ def some(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(listed[:most]) + more
 
 
-def assumptions(analysis: Analysis) -> str:
-    """The input shapes that all figures hold for, and which of them were guessed."""
-    shapes = ", ".join(
-        f"{name} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in analysis.shapes.binding.items()
+@dataclass(frozen=True)
+class Table:
+    """What a result tells in rows: plain data, for notebooks and pandas alike.
+
+    Attributes:
+        headings: of the columns.
+        rows: their cells, in the order of ``headings``; in HTML they are put as text.
+        caption: what stands above.
+        text: the columns that are no numbers, which are aligned to the left.
+        count: how many rows there are, where ``rows`` are only the first.
+    """
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    caption: str = ""
+    text: tuple[int, ...] = (0,)
+    count: int | None = None
+
+    def to_html(self) -> str:
+        """A table with escaped cells."""
+        align = ["left" if index in self.text else "right" for index in range(len(self.headings))]
+
+        def line(tag: str, cells: Iterable[Any]) -> str:
+            pairs = zip(align, cells, strict=True)
+            return "".join(f'<{tag} style="text-align:{a}">{html.escape(str(cell))}</{tag}>' for a, cell in pairs)
+
+        body = "".join(f"<tr>{line('td', row)}</tr>" for row in self.rows)
+        left = 0 if self.count is None else self.count - len(self.rows)
+        more = f"<p>and {left} more; see to_pandas()</p>" if left > 0 else ""
+        return (
+            f'<table><caption style="caption-side:top;text-align:left">{html.escape(self.caption)}</caption>'
+            f"<thead><tr>{line('th', self.headings)}</tr></thead><tbody>{body}</tbody></table>{more}"
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows as a frame. Raises UsageError where pandas is not installed."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise UsageError("frames need pandas, which is not installed; pip install 'onnxprune[report]'") from error
+        return pd.DataFrame([list(row) for row in self.rows], columns=list(self.headings))
+
+
+MOST_ROWS = 60
+"""How many rows of a long table notebooks show."""
+
+
+def totals_table(before: Mapping[str, float], after: Mapping[str, float], caption: str) -> Table:
+    """Totals before and after, and the share removed."""
+    rows = tuple(
+        (
+            title,
+            long(before[key], unit),
+            long(after[key], unit),
+            percent(1 - after[key] / before[key]) if before[key] else "–",
+        )
+        for key, (title, unit) in TOTALS.items()
+        if key in before and key in after
     )
-    text = f"Input shapes: {shapes or 'none'}."
-    return " ".join((text, *analysis.shapes.bound.in_words()))
-
-
-def carried(analysis: Analysis, after: Model | None = None) -> list[str]:
-    """What carries state from run to run, with its shape before and after; or what looks as if it did."""
-    if not analysis.state:
-        pairs = some(map(str, analysis.proposed_state))
-        return [f"State pairs: {pairs} may shrink together with --state auto."] if pairs else []
-    lines = []
-    for pair in analysis.state:
-        shapes = [analysis.shapes.extents[name] for name in pair]
-        sizes = ["×".join(map(str, shape)) for shape in shapes]
-        for place, name in enumerate(pair if after is not None else ()):
-            declared = next(v for v in (*after.graph.input, *after.graph.output) if v.name == name) if after else None
-            dims = declared.type.tensor_type.shape.dim if declared is not None else ()
-            sizes[place] += " → " + "×".join(str(d.dim_value or n) for d, n in zip(dims, shapes[place], strict=True))
-        lines.append(f"State: {pair.input} {sizes[0]}, {pair.output} {sizes[1]}.")
-    return lines
-
-
-def not_understood(analysis: Analysis) -> list[str]:
-    """A line per reason for which nodes are pinned because they are not understood, naming some."""
-    by_reason: dict[str, list[str]] = {}
-    for node, reason in analysis.unknown.items():
-        by_reason.setdefault(reason, []).append(node)
-    return [f"Not understood, and therefore pinned: {reason}: {some(nodes)}" for reason, nodes in by_reason.items()]
+    return Table(("", "before", "after", "removed"), rows, caption)

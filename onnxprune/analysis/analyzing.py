@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from onnxprune._display import MOST_ROWS, TOTALS, Table, long, percent
 from onnxprune.analysis.atoms import Group, Grouping
 from onnxprune.analysis.binding import find_binding
 from onnxprune.analysis.cost import METRICS, CostModel, Layer, cost_model
@@ -192,15 +193,39 @@ class Analysis:
 
     def to_pandas(self) -> pd.DataFrame:
         """A row per layer. Raises UsageError where pandas is not installed."""
-        from onnxprune.pruning.notebook import analysis_frame
-
-        return analysis_frame(self)
+        columns = ("name", "op_type", "channels", "prunable", *METRICS)
+        rows = tuple(
+            (
+                *(getattr(layer, column) for column in columns),
+                *(layer.shares[metric] for metric in METRICS),
+                layer.groups,
+                layer.pinned,
+            )
+            for layer in self.layers
+        )
+        return Table((*columns, *(f"{m}_share" for m in METRICS), "groups", "pinned"), rows).to_pandas()
 
     def _repr_html_(self) -> str:
-        """For notebooks."""
-        from onnxprune.pruning.notebook import analysis_html
-
-        return analysis_html(self)
+        """For notebooks: the layers, largest first if there are many, and the totals."""
+        many = len(self.layers) > MOST_ROWS
+        rows = tuple(
+            (
+                layer.name,
+                layer.op_type,
+                f"{layer.prunable} of {layer.channels}",
+                long(layer.params),
+                long(layer.flops),
+                percent(layer.shares["flops"]),
+                long(layer.memory, "B"),
+                "; ".join(layer.pinned),
+            )
+            for layer in (sorted(self.layers, key=lambda layer: -layer.flops) if many else self.layers)[:MOST_ROWS]
+        )
+        known = [(self.totals[key], *words) for key, words in TOTALS.items() if key in self.totals]
+        caption = ", ".join(f"{long(total, unit)} {title}" for total, title, unit in known)
+        heads = ("layer", "op", "may go", "parameters", "MACs", "of all", "memory", "pinned because")
+        count = len(self.layers)
+        return Table(heads, rows, f"{count} layers: {caption}", (0, 1, 7), count).to_html()
 
     def _layer(self, layer: Layer, cost: Mapping[str, float]) -> LayerReport:
         groups = self.groups_of(layer)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnxprune._display import MACS, assumptions, carried, long, not_understood, percent
+from onnxprune._display import MACS, long, percent
+from onnxprune.analysis.sentences import assumptions, carried, not_understood
 from onnxprune.cli.files import Paths, save_plot
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption, StateOption, carried_state
 from onnxprune.cli.reading import read_and_analyze

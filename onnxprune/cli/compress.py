@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from onnxprune._display import MACS, TOTALS, assumptions, long, percent
+from onnxprune._display import MACS, TOTALS, long, percent
+from onnxprune.analysis.sentences import assumptions
 from onnxprune.cli import training as options
 from onnxprune.cli.files import Paths, save_text
 from onnxprune.cli.options import (

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune._display import MACS, assumptions, carried, long, not_understood
+from onnxprune._display import MACS, long
+from onnxprune.analysis.sentences import assumptions, carried, not_understood
 from onnxprune.cli.files import Paths, save_plan
 from onnxprune.cli.latency import latency_lines
 from onnxprune.cli.options import Proof

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.errors import PlanError, ResultsError, UsageError
+from onnxprune._display import Table
+from onnxprune.errors import PlanError, ResultsError
 from onnxprune.exploration.pareto import RESOURCES, pareto_front
 from onnxprune.exploration.runs import About, Figures, Run
 from onnxprune.exploration.store import Reader
@@ -96,11 +97,8 @@ class Results:
 
     def to_pandas(self) -> pd.DataFrame:
         """A row per run. Raises UsageError where pandas is not installed."""
-        try:
-            import pandas as pd
-        except ModuleNotFoundError as error:
-            raise UsageError("tables take pandas: pip install 'onnxprune[report]'") from error
-        return pd.DataFrame([run.__dict__ for run in self.runs], columns=list(Run.__dataclass_fields__))
+        columns = tuple(Run.__dataclass_fields__)
+        return Table(columns, tuple(tuple(getattr(run, column) for column in columns) for run in self.runs)).to_pandas()
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the plans as plain data for JSON."""

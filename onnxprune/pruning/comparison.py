@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxprune._display import MOST_ROWS, Table, long, totals_table
 from onnxprune.analysis.analyzing import Analysis, LayerReport
 from onnxprune.analysis.cost import METRICS
 from onnxprune.errors import UsageError
@@ -64,15 +65,33 @@ class Comparison:
 
     def to_pandas(self) -> pd.DataFrame:
         """A row per layer. Raises UsageError where pandas is not installed."""
-        from onnxprune.pruning.notebook import comparison_frame
-
-        return comparison_frame(self)
+        costs = [(cost, when) for cost in ("channels", "params", "flops", "memory") for when in ("before", "after")]
+        rows = tuple(
+            (layer.name, layer.op_type, *(getattr(getattr(layer, when), cost) for cost, when in costs))
+            for layer in self.layers
+        )
+        return Table(("name", "op_type", *(f"{cost}_{when}" for cost, when in costs)), rows).to_pandas()
 
     def _repr_html_(self) -> str:
-        """For notebooks."""
-        from onnxprune.pruning.notebook import comparison_html
+        """For notebooks: the totals, and every layer before and after."""
+        rows = tuple(
+            (
+                layer.name,
+                layer.op_type,
+                _change(layer.before.channels, layer.after.channels),
+                _change(layer.before.params, layer.after.params),
+                _change(layer.before.flops, layer.after.flops),
+                _change(layer.before.memory, layer.after.memory, "B"),
+            )
+            for layer in self.layers[:MOST_ROWS]
+        )
+        heads = ("layer", "op", "channels", "parameters", "MACs", "memory")
+        layers = Table(heads, rows, "Layers", text=(0, 1), count=len(self.layers))
+        return totals_table(self.before, self.after, "Totals").to_html() + layers.to_html()
 
-        return comparison_html(self)
+
+def _change(before: float, after: float, unit: str = "") -> str:
+    return long(before, unit) if before == after else f"{long(before, unit)} → {long(after, unit)}"
 
 
 def compare(analysis: Analysis, plan: Plan) -> Comparison:

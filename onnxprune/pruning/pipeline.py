@@ -57,10 +57,12 @@ class Compression:
         return compare(self.analysis, self.plan).to_pandas()
 
     def _repr_html_(self) -> str:
-        """For notebooks."""
-        from onnxprune.pruning.notebook import compression_html
+        """For notebooks: what was removed where, and the certificate."""
+        from onnxprune.pruning.comparison import compare
 
-        return compression_html(self)
+        proof = self.certificate
+        told = "<p>No certificate: the result was not verified.</p>" if proof is None else proof._repr_html_()
+        return compare(self.analysis, self.plan)._repr_html_() + told
 
 
 def apply(model: ModelLike, plan: Plan, *, registry: Registry | None = None) -> Model:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxprune._display import Table, totals_table
 from onnxprune.errors import PlanError
 from onnxprune.ir.files import write_text
 from onnxprune.ir.plain import is_number, parse
@@ -84,15 +85,22 @@ class Plan:
 
     def to_pandas(self) -> pd.DataFrame:
         """A row per axis that loses positions. Raises UsageError where pandas is not installed."""
-        from onnxprune.pruning.notebook import plan_frame
-
-        return plan_frame(self)
+        rows = tuple(
+            (tensor, axis, len(positions), positions)
+            for tensor, axes in self.removed.items()
+            for axis, positions in axes.items()
+        )
+        return Table(("tensor", "axis", "removed", "positions"), rows).to_pandas()
 
     def _repr_html_(self) -> str:
-        """For notebooks."""
-        from onnxprune.pruning.notebook import plan_html
-
-        return plan_html(self)
+        """For notebooks: the settings, and the totals before and after."""
+        axes = sum(len(of_tensor) for of_tensor in self.removed.values())
+        settings = ", ".join(
+            f"{name} {value if isinstance(value, (str, int, float)) else json.dumps(value)}"
+            for name, value in self.settings.items()
+        )
+        caption = f"Plan: {axes} axes of {len(self.removed)} tensors lose positions"
+        return totals_table(self.before, self.after, caption + (f" ({settings})" if settings else "")).to_html()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:

@@ -12,7 +12,8 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
-from onnxprune._display import MACS, TOTALS, assumptions, long, not_understood, percent, seconds
+from onnxprune._display import MACS, TOTALS, long, percent, seconds
+from onnxprune.analysis.sentences import assumptions, not_understood
 from onnxprune.pruning.certificate import Certificate
 from onnxprune.report.content import Candidate, Report, Subject
 from onnxprune.report.errors import missing

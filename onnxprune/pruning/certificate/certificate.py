@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from onnxprune._display import Table
 from onnxprune.errors import VerificationError
 from onnxprune.pruning.certificate.comparing import TensorDifference
 
@@ -105,12 +106,15 @@ class Certificate:
 
     def to_pandas(self) -> pd.DataFrame:
         """A row per output, and one for every tensor that differs. Raises UsageError where pandas is missing."""
-        from onnxprune.pruning.notebook import certificate_frame
-
-        return certificate_frame(self)
+        columns = ("name", "node", "absolute", "relative", "passed")
+        return Table(columns, tuple(tuple(getattr(o, c) for c in columns) for o in self._shown)).to_pandas()
 
     def _repr_html_(self) -> str:
-        """For notebooks."""
-        from onnxprune.pruning.notebook import certificate_html
+        """For notebooks: the verdict, and how far each output is off, and whatever else differs."""
+        rows = tuple((o.name, o.node, f"{o.absolute:.1e}", f"{o.relative:.1e}") for o in self._shown)
+        heads = ("tensor", "node", "largest difference", "of its spread")
+        return Table(heads, rows, " ".join(self.sentences)).to_html()
 
-        return certificate_html(self)
+    @property
+    def _shown(self) -> tuple[TensorDifference, ...]:
+        return tuple(dict.fromkeys((*self.outputs, *self.failures)))
