@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from onnxprune.latency.engine import Engine
     from onnxprune.latency.fitting import LatencyFit, meet_latency
     from onnxprune.latency.machine import Runtime
-    from onnxprune.latency.profile import LatencyProfile, profile_latency
+    from onnxprune.latency.model import LatencyProfile
+    from onnxprune.latency.profile import profile_latency
     from onnxprune.passes.normalize import normalize
     from onnxprune.pruning.certificate import Certificate, verify
     from onnxprune.pruning.choosing import plan
@@ -74,7 +75,8 @@ _HOME = {
     "latency.engine": ("Engine",),
     "latency.fitting": ("LatencyFit", "meet_latency"),
     "latency.machine": ("Runtime",),
-    "latency.profile": ("LatencyProfile", "profile_latency"),
+    "latency.model": ("LatencyProfile",),
+    "latency.profile": ("profile_latency",),
     "ir.model": ("Model", "load"),
     "pruning.choosing": ("plan",),
     "pruning.plan": ("Plan",),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
 from onnxprune._display import MOST_ROWS, TOTALS, Table, long, percent
 from onnxprune.analysis.atoms import Group, Grouping
 from onnxprune.analysis.binding import find_binding
-from onnxprune.analysis.cost import METRICS, CostModel, Layer, cost_model
+from onnxprune.analysis.cost import METRICS, CostModel, Layer, Metric, MetricFunction, cost_model
 from onnxprune.analysis.coupling import Coupling, solve
 from onnxprune.analysis.propagation import Split
 from onnxprune.errors import UsageError
@@ -76,6 +76,17 @@ class PinReport:
     reason: str
 
 
+class MetricSource(Protocol):
+    """A cost that is measured and not counted, such as latency: what it says about a model."""
+
+    @property
+    def multiple(self) -> int:
+        """What kept counts had best be multiples of."""
+
+    def of(self, analysis: Analysis) -> MetricFunction:
+        """The cost of an analysed model as a function of kept counts. Raises UsageError if it is another's."""
+
+
 @dataclass(frozen=True)
 class Analysis:
     """What is known about a model.
@@ -103,6 +114,14 @@ class Analysis:
         if coupling is self.coupling:
             return self
         return replace(self, coupling=coupling, costs=cost_model(coupling, self.registry))
+
+    def measured(self, metric: Metric, source: MetricSource | None) -> Analysis:
+        """The analysis with one more metric among its costs, if there is one.
+
+        Raises:
+            UsageError: it was measured for another model.
+        """
+        return self if source is None else replace(self, costs=self.costs.with_measured(metric, source.of(self)))
 
     @cached_property
     def untied(self) -> Coupling:

@@ -11,7 +11,8 @@ from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import BudgetError, MeasurementError, UsageError
 from onnxprune.ir.model import Model
 from onnxprune.latency.machine import Machine, Runtime
-from onnxprune.latency.profile import LatencyProfile, inputs_of
+from onnxprune.latency.model import LatencyProfile
+from onnxprune.latency.profile import inputs_of
 from onnxprune.latency.sampling import Rounds
 from onnxprune.latency.statistics import Ratio, Spread, paired_ratio, spread
 from onnxprune.pruning.choosing import MODES

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +13,62 @@ from onnxprune.analysis.analyzing import Analysis
 from onnxprune.analysis.cost import Terms, extent_terms
 from onnxprune.errors import UsageError
 from onnxprune.latency.layers import MOST_ROLES, LayerCase, layer_cases
-from onnxprune.latency.profile import LatencyProfile, Table
+from onnxprune.latency.statistics import Spread
 from onnxprune.ops.relations import IntArray
 
 FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Seconds of a layer over the widths of its measured roles; shape (len(w) for w in widths)."""
+
+    widths: tuple[tuple[int, ...], ...]
+    seconds: FloatArray = field(compare=False)
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """What latency mode plans by: :class:`~onnxprune.analysis.analyzing.MetricSource`. Pure data once measured.
+
+    Attributes:
+        identity: the machine and the settings of the runtime.
+        multiple: widths are measured at multiples of this; plans keep channels at such.
+        baseline: seconds per run of the unpruned model.
+        layers: seconds that its layers take within it, together.
+        others: seconds of all other operators, by type as onnxruntime runs them.
+        between: seconds between operators.
+        tables: times of the layers by kind.
+        gain: by how much more than predicted pruning saves: 1 until a pruned model was measured.
+        disturbance: how many times as long the model takes under the profiler, operator by operator, as undisturbed;
+            far from 1 where much else runs, for a long operator is always interrupted. Predictions are rough then.
+        choices: what a kept channel takes by multiple, relative to counts that are not rounded, if this was tried.
+    """
+
+    identity: Mapping[str, str]
+    multiple: int
+    baseline: Spread
+    layers: float
+    others: Mapping[str, float]
+    between: float
+    tables: Mapping[str, Table]
+    gain: float = 1.0
+    disturbance: float = 1.0
+    choices: Mapping[int, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it says about machine and model as plain data, without the tables."""
+        data = asdict(self)
+        del data["tables"]
+        return {**data, "baseline": self.baseline.to_dict(), "choices": {str(m): t for m, t in self.choices.items()}}
+
+    def of(self, analysis: Analysis) -> LatencyModel:
+        """What it says about a model, as a function of kept counts.
+
+        Raises:
+            UsageError: it was measured for another model.
+        """
+        return latency_model(analysis, self)
 
 
 @dataclass(frozen=True)
@@ -73,15 +127,6 @@ class LatencyModel:
         """Seconds of the whole model."""
         raw = self.fixed + float(self.others.values(kept).sum()) + float(self.per_layer(kept).sum())
         return self.unpruned - self.gain * (self.unpruned - raw)
-
-
-def with_latency(analysis: Analysis, profile: LatencyProfile) -> Analysis:
-    """The analysis with latency among its costs.
-
-    Raises:
-        UsageError: the profile was measured for another model.
-    """
-    return replace(analysis, costs=analysis.costs.with_measured("latency", latency_model(analysis, profile)))
 
 
 def latency_model(analysis: Analysis, profile: LatencyProfile) -> LatencyModel:

@@ -1,4 +1,4 @@
-"""The latency profile: what the layers of a model cost at several widths on one machine. Pure data once measured.
+"""Measuring a latency profile: what the layers of a model cost at several widths on one machine.
 
 A model's time is taken apart by onnxruntime's profiler: layers, other operators by type, and what passes between
 them. Layers are then measured one by one over a grid of widths; the others are scaled with the sizes of what they
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +21,10 @@ from onnxprune.latency.grid import MULTIPLES, knots, points, typical
 from onnxprune.latency.layer_models import Point, batches, by_kind
 from onnxprune.latency.layers import LayerCase, Widths, layer_cases
 from onnxprune.latency.machine import Machine, Runtime
+from onnxprune.latency.model import LatencyProfile, Table
 from onnxprune.latency.operators import Trace
 from onnxprune.latency.sampling import Rounds
-from onnxprune.latency.statistics import Spread, spread
+from onnxprune.latency.statistics import spread
 
 FloatArray = NDArray[np.float64]
 
@@ -36,50 +35,6 @@ _JUDGES, _SHARES, _BETTER, _APPLIES = 8, (0.4, 0.6), 0.03, 0.8
 _LEAST_STEP = 1e-3
 #: From this disturbance on, times of layers are not kept.
 DISTURBED = 1.5
-
-
-@dataclass(frozen=True)
-class Table:
-    """Seconds of a layer over the widths of its measured roles; shape (len(w) for w in widths)."""
-
-    widths: tuple[tuple[int, ...], ...]
-    seconds: FloatArray = field(compare=False)
-
-
-@dataclass(frozen=True)
-class LatencyProfile:
-    """What latency mode plans by.
-
-    Attributes:
-        identity: the machine and the settings of the runtime.
-        multiple: widths are measured at multiples of this; plans keep channels at such.
-        baseline: seconds per run of the unpruned model.
-        layers: seconds that its layers take within it, together.
-        others: seconds of all other operators, by type as onnxruntime runs them.
-        between: seconds between operators.
-        tables: times of the layers by kind.
-        gain: by how much more than predicted pruning saves: 1 until a pruned model was measured.
-        disturbance: how many times as long the model takes under the profiler, operator by operator, as undisturbed;
-            far from 1 where much else runs, for a long operator is always interrupted. Predictions are rough then.
-        choices: what a kept channel takes by multiple, relative to counts that are not rounded, if this was tried.
-    """
-
-    identity: Mapping[str, str]
-    multiple: int
-    baseline: Spread
-    layers: float
-    others: Mapping[str, float]
-    between: float
-    tables: Mapping[str, Table]
-    gain: float = 1.0
-    disturbance: float = 1.0
-    choices: Mapping[int, float] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What it says about machine and model as plain data, without the tables."""
-        data = asdict(self)
-        del data["tables"]
-        return {**data, "baseline": self.baseline.to_dict(), "choices": {str(m): t for m, t in self.choices.items()}}
 
 
 def profile_latency(

@@ -12,9 +12,10 @@ docs/accuracy.md.) ``complexity-mean`` follows the expectation of these draws,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,16 @@ FloatArray = NDArray[np.float64]
 _STEPS_PER_GROUP = 64
 #: A budget that is met with less than this share of the original to spare needs no correction.
 _NEGLIGIBLE = 0.005
+
+
+class LossCurves(Protocol):
+    """Losses that were measured group by group, which know what scores of single channels cannot."""
+
+    def losses(self, groups: Sequence[Group], scored: Sequence[FloatArray]) -> tuple[FloatArray, ...]:
+        """Per group, the loss with its first 0, 1, 2, ... units gone, given what scores say of that.
+
+        Raises UsageError where the curves are those of other groups.
+        """
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.analysis.analyzing import Analysis, InputShapes, analyze
+from onnxprune.analysis.analyzing import Analysis, InputShapes, MetricSource, analyze
 from onnxprune.analysis.atoms import Group, Grouping
 from onnxprune.analysis.cost import METRICS, FloatArray, Layer, Metric
 from onnxprune.analysis.prunability import why_nothing
@@ -19,7 +19,7 @@ from onnxprune.ir.model import ModelLike
 from onnxprune.ir.state import State
 from onnxprune.ops import Registry
 from onnxprune.ops.relations import IntArray
-from onnxprune.pruning.allocation import Problem, give_back, global_, same_share
+from onnxprune.pruning.allocation import LossCurves, Problem, give_back, global_, same_share
 from onnxprune.pruning.allocation import allocation as find_allocation
 from onnxprune.pruning.criteria import Criterion, Scoring, comparable, default_registry
 from onnxprune.pruning.floors import least_units
@@ -27,8 +27,6 @@ from onnxprune.pruning.plan import Plan
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import CalibrationSource, Samples
-    from onnxprune.latency.profile import LatencyProfile
-    from onnxprune.pruning.sensitivity import Sensitivity
 
 MODES: Mapping[str, Metric] = {
     "params": "params",
@@ -52,12 +50,12 @@ def plan(
     max_flops: float | None = None,
     max_memory: float | None = None,
     max_latency: float | None = None,
-    latency: LatencyProfile | None = None,
+    latency: MetricSource | None = None,
     channels: float | None = None,
     allocation: str = "complexity",
     criterion: str | Criterion = "l2",
     calibration: CalibrationSource | Samples | None = None,
-    sensitivity: Sensitivity | None = None,
+    sensitivity: LossCurves | None = None,
     seed: int = 0,
     floor: float = DEFAULT_FLOOR,
     floors: Mapping[str, float] | None = None,
@@ -122,7 +120,7 @@ def plan(
     if not isinstance(model, Analysis):
         model = analyze(model, input_shapes, split=split, state=state, registry=registry)
     metric = _metric(mode)
-    model = _timed(model, latency)
+    model = model.measured("latency", latency)
     absolute: dict[Metric, float | None] = {"params": max_params, "flops": max_flops, "memory": max_memory}
     absolute["latency"] = max_latency
     limits = _limits(model, metric, reduce, absolute, channels)
@@ -140,7 +138,7 @@ def plan(
     exact = (lambda group: group.is_exact(exact_norm=exact_norm)) if exact_only else (lambda group: True)
 
     def choose(grouping: Grouping) -> _Choice:
-        analysis = _timed(model.under(grouping), latency)
+        analysis = model.under(grouping).measured("latency", latency)
         problem = _problem(analysis, metric, limits, floor, dict(floors or {}), multiple, include, exclude, exact)
         rng = np.random.default_rng(seed)
         scoring = Scoring(analysis, rng, samples)
@@ -268,16 +266,7 @@ def _least_loss(choose: Callable[[Grouping], _Choice], groupings: Sequence[Group
     return min(found, key=lambda choice: choice.lost)
 
 
-def _timed(analysis: Analysis, latency: LatencyProfile | None) -> Analysis:
-    """The analysis with latency among its costs, where it was measured."""
-    if latency is None:
-        return analysis
-    from onnxprune.latency.model import with_latency
-
-    return with_latency(analysis, latency)
-
-
-def _multiple(round_to: int | str, latency: LatencyProfile | None) -> int:
+def _multiple(round_to: int | str, latency: MetricSource | None) -> int:
     if round_to == "auto":
         if latency is None:
             raise UsageError("round_to 'auto' needs a latency profile: pass latency=onnxprune.profile_latency(...)")

@@ -62,7 +62,10 @@ class GroupSensitivity:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The curves of all groups of one analysis, on so many samples, with channels in a criterion's order."""
+    """The curves of all groups of one analysis, on so many samples, with channels in a criterion's order.
+
+    They are :class:`~onnxprune.pruning.allocation.LossCurves`.
+    """
 
     criterion: str
     refit: bool

@@ -11,7 +11,8 @@ from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import BudgetError, MeasurementError, UsageError
 from onnxprune.latency.cache import Cache
 from onnxprune.latency.fitting import _gain, meet_latency
-from onnxprune.latency.profile import LatencyProfile, profile_latency
+from onnxprune.latency.model import LatencyProfile
+from onnxprune.latency.profile import profile_latency
 from onnxprune.latency.sampling import exactly
 from tests.latency.fakes import FakeMachine
 from tests.latency.networks import chain

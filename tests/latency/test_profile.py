@@ -17,8 +17,8 @@ from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.latency.cache import Cache, default_folder
 from onnxprune.latency.layers import layer_cases
-from onnxprune.latency.model import latency_model, with_latency
-from onnxprune.latency.profile import LatencyProfile, _monotone, choose_multiple, profile_latency
+from onnxprune.latency.model import LatencyProfile, latency_model
+from onnxprune.latency.profile import _monotone, choose_multiple, profile_latency
 from onnxprune.latency.sampling import exactly
 from onnxprune.pruning.consistency import removed_per_class
 from tests.latency.fakes import FakeMachine
@@ -163,7 +163,7 @@ def test_latency_has_to_be_measured_first(analysis: Analysis, cache: Cache) -> N
         profile_latency(analysis, machine=FakeMachine(), round_to=0, cache=cache)
     other = onnxprune.analyze(chain(16, 24, 5, size=7))
     with pytest.raises(UsageError, match="measured for another model"):
-        with_latency(other, measured(analysis, cache))
+        other.measured("latency", measured(analysis, cache))
 
 
 def test_the_multiple_is_the_smallest_that_pays(analysis: Analysis, cache: Cache) -> None:
