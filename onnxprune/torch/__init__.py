@@ -13,9 +13,9 @@ except ImportError as error:
 
 from onnxprune.torch.base import Converter, Registry
 from onnxprune.torch.builder import Builder
-from onnxprune.torch.converters import default_registry
 from onnxprune.torch.layouts import Held
 from onnxprune.torch.module import OnnxModule, to_module
+from onnxprune.torch.ops import default_registry
 from onnxprune.torch.training import Callback, Recipe, Training, train
 from onnxprune.torch.writing import write_back
 

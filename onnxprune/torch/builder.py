@@ -15,7 +15,7 @@ from torch import fx, nn
 from onnxprune.errors import ConversionError
 from onnxprune.ir.graph import Graph, Node
 from onnxprune.ir.weights import Array, Weight
-from onnxprune.torch.functions.host import as_tensor, to_host
+from onnxprune.torch.host import as_tensor, scalar, to_host
 from onnxprune.torch.layouts import AsIs, Held, Layout
 from onnxprune.torch.paths import Paths, place
 from onnxprune.torch.tensors import FLOATS, to_tensor, torch_dtype
@@ -135,6 +135,11 @@ class Builder:
             return literal(array)
         name = node.inputs[index]
         return self._values[name] if name in self._host else self.call(to_host, self._values[name])
+
+    def number(self, node: Node, index: int) -> Any:
+        """The same where the file has a number or a vector of one: that number."""
+        value = self.host(node, index)
+        return self.call(scalar, value) if isinstance(value, fx.Node) else scalar(value)
 
     def is_shape_arithmetic(self, node: Node) -> bool:
         """Whether all operands are shapes or short constants, and so is the result."""

@@ -15,8 +15,8 @@ from onnxprune.ir.shapes import infer_shapes
 from onnxprune.passes.normalize import normalize
 from onnxprune.torch.base import Converter, Registry
 from onnxprune.torch.builder import Builder
-from onnxprune.torch.converters import default_registry
 from onnxprune.torch.layouts import Held
+from onnxprune.torch.ops import default_registry
 from onnxprune.torch.program import Program
 
 

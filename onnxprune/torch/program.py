@@ -13,8 +13,8 @@ from onnxprune.ir.control_flow import body_scope, border_operands, scope_of
 from onnxprune.ir.graph import Graph, Node, UnknownShapeError
 from onnxprune.torch.base import Converter
 from onnxprune.torch.builder import Builder
-from onnxprune.torch.functions.control import Conditional
 from onnxprune.torch.layouts import Held
+from onnxprune.torch.ops.control import Conditional
 
 THEN, ELSE = "then_branch", "else_branch"
 

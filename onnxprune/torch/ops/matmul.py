@@ -1,8 +1,6 @@
-"""Gemm, MatMul and Einsum."""
+"""Matrix products."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import fx, nn
@@ -10,8 +8,9 @@ from torch import fx, nn
 from onnxprune.ir.graph import Node
 from onnxprune.torch.base import Converter
 from onnxprune.torch.builder import Builder
-from onnxprune.torch.functions import linear as functions
 from onnxprune.torch.layouts import AsIs, Layout, Reshaped, Transposed
+
+Tensor = torch.Tensor
 
 
 def gemm(node: Node, build: Builder) -> fx.Node:
@@ -29,7 +28,7 @@ def gemm(node: Node, build: Builder) -> fx.Node:
             linear = nn.Linear(shape[1], shape[0], bias is not None, device="meta")
             return build.module(node, linear, build.tensor(node, 0), weights=weights)
     operands = build.tensor(node, 0), build.tensor(node, 1), build.optional(node, 2)
-    return build.call(functions.gemm, *operands, alpha, beta, trans_a, trans_b)
+    return build.call(product, *operands, alpha, beta, trans_a, trans_b)
 
 
 def _bias_layout(node: Node, build: Builder, features: int) -> Layout | None:
@@ -50,17 +49,21 @@ def _matmul(node: Node, build: Builder) -> fx.Node:
     return build.call(torch.matmul, *build.tensors(node))
 
 
-def _einsum(node: Node, build: Builder) -> fx.Node:
-    return build.call(einsum, node.attr("equation"), build.tensors(node))
+def product(a: Tensor, b: Tensor, c: Tensor | None, alpha: float, beta: float, trans_a: bool, trans_b: bool) -> Tensor:
+    """alpha · a · b + beta · c, with a or b transposed."""
+    product = (a.t() if trans_a else a) @ (b.t() if trans_b else b)
+    if alpha != 1.0:
+        product = _times(product, alpha)
+    if c is None:
+        return product
+    return product + (c if beta == 1.0 else _times(c, beta))
 
 
-def einsum(equation: str, operands: Sequence[torch.Tensor]) -> torch.Tensor:
-    """``torch.einsum`` of an equation with spaces."""
-    return torch.einsum(equation.replace(" ", ""), *operands)
+def _times(x: Tensor, factor: float) -> Tensor:
+    return x * factor if x.is_floating_point() else (x * factor).to(x.dtype)
 
 
 CONVERTERS = (
-    Converter("Einsum", _einsum),
     Converter("Gemm", gemm),
     Converter("MatMul", _matmul),
 )

@@ -6,10 +6,73 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import fx
 
-from onnxprune.torch.functions.convolution import convolve, pad_same, padded
+from onnxprune.ir.graph import Node, UnknownShapeError
+from onnxprune.torch.base import Converter
+from onnxprune.torch.builder import Builder
+from onnxprune.torch.ops.convolution import convolve, pad_same, padded, window
+from onnxprune.torch.tensors import torch_dtype
 
 Tensor = torch.Tensor
+
+
+def convert_quantize(node: Node, build: Builder) -> fx.Node:
+    """A call of :func:`quantize`."""
+    elem_type = node.attr("output_dtype", 0)
+    operands = build.tensor(node, 0), build.tensor(node, 1), build.optional(node, 2)
+    axis, block = node.attr("axis", 1), node.attr("block_size", 0)
+    return build.call(quantize, *operands, axis, block, torch_dtype(elem_type) if elem_type else None)
+
+
+def convert_dequantize(node: Node, build: Builder) -> fx.Node:
+    """A call of :func:`dequantize`."""
+    operands = build.tensor(node, 0), build.tensor(node, 1), build.optional(node, 2)
+    return build.call(dequantize, *operands, node.attr("axis", 1), node.attr("block_size", 0))
+
+
+def _quantize_dynamically(node: Node, build: Builder) -> tuple[fx.Node, ...]:
+    every = build.call(quantize_dynamically, build.tensor(node, 0))
+    return tuple(build.item(every, index) for index in range(3))
+
+
+def _multiply_integers(node: Node, build: Builder) -> fx.Node:
+    operands = build.tensor(node, 0), build.tensor(node, 1), build.optional(node, 2), build.optional(node, 3)
+    return build.call(multiply, *operands)
+
+
+def _convolve_integers(node: Node, build: Builder) -> fx.Node:
+    operands = build.tensor(node, 0), build.tensor(node, 1), build.optional(node, 2), build.optional(node, 3)
+    return build.call(convolve_integers, *operands, _settings(node, 1))
+
+
+def _quantized_multiply(node: Node, build: Builder) -> fx.Node:
+    return build.call(quantized_multiply, build.tensors(node))
+
+
+def _quantized_convolve(node: Node, build: Builder) -> fx.Node:
+    operands = [build.optional(node, index) for index in range(len(node.inputs))]
+    return build.call(quantized_convolve, operands, _settings(node, 3))
+
+
+def _settings(node: Node, weight: int) -> dict[str, Any]:
+    found = window(node, tuple(node.attr("kernel_shape") or node.in_shape(weight)[2:]))
+    return {
+        "begins": found.begins,
+        "ends": found.ends,
+        "upper": found.upper,
+        "strides": found.strides,
+        "dilations": found.dilations,
+        "group": node.attr("group", 1),
+    }
+
+
+def _refuse_unknown_kernel(node: Node) -> str | None:
+    try:
+        _settings(node, 1 if node.op_type == "ConvInteger" else 3)
+    except UnknownShapeError:
+        return "the shape of its weight is not known"
+    return None
 
 
 def along(values: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
@@ -108,3 +171,14 @@ def quantized_convolve(operands: Sequence[Tensor | None], settings: dict[str, An
         sums = sums + bias.to(torch.float64).reshape(channels)
     factor = x_scale * w_scale / y_scale
     return _requantized(sums, factor.to(torch.float64).reshape(channels if factor.numel() > 1 else ()), y_zero)
+
+
+CONVERTERS = (
+    Converter("ConvInteger", _convolve_integers, refuse=_refuse_unknown_kernel),
+    Converter("DequantizeLinear", convert_dequantize),
+    Converter("DynamicQuantizeLinear", _quantize_dynamically),
+    Converter("MatMulInteger", _multiply_integers),
+    Converter("QLinearConv", _quantized_convolve, refuse=_refuse_unknown_kernel),
+    Converter("QLinearMatMul", _quantized_multiply),
+    Converter("QuantizeLinear", convert_quantize),
+)

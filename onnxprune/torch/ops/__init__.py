@@ -1,50 +1,56 @@
-"""One small converter per operator and opset range, grouped by family."""
+"""How operators become PyTorch: one module per family, named as in ``onnxprune.ops``.
+
+A module holds the converters of its family and, behind them, the functions that its converted graphs call where PyTorch
+has none of the same meaning.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 
 from onnxprune.torch.base import Registry
-from onnxprune.torch.converters import (
-    activations,
+from onnxprune.torch.ops import (
     attention,
-    casting,
     contrib,
+    contrib_quantized,
     convolution,
+    einsum,
     elementwise,
     generators,
     indexing,
     joining,
-    linear,
+    matmul,
     normalization,
     pooling,
     quantized,
     recurrent,
     reduction,
+    reshaping,
     resizing,
     sampling,
-    shaping,
+    scattering,
 )
 
 _FAMILIES = (
-    activations,
     attention,
-    casting,
     contrib,
+    contrib_quantized,
     convolution,
+    einsum,
     elementwise,
     generators,
     indexing,
     joining,
-    linear,
+    matmul,
     normalization,
     pooling,
     quantized,
     recurrent,
     reduction,
     resizing,
+    reshaping,
     sampling,
-    shaping,
+    scattering,
 )
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import fx
 
 from onnxprune.ir.graph import Node
+from onnxprune.torch import host
 from onnxprune.torch.base import Converter
 from onnxprune.torch.builder import Builder
-from onnxprune.torch.functions import host
 
 
 def _concat(node: Node, build: Builder) -> fx.Node:

@@ -1,4 +1,4 @@
-"""Sampling at places that are computed, boxes and regions."""
+"""Sampling at places that are computed, boxes, and what undoes a pooling."""
 
 from __future__ import annotations
 
@@ -6,9 +6,102 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import fx
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
+from onnxprune.ir.graph import Node
+from onnxprune.torch.base import Converter
+from onnxprune.torch.builder import Builder
+from onnxprune.torch.ops.convolution import padded
+from onnxprune.torch.ops.pooling import pool_settings, pool_window, refuse_rank
+
 Tensor = torch.Tensor
+
+_MODES = {"linear": "bilinear", "cubic": "bicubic"}
+
+
+def _max_unpool(node: Node, build: Builder) -> fx.Node:
+    settings = pool_settings(pool_window(node), node)
+    return build.call(max_unpool, build.tensor(node, 0), build.tensor(node, 1), build.host(node, 2), settings)
+
+
+def _grid_sample(node: Node, build: Builder) -> fx.Node:
+    mode = node.attr("mode", "bilinear")
+    padding, align = node.attr("padding_mode", "zeros"), bool(node.attr("align_corners", 0))
+    return build.call(grid_sample, *build.tensors(node), _MODES.get(mode, mode), padding, align)
+
+
+def _refuse_cubic_volume(node: Node) -> str | None:
+    rank = len(node.graph.shapes.extents.get(node.inputs[0], ()))
+    if rank == 5 and node.attr("mode") in ("cubic", "bicubic"):
+        return "PyTorch samples volumes by nearest or linear interpolation only"
+    return None if rank in (0, 4, 5) else "PyTorch samples images and volumes only"
+
+
+def _affine_grid(node: Node, build: Builder) -> fx.Node:
+    align = bool(node.attr("align_corners", 0))
+    return build.call(affine_grid, build.tensor(node, 0), build.ints(node, 1), align)
+
+
+def _roi_align(node: Node, build: Builder) -> fx.Node:
+    # Before opset 16 there was no half pixel's offset.
+    default = "half_pixel" if node.version >= 16 else "output_half_pixel"
+    settings = {
+        "height": node.attr("output_height", 1),
+        "width": node.attr("output_width", 1),
+        "ratio": node.attr("sampling_ratio", 0),
+        "scale": node.attr("spatial_scale", 1.0),
+        "offset": 0.5 if node.attr("coordinate_transformation_mode", default) == "half_pixel" else 0.0,
+        "average": node.attr("mode", "avg") == "avg",
+    }
+    return build.call(roi_align, *build.tensors(node), settings)
+
+
+def _max_roi_pool(node: Node, build: Builder) -> fx.Node:
+    size, scale = tuple(node.attr("pooled_shape")), node.attr("spatial_scale", 1.0)
+    return build.call(max_roi_pool, *build.tensors(node), size, scale)
+
+
+def _deform_conv(node: Node, build: Builder) -> fx.Node:
+    settings = {
+        "strides": tuple(node.attr("strides", (1, 1))),
+        "dilations": tuple(node.attr("dilations", (1, 1))),
+        "pads": tuple(node.attr("pads", (0, 0, 0, 0))),
+        "group": node.attr("group", 1),
+        "offset_group": node.attr("offset_group", 1),
+    }
+    operands = [build.tensor(node, 0), build.tensor(node, 1), build.tensor(node, 2)]
+    return build.call(deform_conv, *operands, build.optional(node, 3), build.optional(node, 4), settings)
+
+
+def _columns_to_image(node: Node, build: Builder) -> fx.Node:
+    shape, block = build.ints(node, 1), build.ints(node, 2)
+    count = node.in_shape(1)[0]
+    settings = {
+        "strides": tuple(node.attr("strides", (1,) * count)),
+        "dilations": tuple(node.attr("dilations", (1,) * count)),
+        "pads": tuple(node.attr("pads", (0,) * 2 * count)),
+    }
+    return build.call(columns_to_image, build.tensor(node, 0), shape, block, settings)
+
+
+def max_unpool(x: Tensor, positions: Tensor, shape: Sequence[int] | None, settings: dict[str, Any]) -> Tensor:
+    """Values put at their positions in zeros; positions count over the input of the pooling."""
+    extents = [
+        (n - 1) * s + k - b - e
+        for n, s, k, b, e in zip(
+            x.shape[2:], settings["strides"], settings["kernel"], settings["begins"], settings["ends"], strict=True
+        )
+    ]
+    own = (*x.shape[:2], *extents)
+    count = 1
+    for extent in own:
+        count = count * extent
+    flat = torch.zeros(count, dtype=x.dtype, device=x.device)
+    result = flat.index_put((positions.reshape(-1),), x.reshape(-1)).reshape(own)
+    if shape is None:
+        return result
+    return padded(result, [0] * len(extents), [w - n for w, n in zip(tuple(shape)[2:], extents, strict=True)])
 
 
 def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, align: bool) -> Tensor:
@@ -105,42 +198,6 @@ def _cells(start: int, extent: int, count: int, limit: int) -> list[tuple[int, i
     return edges
 
 
-def non_max_suppression(
-    boxes: Tensor, scores: Tensor, most: int, overlap: float, least: float | None, centred: bool
-) -> Tensor:
-    """(batch, class, box) of the boxes that no better one of their class covers."""
-    if centred:
-        middle, half = boxes[..., :2], boxes[..., 2:] / 2
-        corners = torch.cat([middle - half, middle + half], -1)
-    else:
-        first, second = boxes[..., :2], boxes[..., 2:]
-        corners = torch.cat([torch.minimum(first, second), torch.maximum(first, second)], -1)
-    found: list[list[int]] = []
-    for batch in range(scores.shape[0]):
-        for kind in range(scores.shape[1]):
-            kept = _suppress(corners[batch], scores[batch, kind], most, overlap, least)
-            found.extend([batch, kind, box] for box in kept)
-    return torch.tensor(found, dtype=torch.int64, device=boxes.device).reshape(-1, 3)
-
-
-def _suppress(corners: Tensor, scores: Tensor, most: int, overlap: float, least: float | None) -> list[int]:
-    areas = (corners[:, 2:] - corners[:, :2]).prod(1)
-    kept: list[int] = []
-    for box in torch.argsort(scores, descending=True, stable=True).tolist():
-        if len(kept) == most:
-            break
-        if least is not None and not scores[box] > least:
-            break
-        if kept:
-            others = corners[kept]
-            sides = torch.minimum(others[:, 2:], corners[box, 2:]) - torch.maximum(others[:, :2], corners[box, :2])
-            common = sides.clamp(min=0).prod(1)
-            if bool((common / (areas[kept] + areas[box] - common) > overlap).any()):
-                continue
-        kept.append(box)
-    return kept
-
-
 def deform_conv(
     x: Tensor, weight: Tensor, offset: Tensor, bias: Tensor | None, mask: Tensor | None, settings: dict[str, Any]
 ) -> Tensor:
@@ -198,3 +255,14 @@ def columns_to_image(x: Tensor, shape: Sequence[int], block: Sequence[int], sett
     for axis in range(count):
         image = image.narrow(2 + axis, begins[axis], shape[axis])
     return image
+
+
+CONVERTERS = (
+    Converter("AffineGrid", _affine_grid),
+    Converter("Col2Im", _columns_to_image),
+    Converter("DeformConv", _deform_conv, since=19),
+    Converter("GridSample", _grid_sample, since=16, refuse=_refuse_cubic_volume),
+    Converter("MaxRoiPool", _max_roi_pool),
+    Converter("MaxUnpool", _max_unpool, refuse=refuse_rank),
+    Converter("RoiAlign", _roi_align),
+)

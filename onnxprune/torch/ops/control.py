@@ -1,4 +1,4 @@
-"""Control flow."""
+"""Control flow: what the importer makes of an If."""
 
 from __future__ import annotations
 

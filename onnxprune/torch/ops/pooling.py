@@ -1,4 +1,4 @@
-"""Pooling that ``torch.nn`` does not have: uneven padding, dilated averages, p-norms, positions."""
+"""Pooling: modules of ``torch.nn`` where padding is even, functions elsewhere."""
 
 from __future__ import annotations
 
@@ -6,14 +6,100 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import fx, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from onnxprune.torch.functions.convolution import padded, same_pads
+from onnxprune.ir.graph import Node
+from onnxprune.torch.base import Convert, Converter
+from onnxprune.torch.builder import Builder
+from onnxprune.torch.ops.convolution import Window, fixed_same, padded, same_pads, window
 
 Tensor = torch.Tensor
 
-_MAX: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_POOL: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_MAX: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_AVERAGE: dict[int, type[nn.Module]] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+_GLOBAL_AVERAGE: dict[int, type[nn.Module]] = {
+    3: nn.AdaptiveAvgPool1d,
+    4: nn.AdaptiveAvgPool2d,
+    5: nn.AdaptiveAvgPool3d,
+}
+_GLOBAL_MAX: dict[int, type[nn.Module]] = {3: nn.AdaptiveMaxPool1d, 4: nn.AdaptiveMaxPool2d, 5: nn.AdaptiveMaxPool3d}
+
+
+def pool_window(node: Node) -> Window:
+    """Where the windows of a pooling lie."""
+    return fixed_same(window(node, tuple(node.attr("kernel_shape"))))
+
+
+def pool_settings(found: Window, node: Node) -> dict[str, Any]:
+    """The same for the functions below."""
+    return {
+        "kernel": found.kernel,
+        "strides": found.strides,
+        "dilations": found.dilations,
+        "begins": found.begins,
+        "ends": found.ends,
+        "upper": found.upper,
+        "ceil_mode": bool(node.attr("ceil_mode", 0)),
+    }
+
+
+def _is_plain(found: Window, node: Node, build: Builder) -> bool:
+    """Whether ``torch.nn`` pools such windows; it takes padding of at most half a window."""
+    dtype = build.dtype(node.inputs[0])
+    half = found.begins is not None and all(2 * p <= k for p, k in zip(found.begins, found.kernel, strict=True))
+    return found.symmetric and half and dtype is not None and dtype.is_floating_point
+
+
+def _max_pool(node: Node, build: Builder) -> fx.Node | tuple[fx.Node, fx.Node]:
+    found, x = pool_window(node), build.tensor(node, 0)
+    settings = pool_settings(found, node)
+    if node.has_output(1):
+        both = build.call(max_pool_with_positions, x, settings, bool(node.attr("storage_order", 0)))
+        return build.item(both, 0), build.item(both, 1)
+    if _is_plain(found, node, build):
+        module = _MAX[len(found.kernel)](
+            found.kernel, found.strides, found.begins, found.dilations, ceil_mode=settings["ceil_mode"]
+        )
+        return build.module(node, module, x)
+    return build.call(max_pool, x, settings)
+
+
+def _average_pool(node: Node, build: Builder) -> fx.Node:
+    found, x = pool_window(node), build.tensor(node, 0)
+    settings, count_padding = pool_settings(found, node), bool(node.attr("count_include_pad", 0))
+    if _is_plain(found, node, build) and all(d == 1 for d in found.dilations):
+        module = _AVERAGE[len(found.kernel)](
+            found.kernel, found.strides, found.begins, settings["ceil_mode"], count_padding
+        )
+        return build.module(node, module, x)
+    return build.call(average_pool, x, settings, count_padding)
+
+
+def _lp_pool(node: Node, build: Builder) -> fx.Node:
+    return build.call(lp_pool, build.tensor(node, 0), pool_settings(pool_window(node), node), node.attr("p", 2))
+
+
+def _global(modules: dict[int, type[nn.Module]], function: Callable[..., Any]) -> Convert:
+    def convert(node: Node, build: Builder) -> fx.Node:
+        make = modules.get(build.rank(node) or 0)
+        if make is not None:
+            return build.module(node, make(1), build.tensor(node, 0))
+        return build.call(function, build.tensor(node, 0))
+
+    return convert
+
+
+def _global_lp(node: Node, build: Builder) -> fx.Node:
+    return build.call(global_lp, build.tensor(node, 0), float(node.attr("p", 2)))
+
+
+def refuse_rank(node: Node) -> str | None:
+    """The reason why PyTorch does not pool over so many axes."""
+    count = len(node.attr("kernel_shape"))
+    return None if 1 <= count <= 3 else f"PyTorch pools over one to three axes, not {count}"
 
 
 def pads_of(extents: Sequence[int], settings: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -43,12 +129,12 @@ def _overhang(
 
 def max_pool(x: Tensor, settings: dict[str, Any]) -> Tensor:
     """The largest value of each window; padding counts as minus infinity."""
-    return _max_pool(x, settings)[0]
+    return _largest(x, settings)[0]
 
 
 def max_pool_with_positions(x: Tensor, settings: dict[str, Any], column_major: bool) -> tuple[Tensor, Tensor]:
     """The largest values and where they are, counted over the whole input."""
-    values, positions = _max_pool(x, settings)
+    values, positions = _largest(x, settings)
     extents = x.shape[2:]
     begins, _ = pads_of(extents, settings)
     widths = _padded_extents(extents, settings)
@@ -73,13 +159,13 @@ def _padded_extents(extents: Sequence[int], settings: dict[str, Any]) -> list[in
     return [n + b + e + o for n, b, e, o in zip(extents, begins, ends, over, strict=True)]
 
 
-def _max_pool(x: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def _largest(x: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
     begins, ends = pads_of(x.shape[2:], settings)
     over = _overhang(x.shape[2:], begins, ends, settings)
     whole = not x.is_floating_point()
     source = x.to(torch.float64) if whole else x
     source = padded(source, begins, [e + o for e, o in zip(ends, over, strict=True)], float("-inf"))
-    values, positions = _MAX[len(begins)](
+    values, positions = _POOL[len(begins)](
         source, settings["kernel"], settings["strides"], 0, settings["dilations"], return_indices=True
     )
     return (values.to(x.dtype) if whole else values), positions
@@ -110,7 +196,7 @@ def lp_pool(x: Tensor, settings: dict[str, Any], p: int) -> Tensor:
 def _window_sums(x: Tensor, settings: dict[str, Any]) -> Tensor:
     ones = torch.ones(1, 1, *settings["kernel"], dtype=x.dtype, device=x.device)
     images = x.reshape(-1, 1, *x.shape[2:])
-    sums = _CONV[len(settings["kernel"])](images, ones, None, settings["strides"], 0, settings["dilations"])
+    sums = _CONVOLVE[len(settings["kernel"])](images, ones, None, settings["strides"], 0, settings["dilations"])
     return sums.reshape(*x.shape[:2], *sums.shape[2:])
 
 
@@ -130,20 +216,11 @@ def global_lp(x: Tensor, p: float) -> Tensor:
     return norm
 
 
-def max_unpool(x: Tensor, positions: Tensor, shape: Sequence[int] | None, settings: dict[str, Any]) -> Tensor:
-    """Values put at their positions in zeros; positions count over the input of the pooling."""
-    extents = [
-        (n - 1) * s + k - b - e
-        for n, s, k, b, e in zip(
-            x.shape[2:], settings["strides"], settings["kernel"], settings["begins"], settings["ends"], strict=True
-        )
-    ]
-    own = (*x.shape[:2], *extents)
-    count = 1
-    for extent in own:
-        count = count * extent
-    flat = torch.zeros(count, dtype=x.dtype, device=x.device)
-    result = flat.index_put((positions.reshape(-1),), x.reshape(-1)).reshape(own)
-    if shape is None:
-        return result
-    return padded(result, [0] * len(extents), [w - n for w, n in zip(tuple(shape)[2:], extents, strict=True)])
+CONVERTERS = (
+    Converter("AveragePool", _average_pool, refuse=refuse_rank),
+    Converter("GlobalAveragePool", _global(_GLOBAL_AVERAGE, global_average)),
+    Converter("GlobalLpPool", _global_lp),
+    Converter("GlobalMaxPool", _global(_GLOBAL_MAX, global_max)),
+    Converter("LpPool", _lp_pool, refuse=refuse_rank),
+    Converter("MaxPool", _max_pool, refuse=refuse_rank),
+)

@@ -1,4 +1,4 @@
-"""Attention and rotary embeddings."""
+"""Attention and rotary embeddings of opset 23."""
 
 from __future__ import annotations
 
@@ -6,8 +6,33 @@ import math
 from typing import Any
 
 import torch
+from torch import fx
+
+from onnxprune.ir.graph import Node
+from onnxprune.torch.base import Converter
+from onnxprune.torch.builder import Builder
 
 Tensor = torch.Tensor
+
+
+def _attention(node: Node, build: Builder) -> tuple[fx.Node, ...]:
+    settings = {
+        "q_heads": node.attr("q_num_heads", 0),
+        "kv_heads": node.attr("kv_num_heads", 0),
+        "scale": node.attr("scale", 0.0),
+        "causal": bool(node.attr("is_causal", 0)),
+        "softcap": node.attr("softcap", 0.0),
+        "scores": node.attr("qk_matmul_output_mode", 0),
+    }
+    operands = [build.optional(node, index) for index in range(6)]
+    every = build.call(attention, *operands, settings)
+    return tuple(build.item(every, index) for index in range(4))
+
+
+def _rotary(node: Node, build: Builder) -> fx.Node:
+    heads, width = node.attr("num_heads", 0), node.attr("rotary_embedding_dim", 0)
+    operands = [build.optional(node, index) for index in range(4)]
+    return build.call(rotary, *operands, heads, width, bool(node.attr("interleaved", 0)))
 
 
 def attention(
@@ -93,3 +118,9 @@ def rotary(
     joined = torch.stack([real, imaginary], -1).flatten(-2) if interleaved else torch.cat([real, imaginary], -1)
     y = torch.cat([joined, rest], -1)
     return y.reshape(x.shape) if merged else y.transpose(1, 2)
+
+
+CONVERTERS = (
+    Converter("Attention", _attention, since=23, until=23),
+    Converter("RotaryEmbedding", _rotary, since=23),
+)
