@@ -6,6 +6,6 @@ by name, those of other packages included (entry-point group ``onnxprune.passes`
 """
 
 from onnxprune.passes.base import GraphPass, Pass, PassResult
-from onnxprune.passes.normalize import NORMALIZATION, normalize
+from onnxprune.passes.normalize import NORMALIZATION, NORMALIZER, normalize
 
-__all__ = ["NORMALIZATION", "GraphPass", "Pass", "PassResult", "normalize"]
+__all__ = ["NORMALIZATION", "NORMALIZER", "GraphPass", "Pass", "PassResult", "normalize"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from onnxprune.ir.model import Model
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class PassResult:
 class Pass(ABC):
     """A rewriting of a model. Subclasses set ``name``, have a docstring, and write ``run``.
 
-    Passes are deterministic and idempotent, and never change the model they are given.
+    Passes are called like functions, and log what they did at debug level. They are deterministic and idempotent, and
+    never change the model they are given.
 
     Attributes:
         name: how the command line and the registry call it.
@@ -62,7 +66,14 @@ class Pass(ABC):
         result = self.run(model)
         if result.modified:
             self.postcondition(result.model)
+            _LOG.debug("pass %s: from %s to %s", self.name, _size(model), _size(result.model))
+        else:
+            _LOG.debug("pass %s: nothing to do", self.name)
         return result
+
+
+def _size(model: Model) -> str:
+    return f"{len(model.graph.node)} nodes and {len(model.weights)} weights"
 
 
 class GraphPass(Pass):

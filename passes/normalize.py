@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnxprune.ir.collection import uncollected
 from onnxprune.ir.control_flow import close_bodies, open_bodies
 from onnxprune.ir.model import Model, ModelLike, as_model
-from onnxprune.passes.base import Pass
+from onnxprune.passes.base import Pass, PassResult
 from onnxprune.passes.constants_to_initializers import ConstantsToInitializers
 from onnxprune.passes.drop_initializer_inputs import DropInitializerInputs
 from onnxprune.passes.drop_stale_value_info import DropStaleValueInfo
@@ -13,6 +13,7 @@ from onnxprune.passes.eliminate_identity import EliminateIdentity
 from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.fold_shapes import FoldShapes
 from onnxprune.passes.inline_functions import InlineFunctions
+from onnxprune.passes.manager import PassManager
 from onnxprune.passes.remove_unused import RemoveUnused
 from onnxprune.passes.resolve_control_flow import ResolveControlFlow
 from onnxprune.passes.resolve_sequences import ResolveSequences
@@ -34,7 +35,37 @@ NORMALIZATION: tuple[Pass, ...] = (
 _MOST_ROUNDS = 5
 
 
-@uncollected()
+class _InsideBodies(PassManager):
+    """Run passes with the nodes of bodies in the main graph."""
+
+    def run(self, model: Model) -> PassResult:
+        """Open the bodies, run all passes, and close the bodies again."""
+        opened = open_bodies(model)
+        result = super().run(opened)
+        return result if opened is model else _changed(model, close_bodies(result.model))
+
+
+class Normalization(PassManager):
+    """Bring a model into the form that the analysis works on."""
+
+    name = "normalize"
+
+    @uncollected()
+    def run(self, model: Model) -> PassResult:
+        """Run all passes; what comes out as it went in is the model itself."""
+        return _changed(model, super().run(model).model)
+
+
+NORMALIZER = Normalization(
+    (
+        # Functions may hold control flow, so they come first.
+        InlineFunctions(),
+        # What decides over control flow may be constant only after the other passes.
+        PassManager((_InsideBodies(NORMALIZATION, rounds=_MOST_ROUNDS), ResolveControlFlow()), rounds=_MOST_ROUNDS),
+    )
+)
+
+
 def normalize(model: ModelLike) -> Model:
     """The model in the form that the analysis works on; the same function of the inputs, shapes and names kept.
 
@@ -45,33 +76,14 @@ def normalize(model: ModelLike) -> Model:
 
 
 def _normalize(model: Model) -> Model:
-    # Functions may hold control flow, so they come first.
-    current = InlineFunctions()(model).model
-    for _ in range(_MOST_ROUNDS):
-        closed = _normalized_bodies(current)
-        # What decides over control flow may be constant by now.
-        current = ResolveControlFlow()(closed).model
-        if current is closed:
-            break
-    return model if _same(current, model) else current
+    return NORMALIZER(model).model
 
 
-def _normalized_bodies(model: Model) -> Model:
-    """One run of all passes, with the nodes of bodies in the main graph."""
-    opened = open_bodies(model)
-    # One pass can make work for an earlier one (a vector that is no longer shared can be folded away).
-    for _ in range(_MOST_ROUNDS):
-        before = opened
-        for step in NORMALIZATION:
-            opened = step(opened).model
-        if opened is before:
-            break
-    return close_bodies(opened)
-
-
-def _same(a: Model, b: Model) -> bool:
-    """Whether two models share their weights and are equal in all else."""
-    if a is b:
-        return True
-    shared = a.weights.keys() == b.weights.keys() and all(b.weights[name] is w for name, w in a.weights.items())
-    return shared and a.skeleton == b.skeleton
+def _changed(model: Model, current: Model) -> PassResult:
+    """A result that knows whether two models share their weights and are equal in all else."""
+    same = current is model or (
+        model.weights.keys() == current.weights.keys()
+        and all(current.weights[name] is weight for name, weight in model.weights.items())
+        and model.skeleton == current.skeleton
+    )
+    return PassResult(model if same else current, modified=not same)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import onnxprune.passes
 from onnxprune.errors import PassError
 from onnxprune.passes.base import Pass
+from onnxprune.passes.manager import PassManager
 
 ENTRY_POINTS = "onnxprune.passes"
 """The entry-point group in which other packages list their passes (any name = "module:PassClass")."""
@@ -63,12 +64,14 @@ def required_arguments(cls: type[Pass]) -> list[str]:
 
 
 def _own_passes() -> Iterator[type[Pass]]:
-    """The passes of this package: every concrete one that a module defines."""
+    """The passes of this package: every concrete one that a module defines, apart from those made of others."""
     for module_info in pkgutil.iter_modules(onnxprune.passes.__path__):
         if not module_info.name.startswith("_"):
             module = importlib.import_module(f"{onnxprune.passes.__name__}.{module_info.name}")
             for _, cls in inspect.getmembers(module, inspect.isclass):
-                if cls.__module__ == module.__name__ and issubclass(cls, Pass) and not inspect.isabstract(cls):
+                if cls.__module__ != module.__name__ or not issubclass(cls, Pass):
+                    continue
+                if not inspect.isabstract(cls) and not issubclass(cls, PassManager):
                     yield cls
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from enum import Enum
 from typing import Annotated
 
 import typer
@@ -22,6 +24,15 @@ from onnxprune.cli.train import train
 app = typer.Typer(cls=ErrorHandlingGroup, add_completion=False, pretty_exceptions_enable=False)
 
 
+class LogLevel(str, Enum):
+    """The least severe messages that are shown."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from onnxprune import __version__
@@ -35,11 +46,16 @@ def onnxprune(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="What to log on standard error; 'debug' tells what every pass did.")
+    ] = LogLevel.WARNING,
 ) -> None:
     """Make ONNX models smaller, with a certificate that the result is right.
 
     Exit codes: 0 done, 1 the budget could not be met or the result not verified, 2 wrong usage or unreadable input.
     """
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("onnxprune").setLevel(log_level.value.upper())
 
 
 for _command in (

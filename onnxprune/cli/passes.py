@@ -58,9 +58,9 @@ def normalize(
     terminal = Terminal(as_json)
     paths = _paths(model, output, force)
     source = read(terminal, model)
-    from onnxprune.cli.normalization import Normalization
+    from onnxprune.passes import NORMALIZER
 
-    _run_and_save(terminal, source, [Normalization()], output, check, input_shape, paths)
+    _run_and_save(terminal, source, [NORMALIZER], output, check, input_shape, paths)
 
 
 def run(

@@ -75,7 +75,7 @@ def apply(model: ModelLike, plan: Plan, *, registry: Registry | None = None) -> 
 
     source = as_model(model)
     with blaming(source):
-        return Shrink(plan, registry).run(normalize(source)).model
+        return Shrink(plan, registry)(normalize(source)).model
 
 
 def compress(

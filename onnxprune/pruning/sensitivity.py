@@ -150,7 +150,7 @@ def _damage(
     settings: dict[str, Any] = {"split": analysis.split.value, "state": dict(analysis.state)}
     settings["input_shapes"] = dict(analysis.shapes.bound.to_repeat)
     plan = Plan(removed_by_axis(analysis, atoms), settings)
-    pruned = Shrink(plan, analysis.registry).run(analysis.model).model
+    pruned = Shrink(plan, analysis.registry)(analysis.model).model
     if refit:
         pruned = compensate(pruned, analysis.model, plan, samples, direct=True).model
     got = outputs_of(pruned, samples, "the pruned model")

@@ -108,6 +108,52 @@ def test_nothing_modified(build) -> None:
     assert result == PassResult(model, modified=False)
 
 
+class Next(Pass):
+    """Replace an operator by another."""
+
+    name = "next"
+
+    def __init__(self, before: str, after: str) -> None:
+        self.before, self.after, self.calls = before, after, 0
+
+    def run(self, model: Model) -> PassResult:
+        self.calls += 1
+        draft = model.edit()
+        found = [node for node in draft.graph.node if node.op_type == self.before]
+        for node in found:
+            node.op_type = self.after
+        return PassResult(draft.finish(), modified=True) if found else PassResult(model, modified=False)
+
+
+def test_rounds_end_when_no_pass_has_work_left_by_others(build) -> None:
+    model = build(TEXT, weights=WEIGHTS)
+    steps = [Next("Elu", "Selu"), Next("Relu", "Elu"), Nothing()]
+    once = PassManager(steps).run(model)
+    assert [node.op_type for node in once.model.graph.node] == ["Elu", "Add"]
+    steps = [Next("Elu", "Selu"), Next("Relu", "Elu"), Nothing()]
+    often = PassManager(steps, rounds=9).run(model)
+    assert [node.op_type for node in often.model.graph.node] == ["Selu", "Add"]
+    # The first finds nothing, then something; the second has to be asked again after that, and nobody else.
+    assert [step.calls for step in steps[:2]] == [2, 2]
+
+
+def test_a_sequence_is_a_pass_and_its_errors_name_the_step(build) -> None:
+    model = build(TEXT, weights=WEIGHTS)
+    inner = PassManager([Nothing(), Break("structure")], Check.STRUCTURE)
+    with pytest.raises(PassError, match=r"^onnx\.checker refuses the result of pass break"):
+        PassManager([inner])(model)
+    assert PassManager([PassManager([Swap()])], Check.EQUALITY)(model).modified
+
+
+def test_what_passes_did_is_logged(build, caplog) -> None:
+    with caplog.at_level("DEBUG", logger="onnxprune.passes"):
+        PassManager([Nothing(), Swap()]).run(build(TEXT, weights=WEIGHTS))
+    assert [record.getMessage() for record in caplog.records] == [
+        "pass nothing: nothing to do",
+        "pass swap: from 2 nodes and 1 weights to 2 nodes and 1 weights",
+    ]
+
+
 def test_graph_passes_keep_what_graphsurgeon_drops(build, apply) -> None:
     draft = build(TEXT, weights=WEIGHTS).edit()
     draft.skeleton.metadata_props.add(key="names", value="{}")

@@ -4,8 +4,8 @@ The masked original is built without the code that shrinks: it keeps all channel
 over removed positions does not see them (weights zeroed there; normalisers across channels see kept ones only).
 """
 
+from onnxprune.ir.comparing import TensorDifference
 from onnxprune.pruning.certificate.certificate import Certificate, Unwitnessed
-from onnxprune.pruning.certificate.comparing import TensorDifference
 from onnxprune.pruning.certificate.verifying import MEMORY, TOLERANCE, check, verify
 
 __all__ = ["MEMORY", "TOLERANCE", "Certificate", "TensorDifference", "Unwitnessed", "check", "verify"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune._display import Table
 from onnxprune.errors import VerificationError
-from onnxprune.pruning.certificate.comparing import TensorDifference
+from onnxprune.ir.comparing import TensorDifference
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,13 +19,13 @@ import numpy as np
 
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import VerificationError
+from onnxprune.ir.comparing import TensorDifference, compare
 from onnxprune.ir.control_flow import close_bodies
 from onnxprune.ir.model import Model
 from onnxprune.ir.session import Arrays
 from onnxprune.ops.relations import IntArray
 from onnxprune.pruning.certificate.cells import Alive, Cells, needed_by
 from onnxprune.pruning.certificate.certificate import Certificate, Unwitnessed
-from onnxprune.pruning.certificate.comparing import TensorDifference, compare
 from onnxprune.pruning.certificate.execution import Values
 from onnxprune.pruning.certificate.flat import Step, flatten
 from onnxprune.pruning.certificate.kept import Kept

@@ -15,8 +15,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from onnxprune.ir.comparing import scales
 from onnxprune.ops.relations import IntArray
-from onnxprune.pruning.certificate.comparing import scales
 
 FACTOR = 10
 """How many times the tolerance positions have to differ by."""
