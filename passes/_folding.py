@@ -7,7 +7,6 @@ need.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from math import prod
 
 import numpy as np
 import onnx
@@ -18,6 +17,7 @@ from onnxprune.errors import ShapeError
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ir.shapes import infer_constants
+from onnxprune.ir.storage import packed_bytes
 from onnxprune.ir.weights import Array, Weight
 
 _SMALL = 16_384
@@ -27,11 +27,6 @@ _GROWTH = 1.25
 
 _SMALLEST_FED = 1024
 """Bytes."""
-_ITEM_BYTES = {
-    elem_type: helper.tensor_dtype_to_np_dtype(elem_type).itemsize
-    for elem_type in onnx.TensorProto.DataType.values()
-    if elem_type not in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING)
-}
 
 
 def evaluate(model: Model, graph: Graph, nodes: Sequence[int]) -> dict[str, Array]:
@@ -90,7 +85,7 @@ def promising(model: Model, graph: Graph, nodes: Sequence[int]) -> list[int]:
         extents, types = infer_constants(model, weights, [model.graph.node[index] for index in nodes])
     except ShapeError:
         return list(nodes)  # evaluating them will show which of them are to blame
-    sizes = {name: prod(shape) * _ITEM_BYTES.get(types.get(name, 0), 0) for name, shape in extents.items()}
+    sizes = {name: packed_bytes(types.get(name, 0), shape) for name, shape in extents.items()}
     known = [
         index
         for part in _parts(model, graph, nodes)

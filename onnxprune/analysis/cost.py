@@ -13,15 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Literal, Protocol
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
 from onnxprune.analysis.coupling import Coupling
+from onnxprune.ir.elements import BITS
 from onnxprune.ir.graph import UnknownShapeError
 from onnxprune.ops import Contraction, Registry
 from onnxprune.ops.relations import IntArray
@@ -285,10 +284,6 @@ def _liveness(coupling: Coupling, classes: _AxisClasses) -> Liveness:
     )
 
 
-@cache
 def _item_size(elem_type: int) -> float:
-    if elem_type in (TensorProto.STRING, TensorProto.UNDEFINED):
-        return 0.0
-    packed = {"INT4": 0.5, "UINT4": 0.5, "FLOAT4E2M1": 0.5, "INT2": 0.25, "UINT2": 0.25}
-    name = TensorProto.DataType.Name(elem_type)
-    return packed[name] if name in packed else float(onnx.helper.tensor_dtype_to_np_dtype(elem_type).itemsize)
+    """Bytes per value, as ONNX packs them; none for strings, whose lengths are not known."""
+    return BITS.get(elem_type, 0) / 8

@@ -120,7 +120,7 @@ def _recorded(path: Path) -> Results:
 def _check_same(model: Model, path: Path, results: Results) -> None:
     """Raise ResultsError where the runs are those of another model."""
     from onnxprune.errors import ResultsError
-    from onnxprune.exploration.subject import model_digest
+    from onnxprune.ir.digest import model_digest
 
     if model_digest(model) != results.about.model_digest:
         raise ResultsError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from onnxprune.analysis.analyzing import Analysis, analyze
 from onnxprune.errors import ResultsError
 from onnxprune.exploration.judging import Judge, judge_for
+from onnxprune.ir.digest import model_digest
 from onnxprune.ir.model import Model, load
 from onnxprune.latency.engine import Engine
 from onnxprune.latency.sampling import Rounds
@@ -131,13 +131,3 @@ def _opened(model: str, data: str, shapes: Shapes, threads: int) -> Opened:
     analysis = analyze(loaded, dict(shapes) or None)
     samples = read_data(data, loaded)
     return Opened(loaded, analysis, samples, judge_for(loaded, samples, threads), model_digest(loaded))
-
-
-def model_digest(model: Model) -> str:
-    """SHA-256 of graph and weights, wherever the file is and whether or not its weights are inside."""
-    state = hashlib.sha256(model.skeleton.SerializeToString(deterministic=True))
-    for name, weight in model.weights.items():
-        state.update(f"\0{name} {weight.elem_type} {weight.shape}\0".encode())
-        values = weight.array
-        state.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
-    return state.hexdigest()

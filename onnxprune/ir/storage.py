@@ -13,27 +13,15 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from onnxprune.errors import ModelError
+from onnxprune.ir.elements import BITS, DTYPES
 from onnxprune.ir.wire import Buffer, field_prefix
 
 Array: TypeAlias = npt.NDArray[Any]
 
 RAW_DATA = TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
-_BITS = {
-    TensorProto.DataType.Value(name): bits
-    for bits, names in {
-        2: ("UINT2", "INT2"),
-        4: ("UINT4", "INT4", "FLOAT4E2M1"),
-        6: ("FLOAT6E2M3", "FLOAT6E3M2"),
-    }.items()
-    for name in names
-    if hasattr(TensorProto, name)
-}
-"""Bits per element of the types that ONNX packs, several to a byte (those that the installed onnx knows)."""
-_DTYPES = {int(elem_type): helper.tensor_dtype_to_np_dtype(elem_type) for elem_type in helper.get_all_tensor_dtypes()}
-"""The numpy types of all element types that the installed onnx knows."""
 
 
 class Described(Protocol):
@@ -212,18 +200,13 @@ class Renamed:
 
 def packed_bytes(elem_type: int, shape: Iterable[int]) -> int:
     """Bytes that the values of a tensor take as raw data (0 for strings and types that are not known)."""
-    size = math.prod(shape)
-    if elem_type in _BITS:
-        return (size * _BITS[elem_type] + 7) // 8
-    if elem_type == TensorProto.STRING or elem_type not in _DTYPES:
-        return 0
-    return size * _DTYPES[elem_type].itemsize
+    return (math.prod(shape) * BITS.get(elem_type, 0) + 7) // 8
 
 
 def _decode(raw: Buffer, tensor: Described) -> Array:
     """The array in the raw data of a tensor; a view of them unless several values share a byte."""
     elem_type, shape = tensor.elem_type, tensor.shape
-    if elem_type not in _DTYPES or (shape and min(shape) < 0):
+    if elem_type not in DTYPES or (shape and min(shape) < 0):
         raise ModelError(
             f"tensor {tensor.name!r} has element type {elem_type} and dimensions {list(shape)}, "
             "which this version of onnx does not know; export the model again or update onnx"
@@ -234,10 +217,10 @@ def _decode(raw: Buffer, tensor: Described) -> Array:
             f"tensor {tensor.name!r} of dimensions {list(shape)} needs {needed} bytes "
             f"but has {len(raw)}; the file is damaged, fetch or export it again"
         )
-    if elem_type in _BITS:
+    if BITS.get(elem_type, 8) < 8:
         message = TensorProto(raw_data=bytes(raw), dims=shape, data_type=elem_type)
         return np.asarray(numpy_helper.to_array(message))
-    return np.frombuffer(raw, dtype=_DTYPES[elem_type].newbyteorder("<")).reshape(shape)
+    return np.frombuffer(raw, dtype=DTYPES[elem_type].newbyteorder("<")).reshape(shape)
 
 
 def _typed_values(message: TensorProto) -> Array:
@@ -253,7 +236,7 @@ def _typed_values(message: TensorProto) -> Array:
 
 def little_endian(array: Array, elem_type: int) -> Buffer:
     """The values of an array as ONNX stores them raw; not copied when they are already so."""
-    if elem_type in _BITS:
+    if BITS.get(elem_type, 8) < 8:
         return numpy_helper.from_array(array).raw_data
     ordered = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
     return ordered.reshape(-1).view(np.uint8).data

@@ -23,6 +23,7 @@ from onnxprune.analysis.atoms import Group
 from onnxprune.data.fidelity import compare_outputs, outputs_of
 from onnxprune.data.samples import Samples
 from onnxprune.errors import UsageError
+from onnxprune.ir.digest import model_digest
 from onnxprune.ir.files import write_text
 from onnxprune.ir.model import Model
 from onnxprune.pruning.choosing import removed_by_axis
@@ -194,16 +195,3 @@ class SensitivityCache:
     def _path(self, model: Model, samples: Samples, criterion: str) -> Path:
         key = hashlib.sha256(f"{model_digest(model)} {samples.digest()} {criterion}".encode()).hexdigest()
         return self.folder / "sensitivity" / f"{key[:32]}.json"
-
-
-def model_digest(model: Model) -> str:
-    """A hash of a model's graph and weights."""
-    return model.derived(_digest)
-
-
-def _digest(model: Model) -> str:
-    found = hashlib.sha256(model.skeleton.SerializeToString(deterministic=True))
-    for name, weight in model.weights.items():
-        found.update(f"{name}{weight.dtype}{weight.shape}".encode())
-        found.update(np.ascontiguousarray(weight.array).tobytes())
-    return found.hexdigest()

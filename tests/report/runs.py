@@ -12,7 +12,7 @@ import numpy as np
 import onnxprune
 from onnxprune.exploration import About, Figures, Run
 from onnxprune.exploration.store import Store
-from onnxprune.exploration.subject import model_digest
+from onnxprune.ir.digest import model_digest
 
 MODES = ("flops", "memory", "params")
 

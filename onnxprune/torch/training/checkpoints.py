@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from onnxprune.errors import CheckpointError
+from onnxprune.ir.digest import model_digest
 from onnxprune.ir.files import check_regular, move, temporary
 from onnxprune.ir.model import Model
 from onnxprune.torch.training.history import Epoch
@@ -113,13 +113,7 @@ def _require(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) ->
 
 def digest(model: Model | None) -> str:
     """A hash of graph and weights; empty for None."""
-    if model is None:
-        return ""
-    state = hashlib.sha256(model.skeleton.SerializeToString(deterministic=True))
-    for name, weight in model.weights.items():
-        state.update(f"{name} {weight.shape} {weight.elem_type}\n".encode())
-        state.update(weight.array.tobytes())
-    return state.hexdigest()
+    return "" if model is None else model_digest(model)
 
 
 def _plain(identity: Identity) -> dict[str, Any]:
