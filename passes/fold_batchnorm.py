@@ -11,6 +11,7 @@ from onnx import NodeProto, helper
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft, Model
 from onnxprune.ir.weights import Array, Weight
+from onnxprune.ops.normalization import BatchNormalization
 from onnxprune.passes.base import Pass, PassResult
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
@@ -75,8 +76,9 @@ def _fold(model: Model, graph: Graph, norm: int, layers: Mapping[str, int]) -> _
     operands = [name for name in layer_node.input[1:] if name]
     if any(name not in model.weights for name in operands) or not _has_plain_bias(layer_node):
         return None
-    scale, bias, mean, variance = (model.weights[name].array.astype(np.float64) for name in node.input[1:5])
-    factor = scale / np.sqrt(variance + _attribute(node, "epsilon", 1e-5))
+    factor = BatchNormalization().affine(graph.nodes[norm]).gain()
+    assert factor is not None, "it is the usual form"
+    bias, mean = (model.weights[name].array.astype(np.float64) for name in node.input[2:4])
     return _Fold(norm, layer, factor, bias - mean * factor)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnxprune.errors import RegistryError
 from onnxprune.ir.graph import Node
+from onnxprune.ops.linear import Affine, LinearLayer
 from onnxprune.ops.relations import IntArray, Relations
 
 
@@ -123,6 +124,14 @@ class Operator:
 
     def cost(self, node: Node) -> Contraction | None:
         """The node's multiply-accumulates, if it is a layer in the sense of the paper."""
+        return None
+
+    def linear(self, node: Node) -> LinearLayer | None:
+        """The node as a matrix product with one of its weights, whose columns a refit may choose anew; None if not."""
+        return None
+
+    def affine(self, node: Node) -> Affine | None:
+        """The node as a factor and a shift for each channel, by vectors of its own; None if it is not that."""
         return None
 
     def shrink(self, node: Node, rewriter: Rewriter) -> None:

@@ -33,12 +33,18 @@ class FusedConv(Conv):
         weights = tuple(node.inputs[i] for i in (1, 2) if node.has_input(i))
         return Contraction(plain.kind, plain.factor, plain.axes, weights, plain.output, plain.out_dim)
 
+    def linear(self, node: Node) -> None:
+        """None: the activation lies between the product and what the node gives."""
+
 
 class FusedGemm(Gemm):
     """Gemm with an activation."""
 
     types = ("FusedGemm",)
     domain = DOMAIN
+
+    def linear(self, node: Node) -> None:
+        """None: the activation lies between the product and what the node gives."""
 
 
 class FusedMatMul(Operator):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Contraction, Masker, Operator, broadcast_axes
+from onnxprune.ops.linear import LinearLayer, MatrixLayer, common
 from onnxprune.ops.relations import Relations
 
 
@@ -44,6 +45,13 @@ class Gemm(Operator):
 
     def mask(self, node: Node, masker: Masker) -> None:
         masker.zero(node, 1, self._dims(node)[2])
+
+    def linear(self, node: Node) -> LinearLayer | None:
+        alpha = float(node.attr("alpha", 1.0))
+        if node.attr("transA", 0) or not alpha or (node.has_input(2) and not node.attr("beta", 1.0)):
+            return None
+        fields = common(node, groups=1, in_dim=1, out_dim=1, bias=2)
+        return MatrixLayer(**fields, transposed=bool(node.attr("transB", 0)), scale=alpha)
 
 
 class MatMul(Operator):
@@ -89,6 +97,12 @@ class MatMul(Operator):
             masker.zero(node, 0, len(node.in_shape(0)) - 1)
         else:
             masker.zero(node, 1, max(len(node.in_shape(1)) - 2, 0))
+
+    def linear(self, node: Node) -> LinearLayer | None:
+        last = len(node.in_shape(0)) - 1
+        if len(node.in_shape(1)) != 2 or last < 1:
+            return None
+        return MatrixLayer(**common(node, groups=1, in_dim=last, out_dim=last, bias=-1), transposed=False, scale=1.0)
 
 
 OPERATORS: tuple[Operator, ...] = (Gemm(), MatMul())

@@ -16,6 +16,7 @@ import numpy as np
 
 from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Masker, Operator, Rewriter, normalized_axis, positions, same_axes
+from onnxprune.ops.linear import Affine
 from onnxprune.ops.relations import Relations
 
 _EPSILON = 1e-5
@@ -33,6 +34,10 @@ class BatchNormalization(Operator):
         for vector in (*node.inputs[1:5], *node.outputs[1:]):
             if vector and vector in relations.axes and node.shape(vector):
                 relations.equal(vector, 0, y, channel)
+
+    def affine(self, node: Node) -> Affine:
+        epsilon, fixed = float(node.attr("epsilon", _EPSILON)), not node.attr("training_mode", 0)
+        return Affine(node, scale=1, shift=2, mean=3, variance=4, epsilon=epsilon, fixed=fixed)
 
 
 def lost(node: Node, rewriter: Rewriter, dims: Iterable[int]) -> dict[int, int]:

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.data.linear import LinearLayer
+from onnxprune.data.linear import LinearLayer, affine
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft
-
-_MEAN = 3
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,10 @@ def bias_place(graph: Graph, layer: LinearLayer) -> BiasPlace | None:
     readers = graph.consumers.get(layer.output, [])
     if len(readers) == 1 and layer.output not in graph.outputs:
         reader = graph.nodes[readers[0]]
-        if reader.op_type == "BatchNormalization" and not reader.attr("training_mode", 0):
-            if reader.inputs[_MEAN] in graph.model.weights:
-                return BiasPlace(reader.index, _MEAN, -1.0, 1.0, False)
+        normalised = affine(reader)
+        if normalised is not None and normalised.fixed:
+            if normalised.held(normalised.mean):
+                return BiasPlace(reader.index, normalised.mean, -1.0, 1.0, False)
         elif reader.op_type == "Add" and layer.bias < 0:
             other = 1 - list(reader.inputs).index(layer.output)
             held = graph.model.weights.get(reader.inputs[other])

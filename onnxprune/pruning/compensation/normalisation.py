@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from scipy.special import ndtri
 
-from onnxprune.data.linear import LinearLayer, linear_layer
+from onnxprune.data.linear import Affine, LinearLayer, affine, linear_layer
 from onnxprune.errors import VerificationError
 from onnxprune.ir.graph import Graph, Node
 from onnxprune.ir.model import Draft, Model
@@ -27,7 +27,6 @@ from onnxprune.pruning.plan import Removed
 
 FloatArray = NDArray[np.float64]
 
-_SCALE, _SHIFT, _MEAN, _VARIANCE = 1, 2, 3, 4
 #: A drawn channel has at least so many values, if the batch is open.
 _FEWEST_VALUES = 256
 
@@ -102,17 +101,24 @@ def _layers(graph: Graph) -> Iterator[LinearLayer]:
     for node in graph.nodes:
         layer = linear_layer(node)
         # Elements of a transposed kernel do not all reach every position: no single mean is right.
-        if layer is not None and node.op_type != "ConvTranspose":
+        if layer is not None and layer.uniform:
             yield layer
 
 
 def _is_constant_normalisation(graph: Graph, node: Node) -> bool:
+    found = affine(node)
     return (
-        node.op_type == "BatchNormalization"
-        and not node.attr("training_mode", 0)
-        and all(name in graph.model.weights for name in node.inputs[_SCALE:])
+        found is not None
+        and found.fixed
+        and found.held(found.scale, found.shift, found.mean, found.variance)
         and node.outputs[0] in graph.shapes.extents
     )
+
+
+def _affine(node: Node) -> Affine:
+    found = affine(node)
+    assert found is not None, "is_reestimable has seen to it"
+    return found
 
 
 def _draw(graph: Graph, node: Node, seed: int) -> NDArray[np.float32]:
@@ -128,7 +134,8 @@ def _draw(graph: Graph, node: Node, seed: int) -> NDArray[np.float32]:
         quantiles /= quantiles.std()
     rng = np.random.default_rng(seed)
     order = rng.permuted(np.broadcast_to(quantiles, (shape[1], count)), axis=1)
-    scale, shift = (graph.model.weights[node.inputs[i]].array.astype(np.float64) for i in (_SCALE, _SHIFT))
+    found = _affine(node)
+    scale, shift = (graph.model.weights[node.inputs[i]].array.astype(np.float64) for i in (found.scale, found.shift))
     drawn = shift[:, None] + np.abs(scale)[:, None] * order
     return np.asarray(np.moveaxis(drawn.reshape(shape[1], shape[0], *shape[2:]), 0, 1), dtype=np.float32)
 
@@ -173,10 +180,11 @@ def reestimate(walk: Walk, node: Node) -> None:
     variance = sum(np.square(row - mean).sum(axis=0) for row in rows) / count
     walk.pruned.drop(source)
     proto = walk.draft.graph.node[node.index]
-    for place, value in ((_MEAN, mean), (_VARIANCE, variance)):
+    found = _affine(node)
+    for place, value in ((found.mean, mean), (found.variance, variance)):
         name = proto.input[place]
         weight = walk.draft.weights[name]
-        if place == _VARIANCE:
+        if place == found.variance:
             value = np.where(variance > 0, variance, weight.array)
         array = np.asarray(value).astype(weight.dtype)
         if sum(list(other.input).count(name) for other in walk.draft.graph.node) > 1:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.data.linear import LinearLayer
+from onnxprune.data.linear import LinearLayer, affine
 from onnxprune.ir.graph import Graph, Node
 
-_SCALE, _VARIANCE = 1, 4
+_LEAST_GAIN = 1e-3
+"""What is multiplied by less cannot make good for anything."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ def other_branch(graph: Graph, layer: LinearLayer) -> OtherBranch | None:
     gain: NDArray[np.float64] | None = None
     tensor = layer.output
     reader = _only_reader(graph, tensor)
-    if reader is not None and reader.op_type == "BatchNormalization":
-        gain = _gain(graph, reader)
-        if gain is None:
+    normalised = None if reader is None else affine(reader)
+    if reader is not None and normalised is not None:
+        gain = normalised.gain()
+        if gain is None or not (np.abs(gain) > _LEAST_GAIN).all():
             return None
         tensor = reader.outputs[0]
         reader = _only_reader(graph, tensor)
@@ -48,13 +50,3 @@ def other_branch(graph: Graph, layer: LinearLayer) -> OtherBranch | None:
 def _only_reader(graph: Graph, tensor: str) -> Node | None:
     readers = graph.consumers.get(tensor, [])
     return graph.nodes[readers[0]] if len(readers) == 1 and tensor not in graph.outputs else None
-
-
-def _gain(graph: Graph, node: Node) -> NDArray[np.float64] | None:
-    """The factor of a BatchNormalization per channel; None if it is not constant or nearly nothing."""
-    weights = graph.model.weights
-    if node.inputs[_SCALE] not in weights or node.inputs[_VARIANCE] not in weights or node.attr("training_mode", 0):
-        return None
-    scale, variance = (weights[node.inputs[i]].array.astype(np.float64) for i in (_SCALE, _VARIANCE))
-    gain: NDArray[np.float64] = scale / np.sqrt(variance + float(node.attr("epsilon", 1e-5)))
-    return gain if (np.abs(gain) > 1e-3).all() else None

@@ -34,7 +34,7 @@ def consumers(scoring: Scoring) -> Iterator[Consumer]:
     coupling = scoring.coupling
     graph, axes = coupling.graph, coupling.axes
     for node in graph.nodes:
-        layer = linear_layer(node)
+        layer = linear_layer(node, scoring.analysis.registry)
         if layer is None or layer.input not in axes:
             continue
         owner = coupling.class_of.get(axes.id(layer.input, layer.in_dim))

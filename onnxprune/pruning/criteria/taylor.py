@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.data.linear import affine, linear_layer
 from onnxprune.errors import UsageError
 from onnxprune.ir.graph import Graph
+from onnxprune.ops import Registry
 from onnxprune.pruning.criteria.base import FloatArray, Scoring, completed, merged
 from onnxprune.pruning.criteria.weights import NormCriterion
 
@@ -78,12 +80,13 @@ def _gates(scoring: Scoring) -> Iterator[_Gate]:
         if owner is None or tensor not in graph.model.weights:
             continue
         labels = coupling.class_labels(owner)
-        vectors = _normalisation_behind(graph, producer.node)
+        vectors = _normalisation_behind(graph, producer.node, scoring.analysis.registry)
         if vectors is not None:
             yield _Gate(vectors, (0, 0), labels)
             continue
         node = graph.nodes[producer.node]
-        bias = node.inputs[2] if node.op_type in ("Conv", "ConvTranspose", "Gemm") and node.has_input(2) else ""
+        layer = linear_layer(node, scoring.analysis.registry)
+        bias = node.inputs[layer.bias] if layer is not None and layer.bias >= 0 and node.has_input(layer.bias) else ""
         weight = graph.model.weights.get(bias)
         if weight is not None and weight.shape == (len(labels),):
             yield _Gate((tensor, bias), (dim, 0), labels)
@@ -91,15 +94,16 @@ def _gates(scoring: Scoring) -> Iterator[_Gate]:
             yield _Gate((tensor,), (dim,), labels)
 
 
-def _normalisation_behind(graph: Graph, index: int) -> tuple[str, str] | None:
+def _normalisation_behind(graph: Graph, index: int, registry: Registry) -> tuple[str, str] | None:
     output = graph.nodes[index].outputs[0]
     readers = graph.consumers.get(output, [])
     if len(readers) != 1 or output in graph.outputs:
         return None
     reader = graph.nodes[readers[0]]
-    if reader.op_type != "BatchNormalization" or not all(name in graph.model.weights for name in reader.inputs[1:3]):
+    found = affine(reader, registry)
+    if found is None or not found.held(found.scale, found.shift):
         return None
-    return reader.inputs[1], reader.inputs[2]
+    return reader.inputs[found.scale], reader.inputs[found.shift]
 
 
 def _products(module: OnnxModule, gates: list[_Gate]) -> Iterator[tuple[NDArray[np.int64], FloatArray]]:

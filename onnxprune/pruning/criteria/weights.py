@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.analysis.coupling import Coupling
+from onnxprune.data.linear import affine
 from onnxprune.errors import UsageError
 from onnxprune.ir.values import Values
 from onnxprune.ir.weights import Weight
 from onnxprune.pruning.criteria.base import FloatArray, Scoring, completed, merged
-
-_GAMMA = 1
 
 
 class RandomCriterion:
@@ -92,9 +91,10 @@ class BatchNormScaleCriterion:
         coupling = scoring.coupling
         graph, axes = coupling.graph, coupling.axes
         for node in graph.nodes:
-            if node.op_type != "BatchNormalization" or node.inputs[_GAMMA] not in graph.model.weights:
+            normalised = affine(node, scoring.analysis.registry)
+            if normalised is None or not normalised.held(normalised.scale):
                 continue
-            scale = node.inputs[_GAMMA]
+            scale = node.inputs[normalised.scale]
             owner = coupling.class_of.get(axes.id(scale, 0))
             if owner is not None:
                 yield coupling.class_labels(owner), np.abs(graph.model.weights[scale].array.astype(np.float64))

@@ -11,6 +11,7 @@ from torch import fx, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from onnxprune.ir.graph import Node, UnknownShapeError
+from onnxprune.ops.convolution import same_pads
 from onnxprune.torch.base import Converter
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.layouts import AsIs
@@ -155,21 +156,6 @@ def padded(x: Tensor, begins: Sequence[int], ends: Sequence[int], value: float =
     """Spatial axes padded (cropped, where negative)."""
     amounts = [n for pair in zip(reversed(begins), reversed(ends), strict=True) for n in pair]
     return F.pad(x, amounts, value=value)
-
-
-def same_pads(
-    extents: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], upper: bool
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Padding before and after each spatial axis such that there are ceil(extent / stride) windows."""
-    begins, ends = [], []
-    for extent, k, stride, dilation in zip(extents, kernel, strides, dilations, strict=True):
-        windows = (extent + stride - 1) // stride
-        total = (windows - 1) * stride + (k - 1) * dilation + 1 - extent
-        total = total if total > 0 else 0
-        less = total // 2
-        begins.append(less if upper else total - less)
-        ends.append(total - less if upper else less)
-    return tuple(begins), tuple(ends)
 
 
 def pad_same(

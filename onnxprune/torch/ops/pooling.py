@@ -10,9 +10,10 @@ from torch import fx, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from onnxprune.ir.graph import Node
+from onnxprune.ops.convolution import same_pads
 from onnxprune.torch.base import Convert, Converter
 from onnxprune.torch.builder import Builder
-from onnxprune.torch.ops.convolution import Window, fixed_same, padded, same_pads, window
+from onnxprune.torch.ops.convolution import Window, fixed_same, padded, window
 
 Tensor = torch.Tensor
 
