@@ -8,7 +8,7 @@ the atoms that live on the same classes in the same way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -153,5 +153,19 @@ def solve(
 
 def _solved(base: AxisCoupling, grouping: Grouping) -> Coupling:
     atoms = find_atoms(base, grouping)
-    first_level = {f.name: getattr(base, f.name) for f in fields(AxisCoupling)}
-    return Coupling(**first_level, labels=atoms.labels, pin_of=atoms.pin_of, groups=atoms.groups, grouping=grouping)
+    return Coupling(
+        graph=base.graph,
+        relations=base.relations,
+        class_of=base.class_of,
+        members=base.members,
+        offsets=base.offsets,
+        pins=base.pins,
+        edges=base.edges,
+        balances=base.balances,
+        unknown=base.unknown,
+        decisions=base.decisions,
+        labels=atoms.labels,
+        pin_of=atoms.pin_of,
+        groups=atoms.groups,
+        grouping=grouping,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -110,9 +109,8 @@ def explain(analysis: Analysis, layer: str) -> Explanation:
     owner = coupling.class_of.get(start)
     if owner is None:
         return Explanation(name, found.op_type, axis, channels, 0, (), why_no_candidate(analysis, found, channels))
-    walker = _Walker(analysis, start)
     labels = coupling.class_labels(owner)
-    bundles = tuple(_bundle(analysis, found, walker, labels, members) for members in _bundled(coupling, labels))
+    bundles = tuple(_bundle(analysis, found, labels, members) for members in _bundled(coupling, labels))
     prunable = sum(len(bundle.channels) for bundle in bundles if bundle.group is not None)
     return Explanation(name, found.op_type, axis, channels, prunable, bundles)
 
@@ -190,10 +188,10 @@ def _bundled(coupling: Coupling, labels: IntArray) -> list[IntArray]:
     return [np.array(members, dtype=np.int64) for members in bundles.values()]
 
 
-def _bundle(analysis: Analysis, layer: Layer, walker: _Walker, labels: IntArray, members: IntArray) -> Bundle:
+def _bundle(analysis: Analysis, layer: Layer, labels: IntArray, members: IntArray) -> Bundle:
     coupling = analysis.coupling
     channels = tuple(np.flatnonzero(np.isin(labels, members)).tolist())
-    reached = walker.reach(int(members[0]))
+    reached = _reached(analysis, layer.output_axis, int(members[0]))
     group = next(
         (g for g in coupling.groups_on(layer.output_axis) if np.isin(members[0], g.atoms)),
         None,
@@ -248,41 +246,30 @@ def _pinnings(analysis: Analysis, members: IntArray, reached: Mapping[int, tuple
     return sorted(found.values(), key=lambda pinning: len(pinning.path))
 
 
-class _Walker:
-    """Walks the relations among candidate axes, breadth first, from one axis."""
+def _reached(analysis: Analysis, start: int, component: int) -> dict[int, tuple[Step, ...]]:
+    """The axes that carry a component, nearest to ``start`` first, and the shortest path to each."""
+    coupling, network = analysis.coupling, nx.Graph()
+    network.add_node(start)
+    for edge in coupling.edges:
+        if not network.has_edge(edge.a, edge.b) and _carries(coupling, edge, component):
+            network.add_edge(edge.a, edge.b, relation=edge)
+    paths: dict[int, tuple[Step, ...]] = {start: ()}
+    for axis, other in nx.bfs_edges(network, start):
+        paths[other] = (*paths[axis], _step(analysis, network[axis][other]["relation"], other))
+    return paths
 
-    def __init__(self, analysis: Analysis, start: int) -> None:
-        self._analysis = analysis
-        self._coupling = analysis.coupling
-        self._start = start
-        self._edges: dict[int, list[Same | Mapped]] = {}
-        for edge in self._coupling.edges:
-            self._edges.setdefault(edge.a, []).append(edge)
-            self._edges.setdefault(edge.b, []).append(edge)
 
-    def reach(self, component: int) -> dict[int, tuple[Step, ...]]:
-        """The axes that carry a component, nearest first, and the shortest path to each."""
-        paths: dict[int, tuple[Step, ...]] = {self._start: ()}
-        queue = deque([self._start])
-        while queue:
-            axis = queue.popleft()
-            for edge in self._edges.get(axis, ()):
-                other = edge.b if edge.a == axis else edge.a
-                if other not in paths and self._carries(edge, component):
-                    paths[other] = (*paths[axis], self._step(edge, other))
-                    queue.append(other)
-        return paths
+def _carries(coupling: Coupling, edge: Same | Mapped, component: int) -> bool:
+    """Whether the relation passes the component on: of a mapped one, some of its pairs must belong to it."""
+    if isinstance(edge, Same):
+        return True
+    held = coupling.class_labels(coupling.class_of[edge.a])
+    return bool((held[edge.at_a] == component).any())
 
-    def _carries(self, edge: Same | Mapped, component: int) -> bool:
-        """Whether the relation passes the component on: of a mapped one, some of its pairs must belong to it."""
-        if isinstance(edge, Same):
-            return True
-        held = self._coupling.class_labels(self._coupling.class_of[edge.a])
-        return bool((held[edge.at_a] == component).any())
 
-    def _step(self, edge: Same | Mapped, axis: int) -> Step:
-        if edge.node == BORDER:
-            return Step("state", "State", "same", self._coupling.axes.axis(axis))
-        node = self._analysis.graph.nodes[edge.node]
-        kind = "same" if isinstance(edge, Same) else "mapped"
-        return Step(node.name, node.op_type, kind, self._coupling.axes.axis(axis))
+def _step(analysis: Analysis, edge: Same | Mapped, axis: int) -> Step:
+    reached = analysis.coupling.axes.axis(axis)
+    if edge.node == BORDER:
+        return Step("state", "State", "same", reached)
+    node = analysis.graph.nodes[edge.node]
+    return Step(node.name, node.op_type, "same" if isinstance(edge, Same) else "mapped", reached)
