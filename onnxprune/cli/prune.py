@@ -317,6 +317,9 @@ def verify(
         bool, typer.Option("--accept-unwitnessed", help="Exit with 0 although no input can show some faults.")
     ] = False,
     verify_memory: VerifyMemoryOption = "1G",
+    mutations: Annotated[
+        int, typer.Option(min=0, help="Put so many faults into the pruned model, and tell how many are noticed.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Compare a pruned model with the masked original, and exit with 1 if they differ."""
@@ -338,7 +341,15 @@ def verify(
             tolerance=tolerance,
             memory=int(parse_quantity(verify_memory)),
         )
-    terminal.json(certificate.to_dict())
+    power = None
+    if mutations and certificate.passed:
+        from onnxprune.pruning.mutations.power import measure_power
+
+        with terminal.step("Trying faults"):
+            power = measure_power(source, result, chosen, mutations, seed=seed)
+    terminal.json({**certificate.to_dict(), "power": None if power is None else power.to_dict()})
     show_certificate(terminal, certificate)
+    for line in () if power is None else power.sentences:
+        terminal.show(line)
     if not certificate.passed or (certificate.unwitnessed and not accept_unwitnessed):
         raise typer.Exit(FAILED)

@@ -30,6 +30,8 @@ import numpy as np
 
 import onnxprune
 from onnxprune.ir.session import Session, random_inputs
+from onnxprune.pruning.certificate.rehearsal import Rehearsal
+from onnxprune.pruning.certificate.verifying import certifier_of, usual_inputs
 from onnxprune.pruning.consistency import removed_per_class
 from onnxprune.pruning.masking import masked
 from onnxprune.pruning.mutations import Mutation, mutations
@@ -82,16 +84,22 @@ def _share(wanted: np.ndarray, found: np.ndarray) -> float:
     return float(gap / (np.abs(a[np.isfinite(a)]).max(initial=0.0) or 1.0))
 
 
-def by_certificate(subject: Subject) -> Judge:
-    """What the certificate catches."""
+class Certifying:
+    """What the certificate catches: by the tensors that it compares, or by the weights alone."""
 
-    def judge(mutated: onnxprune.Model) -> bool:
-        try:
-            return not onnxprune.verify(subject.model, mutated, subject.plan).passed
-        except onnxprune.VerificationError:
-            return True
+    def __init__(self, subject: Subject) -> None:
+        certificate = onnxprune.verify(subject.model, subject.pruned, subject.plan)
+        self.refuses = certificate.sentences[0] if not certificate.complete else ""
+        certifier = certifier_of(subject.analysis, subject.plan)
+        self._rehearsal = Rehearsal(certifier, subject.pruned, usual_inputs(subject.analysis))
 
-    return judge
+    def by_tensors(self, mutated: onnxprune.Model) -> bool:
+        """Whether a compared tensor differs."""
+        return bool(self._rehearsal.differing(mutated))
+
+    def by_weights(self, mutated: onnxprune.Model) -> bool:
+        """Whether a weight is not the original's."""
+        return bool(self._rehearsal.changed_weights(mutated))
 
 
 def measure(path: Path, count: int, seed: int, shapes: Mapping[str, tuple[int, ...]] | None) -> Row:
@@ -103,9 +111,10 @@ def measure(path: Path, count: int, seed: int, shapes: Mapping[str, tuple[int, .
         analysis = onnxprune.analyze(model, shapes)
         plan = onnxprune.plan(analysis, channels=SHARE)
         subject = Subject(model, analysis, plan, onnxprune.apply(model, plan))
-        outputs, certificate = by_outputs(subject), by_certificate(subject)
-        if certificate(subject.pruned):
-            return replace(row, error="the certificate refuses the model as it is")
+        certificate = Certifying(subject)
+        if certificate.refuses:
+            return replace(row, error=certificate.refuses)
+        outputs = by_outputs(subject)
         row = _count(row, subject, islice(mutations(subject.pruned, analysis, plan, seed), count), outputs, certificate)
     except Exception as error:  # any failure at all is a finding
         lines = str(error).strip().splitlines() or [""]
@@ -113,7 +122,7 @@ def measure(path: Path, count: int, seed: int, shapes: Mapping[str, tuple[int, .
     return replace(row, seconds=time.perf_counter() - start)
 
 
-def _count(row: Row, subject: Subject, drawn: Iterable[Mutation], outputs: Judge, certificate: Judge) -> Row:
+def _count(row: Row, subject: Subject, drawn: Iterable[Mutation], outputs: Judge, certificate: Certifying) -> Row:
     oracle = Oracle(subject.pruned, subject.analysis)
     unnoticed: list[str] = []
     kinds: dict[str, list[int]] = {}
@@ -122,21 +131,23 @@ def _count(row: Row, subject: Subject, drawn: Iterable[Mutation], outputs: Judge
         row = replace(row, drawn=row.drawn + 1)
         try:
             seen = outputs(mutated)
+            by_tensors = certificate.by_tensors(mutated)
         except onnxprune.VerificationError:
             row = replace(row, refused=row.refused + 1)
             continue
-        caught = certificate(mutated)
+        caught = by_tensors or certificate.by_weights(mutated)
         verdict = Verdict.MOVES if caught or seen else oracle.verdict(mutation, mutated)
         if verdict is Verdict.EQUIVALENT:
             row = replace(row, equivalent=row.equivalent + 1)
             continue
-        counts = kinds.setdefault(mutation.kind.value, [0, 0, 0])
-        for place, happened in enumerate((True, seen, caught)):
+        counts = kinds.setdefault(mutation.kind.value, [0, 0, 0, 0])
+        for place, happened in enumerate((True, seen, by_tensors, caught)):
             counts[place] += happened
         row = replace(
             row,
             faults=row.faults + 1,
             by_outputs=row.by_outputs + seen,
+            by_tensors=row.by_tensors + by_tensors,
             by_certificate=row.by_certificate + caught,
             hidden=row.hidden + (verdict is Verdict.HIDDEN and not caught),
         )

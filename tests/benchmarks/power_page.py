@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class Row:
     """One model. Of ``drawn`` faults some were ``refused`` by onnxruntime, some ``equivalent``; the others count.
 
-    ``by_outputs`` and ``by_certificate`` say how many of those ``faults`` were noticed. ``hidden`` counts those that
+    ``by_outputs``, ``by_tensors`` and ``by_certificate`` say how many of those ``faults`` were noticed. ``hidden`` counts those that
     the certificate passed and that moved no tensor under any inputs tried, although their node alone computes
     something else. ``kinds`` holds, as JSON, faults, noticed by outputs, noticed by the certificate per kind.
     """
@@ -22,6 +22,7 @@ class Row:
     equivalent: int = 0
     faults: int = 0
     by_outputs: int = 0
+    by_tensors: int = 0
     by_certificate: int = 0
     hidden: int = 0
     seconds: float = 0.0
@@ -41,7 +42,8 @@ masked original's by more than 1e-4 of the largest), and the certificate. This p
 - *drawn*: so many faults; *refused*: onnxruntime does not even run the file (both checks say so; not counted further).
 - *equivalent*: nothing moves, neither any tensor of the model under several laws of inputs nor what the node that reads
   the faulty constant makes of strong inputs fed to it; no check can notice that, and none should.
-- *faults*: the others. *outputs*, *certificate*: how many of them were noticed.
+- *faults*: the others. *outputs*: how many of them the outputs alone show; *tensors*: how many change a tensor that the
+  certificate compares; *certificate*: those, and what it notices by comparing the weights themselves.
 """
 
 
@@ -66,23 +68,24 @@ def _kinds(rows: Sequence[Row]) -> str:
     totals: dict[str, list[int]] = {}
     for row in rows:
         for kind, counts in json.loads(row.kinds or "{}").items():
-            into = totals.setdefault(kind, [0, 0, 0])
+            into = totals.setdefault(kind, [0] * len(counts))
             totals[kind] = [a + b for a, b in zip(into, counts, strict=True)]
-    lines = ["| kind of fault | faults | outputs | certificate |", "|---|--:|--:|--:|"]
-    everything = [sum(counts[i] for counts in totals.values()) for i in range(3)]
-    for kind, (count, outputs, certificate) in [*sorted(totals.items()), ("**all**", everything)]:
-        lines.append(f"| {kind} | {count} | {_share(outputs, count)} | {_share(certificate, count)} |")
+    lines = ["| kind of fault | faults | outputs | tensors | certificate |", "|---|--:|--:|--:|--:|"]
+    everything = [sum(counts[i] for counts in totals.values()) for i in range(4)]
+    for kind, (count, *noticed) in [*sorted(totals.items()), ("**all**", everything)]:
+        lines.append(f"| {kind} | {count} | " + " | ".join(_share(part, count) for part in noticed) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _models(rows: Sequence[Row]) -> str:
     lines = [
-        "| model | drawn | refused | equivalent | faults | outputs | certificate |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| model | drawn | refused | equivalent | faults | outputs | tensors | certificate |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     lines += [
         f"| {row.model} | {row.drawn} | {row.refused} | {row.equivalent} | {row.faults} | "
-        f"{_share(row.by_outputs, row.faults)} | {_share(row.by_certificate, row.faults)} |"
+        f"{_share(row.by_outputs, row.faults)} | {_share(row.by_tensors, row.faults)} | "
+        f"{_share(row.by_certificate, row.faults)} |"
         for row in rows
     ]
     return "\n".join(lines) + "\n"

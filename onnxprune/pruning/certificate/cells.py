@@ -62,6 +62,11 @@ class Cells:
         """Whether a part does something else than the same steps of the reference."""
         return not all(self.is_in_reference(self.flat.steps[index]) for index in part.steps)
 
+    def holds_numbers(self, name: str) -> bool:
+        """Whether what makes a tensor reads constants that may be extents or positions."""
+        reads = (read for index in self.part(name).steps for read in self.flat.steps[index].reads)
+        return any(r in self.flat.weights and self.flat.weights[r].dtype.kind == "i" for r in reads)
+
     def run(self, wanted: Sequence[str], given: Mapping[str, Any], alive: Alive | None = None) -> Values:
         """The values of shared tensors, each made from the given values of the shared ones before it.
 

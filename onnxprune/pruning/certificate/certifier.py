@@ -118,7 +118,7 @@ class Certifier:
             original: the model before normalisation, to compare that, too.
             approximate: what the certificate is to say of that.
         """
-        cells = Cells(flatten(result), self._normal, "the pruned model", self._shared)
+        cells = self.cells(result)
         before: tuple[Cells, ...] = ()
         if original is not None:
             before = (Cells(flatten(original), self._normal, "the original model", self._shared),)
@@ -128,7 +128,7 @@ class Certifier:
         for inputs in (*runs, *tentative):
             try:
                 for made, walk in self._walk(inputs, (cells, *before)):
-                    self._compare_made(cells, made, walk.values, walk.alive, findings, witnesses)
+                    self.compare_made(cells, made, walk.values, walk.alive, findings, witnesses)
                     for unnormalised in before:
                         self._check_normalisation(unnormalised, made, walk)
             except DoesNotRunError:
@@ -152,8 +152,28 @@ class Certifier:
             samples=len(done),
             approximate=approximate,
             unwitnessed=self._unwitnessed(cells, findings, witnesses),
-            changed=() if self._mends_weights else self._changed_weights(cells),
+            changed=() if self._mends_weights else self.changed_weights(cells),
         )
+
+    def cells(self, result: Model) -> Cells:
+        """A pruned model, cut at the tensors that it shares with the original."""
+        return Cells(flatten(result), self._normal, "the pruned model", self._shared)
+
+    def in_order(self, names: Iterable[str]) -> list[str]:
+        """Shared tensors in the order in which the masked original makes them."""
+        return sorted((name for name in names if name in self._order), key=self._order.__getitem__)
+
+    def values(self, cells: Cells, inputs: Arrays) -> tuple[Values, Alive]:
+        """What the masked original makes of inputs: every tensor that a pruned model is compared by or made from.
+
+        Raises:
+            VerificationError: onnxruntime refuses the masked original.
+        """
+        last = dict.fromkeys(needed_by([cells], self._order), len(self._masked.flat.steps))
+        walk = Walk(self._masked.flat, inputs, self._sizes, last, self._memory, self._masked.what)
+        for _ in walk.stretches():
+            pass
+        return walk.values, walk.alive
 
     def _check_normalisation(self, original: Cells, made: Iterable[str], walk: Walk) -> None:
         """See that normalising has kept what every tensor is made by. Raises VerificationError where it has not."""
@@ -173,7 +193,7 @@ class Certifier:
                     "please report this model"
                 )
 
-    def _changed_weights(self, cells: Cells) -> tuple[str, ...]:
+    def changed_weights(self, cells: Cells) -> tuple[str, ...]:
         """Floating-point weights of the pruned model that are not the original's at the kept positions."""
         relative = {self._analysis.untied.axes.axis(axis).tensor for axis in self._analysis.untied.relative}
         found = []
@@ -203,7 +223,7 @@ class Certifier:
         for made in walk.stretches():
             yield made, walk
 
-    def _compare_made(
+    def compare_made(
         self,
         cells: Cells,
         made: Iterable[str],
@@ -284,22 +304,27 @@ class Certifier:
             if not wanted:
                 return
             values = self._values_of(self._reads(cells, wanted), inputs, stretch)
-            self._compare_fed(cells, wanted, values, findings, witnesses, positive=positive)
+            self.compare_fed(cells, wanted, values, findings, witnesses, positive=positive)
 
     def _feed_other_extents(self, cells: Cells, findings: Findings, witnesses: Witnesses) -> None:
-        """Where extents are computed, they have to be right for other shapes of the inputs, too."""
+        """Where extents are computed or written down, they have to be right for other shapes of the inputs, too."""
+        demanded = {name for step in self._demanded(cells) for name in step.makes}
+        wanted = [n for n in cells.shared if len(cells.part(n).steps) > 1 or (n in demanded and cells.holds_numbers(n))]
+        self.compare_elsewhere(cells, wanted, findings, witnesses)
+
+    def compare_elsewhere(self, cells: Cells, names: Iterable[str], findings: Findings, witnesses: Witnesses) -> None:
+        """Compare tensors under other extents of open dimensions, made from values that are fed directly."""
         other = self._analysis.shapes.other_extents
-        parts = {name: cells.part(name) for name in cells.shared} if other else {}
-        wanted = [n for n in parts if len(parts[n].steps) > 1 and len(cells.flat.producers[n]) == 1]
-        wanted = sorted((n for n in wanted if n in self._masked.shared), key=self._order.__getitem__)
+        single = (n for n in names if len(cells.flat.producers[n]) == 1 and n in self._masked.shared)
+        wanted = self.in_order(single) if other else []
         if wanted:
             values = self._blanks(self._reads(cells, wanted), other)
-            self._compare_fed(cells, wanted, values, findings, witnesses, positive=False)
+            self.compare_fed(cells, wanted, values, findings, witnesses, positive=False)
 
     def _reads(self, cells: Cells, wanted: Iterable[str]) -> set[str]:
         return {read for name in wanted for c in (cells, self._masked) for read in c.part(name).reads}
 
-    def _compare_fed(
+    def compare_fed(
         self,
         cells: Cells,
         wanted: list[str],
@@ -317,7 +342,7 @@ class Certifier:
             names = [n for n in groups.pop() if self._reads(cells, [n]) <= fed.keys()]
             try:
                 expected = self._masked.run(names, fed)
-                self._compare_made(cells, names, fed, None, findings, witnesses, expected)
+                self.compare_made(cells, names, fed, None, findings, witnesses, expected)
                 self._observe_read(cells, names, fed, findings, witnesses)
             except VerificationError:
                 # Not every step takes any values; those that do are looked at by themselves.
@@ -343,7 +368,7 @@ class Certifier:
             names |= near | {name for name in cells.shared if not near.isdisjoint(cells.part(name).reads)}
         known = cells.shared & self._masked.shared
         single = (n for n in names & known if len(cells.flat.producers[n]) == 1)
-        return sorted(single, key=self._order.__getitem__)
+        return self.in_order(single)
 
     def _values_of(self, names: Iterable[str], inputs: Arrays, stretch: int) -> Values:
         """Values of some tensors, from a run of the reference; zeros for what it does not make.

@@ -63,12 +63,10 @@ def verify(
     analysis = analyze(
         original, input_shapes or plan.input_shapes, split=plan.split, registry=registry, state=plan.state
     )
-    removed = removed_per_class(analysis, plan)
+    certifier = certifier_of(analysis, plan, tolerance=tolerance, memory=memory, seed=seed)
     _check_like(original, result)
     _check_interface(analysis, result)
-    certifier = Certifier(analysis, removed, exact_norm=plan.exact_norm, tolerance=tolerance, memory=memory, seed=seed)
-    binding = analysis.shapes.binding
-    runs = [inputs(analysis.model, binding, seed + i, LAWS[i % len(LAWS)]) for i in range(samples)]
+    runs = [usual_inputs(analysis, seed + i, LAWS[i % len(LAWS)]) for i in range(samples)]
     try:
         certificate = certifier.certify(
             result,
@@ -76,7 +74,7 @@ def verify(
             # Not every choice is valid, and the file does not say which are.
             tentative=[run | choice for run in runs for choice in _choices(analysis)],
             original=None if original is analysis.model else original,
-            approximate=_touches_approximate(analysis, removed, plan),
+            approximate=_touches_approximate(analysis, certifier.kept.removed, plan),
         )
     except DoesNotRunError as error:
         _check_original(analysis, original, runs[0])
@@ -84,6 +82,19 @@ def verify(
     if certificate.passed:
         _check_as_used(certifier, analysis, original, result, runs[0])
     return certificate
+
+
+def certifier_of(
+    analysis: Analysis, plan: Plan, *, tolerance: float = TOLERANCE, memory: int = MEMORY, seed: int = 0
+) -> Certifier:
+    """What compares models with the original less what a plan removes. Raises PlanError where the plan does not fit."""
+    removed = removed_per_class(analysis, plan)
+    return Certifier(analysis, removed, exact_norm=plan.exact_norm, tolerance=tolerance, memory=memory, seed=seed)
+
+
+def usual_inputs(analysis: Analysis, seed: int = 0, law: str = LAWS[0]) -> Arrays:
+    """Values for the inputs of a model, of the shapes that it was analysed for."""
+    return inputs(analysis.model, analysis.shapes.binding, seed, law)
 
 
 def check(model: Model, what: str) -> None:
