@@ -11,9 +11,9 @@ from dataclasses import dataclass
 class Row:
     """One model. Of ``drawn`` faults some were ``refused`` by onnxruntime, some ``equivalent``; the others count.
 
-    ``by_outputs``, ``by_tensors`` and ``by_certificate`` say how many of those ``faults`` were noticed. ``hidden`` counts those that
-    the certificate passed and that moved no tensor under any inputs tried, although their node alone computes
-    something else. ``kinds`` holds, as JSON, faults, noticed by outputs, noticed by the certificate per kind.
+    ``by_outputs``, ``by_tensors`` and ``by_certificate`` say how many of those ``faults`` were noticed. ``hidden``
+    counts those that the certificate passed and that moved no tensor under any inputs tried, although their node
+    alone computes something else. ``kinds`` holds, as JSON, faults, noticed by outputs, noticed by the certificate per kind.
     """
 
     model: str
