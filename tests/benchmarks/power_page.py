@@ -13,7 +13,7 @@ class Row:
 
     ``by_outputs``, ``by_tensors`` and ``by_certificate`` say how many of those ``faults`` were noticed. ``hidden``
     counts those that the certificate passed and that moved no tensor under any inputs tried, although their node
-    alone computes something else. ``kinds`` holds, as JSON, faults, noticed by outputs, noticed by the certificate per kind.
+    alone computes something else. ``kinds`` holds, as JSON, the four counts per kind.
     """
 
     model: str

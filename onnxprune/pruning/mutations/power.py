@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from onnxprune.analysis.analyzing import ModelLike, analyze, as_model
+from onnxprune.analysis.analyzing import analyze
 from onnxprune.errors import VerificationError
+from onnxprune.ir.model import ModelLike, as_model
 from onnxprune.pruning.certificate.rehearsal import Rehearsal
 from onnxprune.pruning.certificate.verifying import certifier_of, usual_inputs
 from onnxprune.pruning.mutations import mutations
