@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from onnxprune.ir.comparing import TensorDifference
 from onnxprune.ir.model import Model
 from onnxprune.ir.session import Arrays
 from onnxprune.pruning.certificate.cells import Alive, Cells
 from onnxprune.pruning.certificate.certifier import Certifier, Findings
-from onnxprune.pruning.certificate.comparing import TensorDifference
 from onnxprune.pruning.certificate.flat import flatten
 from onnxprune.pruning.certificate.witnesses import Witnesses
 

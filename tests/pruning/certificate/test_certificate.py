@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 import onnxprune
 from onnxprune.cli.app import app
+from onnxprune.ir.comparing import compare
 from onnxprune.ir.model import Model
 from onnxprune.pruning.certificate import TOLERANCE, Unwitnessed
-from onnxprune.pruning.certificate.comparing import compare
 from onnxprune.pruning.certificate.witnesses import Witnesses
 from onnxprune.pruning.mutations import mutations
 from onnxprune.pruning.mutations.power import measure_power
