@@ -1,129 +1,45 @@
 """onnxprune makes ONNX models smaller: complexity-driven filter pruning on the graph, with a certificate.
 
 The main functions: :func:`load`, :func:`normalize`, :func:`analyze`, :func:`plan`, :func:`apply`, :func:`verify`
-and :func:`compress`, which does it all. Names are imported on first use, so that the command line starts fast.
+and :func:`compress`, which does it all. ``__init__.pyi`` lists all names; they are imported on first use, so that the
+command line starts fast.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from onnxprune.analysis.analyzing import Analysis, analyze
-    from onnxprune.errors import (
-        BudgetError,
-        ConversionError,
-        DataError,
-        MeasurementError,
-        ModelError,
-        OnnxPruneError,
-        PassError,
-        PlanError,
-        RegistryError,
-        ShapeError,
-        UsageError,
-        VerificationError,
-    )
-    from onnxprune.ir.model import Model, load
-    from onnxprune.latency.bench import Bench, bench
-    from onnxprune.latency.engine import Engine
-    from onnxprune.latency.fitting import LatencyFit, meet_latency
-    from onnxprune.latency.machine import Runtime
-    from onnxprune.latency.model import LatencyProfile
-    from onnxprune.latency.profile import profile_latency
-    from onnxprune.passes.normalize import normalize
-    from onnxprune.pruning.certificate import Certificate, verify
-    from onnxprune.pruning.choosing import plan
-    from onnxprune.pruning.compensation import Compensation, compensate
-    from onnxprune.pruning.pipeline import Compression, apply, compress
-    from onnxprune.pruning.plan import Plan
-    from onnxprune.pruning.sensitivity import Sensitivity, scan_sensitivity
+import lazy_loader
 
 __version__ = "0.1.0"
 
+_public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ += ["__version__"]
+
 _HERE = Path(__file__).parent
+
+
+class _Checkout:
+    """Finds the passes where this package is imported from the folder of a checkout: they lie beside it there."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """The specification of ``onnxprune.passes``."""
+        if name != f"{__name__}.passes":
+            return None
+        return spec_from_file_location(name, _HERE.parent / "passes" / "__init__.py")
+
+
 if not (_HERE / "passes").is_dir() and (_HERE.parent / "passes" / "base.py").is_file():
-    # Imported from the folder of a checkout instead of an installation: there, passes/ lies beside this package.
-    __path__.append(str(_HERE.parent))
-
-_HOME = {
-    "analysis.analyzing": ("Analysis", "analyze"),
-    "passes.normalize": ("normalize",),
-    "pruning.certificate": ("Certificate", "verify"),
-    "pruning.compensation": ("Compensation", "compensate"),
-    "pruning.pipeline": ("Compression", "apply", "compress"),
-    "errors": (
-        "BudgetError",
-        "ConversionError",
-        "DataError",
-        "MeasurementError",
-        "ModelError",
-        "OnnxPruneError",
-        "PassError",
-        "PlanError",
-        "RegistryError",
-        "ShapeError",
-        "UsageError",
-        "VerificationError",
-    ),
-    "latency.bench": ("Bench", "bench"),
-    "latency.engine": ("Engine",),
-    "latency.fitting": ("LatencyFit", "meet_latency"),
-    "latency.machine": ("Runtime",),
-    "latency.model": ("LatencyProfile",),
-    "latency.profile": ("profile_latency",),
-    "ir.model": ("Model", "load"),
-    "pruning.choosing": ("plan",),
-    "pruning.plan": ("Plan",),
-    "pruning.sensitivity": ("Sensitivity", "scan_sensitivity"),
-}
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-
-__all__ = [
-    "Analysis",
-    "Bench",
-    "BudgetError",
-    "Certificate",
-    "Compensation",
-    "Compression",
-    "ConversionError",
-    "DataError",
-    "Engine",
-    "LatencyFit",
-    "LatencyProfile",
-    "MeasurementError",
-    "Model",
-    "ModelError",
-    "OnnxPruneError",
-    "PassError",
-    "Plan",
-    "PlanError",
-    "RegistryError",
-    "Runtime",
-    "Sensitivity",
-    "ShapeError",
-    "UsageError",
-    "VerificationError",
-    "__version__",
-    "analyze",
-    "apply",
-    "bench",
-    "compensate",
-    "compress",
-    "load",
-    "meet_latency",
-    "normalize",
-    "plan",
-    "profile_latency",
-    "scan_sensitivity",
-    "verify",
-]
-
+    sys.meta_path.append(_Checkout)
 
 # Import paths that the documentation showed before modules had rooms, and where they lead; they go after one release.
 _MOVED = {
@@ -163,10 +79,4 @@ sys.modules.update({f"onnxprune.{old}": _Moved(f"onnxprune.{old}") for old in _M
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MOVED:
-        return sys.modules[f"onnxprune.{name}"]
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'onnxprune' has no attribute '{name}'")
-    value = getattr(import_module(f"onnxprune.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
+    return sys.modules[f"onnxprune.{name}"] if name in _MOVED else _public(name)

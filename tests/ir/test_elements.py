@@ -41,5 +41,5 @@ def test_what_has_no_width_takes_no_bytes() -> None:
 def test_costs_count_what_storage_takes() -> None:
     everything = TensorProto.DataType.values()
     assert {t: 8 * _item_size(t) for t in everything} == {t: packed_bytes(t, (8,)) for t in everything}
-    if "FLOAT6E2M3" in TensorProto.DataType.keys():
+    if "FLOAT6E2M3" in dict(TensorProto.DataType.items()):
         assert _item_size(TensorProto.DataType.Value("FLOAT6E2M3")) == 0.75

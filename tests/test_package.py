@@ -1,0 +1,52 @@
+"""The package itself: its public names, what importing it loads, and running it from a checkout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import onnxprune
+
+ROOT = Path(__file__).parents[1]
+
+CHECKOUT = """
+import sys
+# As if nothing were installed: the finder of an editable installation would know of passes/, too.
+sys.meta_path[:] = [finder for finder in sys.meta_path if not finder.__module__.startswith("__editable__")]
+"""
+
+
+def _python(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", CHECKOUT + script], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_every_public_name_is_there() -> None:
+    assert {"load", "normalize", "analyze", "plan", "apply", "verify", "compress", "OnnxPruneError"} <= set(
+        dir(onnxprune)
+    )
+    for name in onnxprune.__all__:
+        assert getattr(onnxprune, name) is not None
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        _ = onnxprune.nothing_of_the_kind
+
+
+@pytest.mark.parametrize("module", ["onnxprune", "onnxprune.cli.app"])
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    heavy = {"torch", "pandas", "networkx", "numpy", "onnx", "onnxruntime", "scipy"}
+    result = _python(f"import {module}; print(*sys.modules)")
+    assert result.returncode == 0, result.stderr
+    assert not heavy.intersection(result.stdout.split())
+
+
+def test_a_checkout_finds_its_passes() -> None:
+    result = _python("import onnxprune.passes.base as found; print(found.__file__)")
+    assert result.stdout.strip() == str(ROOT / "passes" / "base.py"), result.stderr
+
+
+@pytest.mark.parametrize("module", ["onnxprune.onnxprune", "onnxprune.tests", "onnxprune.models"])
+def test_a_checkout_is_not_inside_its_package(module: str) -> None:
+    result = _python(f"import {module}")
+    assert "ModuleNotFoundError" in result.stderr
