@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from onnxprune.analysis.balance import Blocks, Bundle, Cell, blocks_of, bundle, cells_of
+from onnxprune.analysis.balance import BalancedCells, Blocks, Cell, balanced_cells, blocks_of, cells_of
 from onnxprune.analysis.propagation import AxisCoupling
 from onnxprune.ops.relations import Approximate, Balanced, IntArray, Pin, Relations
 
@@ -244,20 +244,20 @@ def _groups(base: AxisCoupling, labels: IntArray, pin_of: IntArray, axes: list[B
         row = slice(table.indptr[found[0]], table.indptr[found[0] + 1])
         per_class = dict(zip(table.indices[row].tolist(), table.data[row].tolist(), strict=True))
         cells.append(cells_of(found, per_class, axes))
-    return [_group(index, found, approximate) for index, found in enumerate(bundle(cells, axes))]
+    return [_group(index, found, approximate) for index, found in enumerate(balanced_cells(cells, axes))]
 
 
-def _group(index: int, bundle: Bundle, approximate: Mapping[int, Approximate]) -> Group:
+def _group(index: int, balanced: BalancedCells, approximate: Mapping[int, Approximate]) -> Group:
     per_class: Counter[int] = Counter()
-    for cell, take in zip(bundle.cells, bundle.take.tolist(), strict=True):
+    for cell, take in zip(balanced.cells, balanced.take.tolist(), strict=True):
         per_class.update({owner: take * positions for owner, positions in cell.per_class.items()})
     # What cannot be mended comes first: it is what has to be said of the group.
     reasons = sorted((approximate[owner] for owner in per_class if owner in approximate), key=lambda r: r.mendable)
     return Group(
         index,
-        atoms=np.concatenate([cell.atoms for cell in bundle.cells]),
-        cells=np.repeat(np.arange(len(bundle.cells)), [len(cell.atoms) for cell in bundle.cells]),
-        take=bundle.take,
+        atoms=np.concatenate([cell.atoms for cell in balanced.cells]),
+        cells=np.repeat(np.arange(len(balanced.cells)), [len(cell.atoms) for cell in balanced.cells]),
+        take=balanced.take,
         classes=np.array(list(per_class), dtype=np.int64),
         multiplicity=np.array(list(per_class.values()), dtype=np.int64),
         approximate=reasons[0].reason if reasons else None,

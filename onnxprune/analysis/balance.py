@@ -41,7 +41,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Bundle:
+class BalancedCells:
     """Units of ``take[i]`` atoms out of ``cells[i]`` each, and the atoms set aside for them."""
 
     cells: tuple[Cell, ...]
@@ -70,19 +70,19 @@ def cells_of(atoms: IntArray, per_class: Mapping[int, int], axes: Sequence[Block
     return tuple(Cell(atoms[of_atom == cell], per_class) for cell in range(int(of_atom.max()) + 1))
 
 
-def bundle(cells_of_group: Sequence[tuple[Cell, ...]], axes: Sequence[Blocks]) -> list[Bundle]:
-    """Bundles for groups of atoms: one per group where its cells are even, joint ones for those that are not."""
-    bundles: list[Bundle] = []
+def balanced_cells(cells_of_group: Sequence[tuple[Cell, ...]], axes: Sequence[Blocks]) -> list[BalancedCells]:
+    """Balanced cells of groups of atoms: one per group where its cells are even, joint ones for those that are not."""
+    found: list[BalancedCells] = []
     uneven: list[tuple[Cell, ...]] = []
     for cells in cells_of_group:
         ones = np.ones(len(cells), dtype=np.int64)
         if (_equations(cells, axes) @ ones == 0).all():
-            bundles.append(Bundle(cells, ones))
+            found.append(BalancedCells(cells, ones))
         else:
             uneven.append(cells)
     for joint in _connected(uneven, axes):
-        bundles.extend(_solved(joint, _equations(joint, axes)))
-    return bundles
+        found.extend(_solved(joint, _equations(joint, axes)))
+    return found
 
 
 def _equations(cells: Sequence[Cell], axes: Sequence[Blocks]) -> IntArray:
@@ -113,20 +113,20 @@ def _connected(groups: Sequence[tuple[Cell, ...]], axes: Sequence[Blocks]) -> li
     return [cells for _, cells in found]
 
 
-def _solved(cells: Sequence[Cell], equations: IntArray) -> list[Bundle]:
+def _solved(cells: Sequence[Cell], equations: IntArray) -> list[BalancedCells]:
     """Smallest units first, each as often as atoms last; every round uses up a cell, so this ends."""
     left = np.array([len(cell.atoms) for cell in cells], dtype=np.int64)
     used = np.zeros(len(cells), dtype=np.int64)
-    bundles: list[Bundle] = []
+    found: list[BalancedCells] = []
     while True:
         unit = _smallest(equations, left)
         if unit is None:
-            return bundles
+            return found
         at = np.flatnonzero(unit)
         often = int((left[at] // unit[at]).min())
         taken = unit * often
         parts = tuple(Cell(cells[i].atoms[used[i] : used[i] + taken[i]], cells[i].per_class) for i in at.tolist())
-        bundles.append(Bundle(parts, unit[at]))
+        found.append(BalancedCells(parts, unit[at]))
         used += taken
         left -= taken
 

@@ -17,7 +17,7 @@ from onnxprune.cli.terminal import Terminal
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from onnxprune.latency.bench import Bench, Subject
+    from onnxprune.latency.bench import Bench, ModelTimes
 
 
 def bench(
@@ -103,7 +103,7 @@ def _latency_table(result: Bench) -> Table:
     return table
 
 
-def _type_table(subject: Subject) -> Table:
+def _type_table(subject: ModelTimes) -> Table:
     from onnxprune.cli.tables import empty_table
     from onnxprune.latency.operators import by_type
 
@@ -117,7 +117,7 @@ def _type_table(subject: Subject) -> Table:
     return table
 
 
-def _node_table(subject: Subject, top: int) -> Table:
+def _node_table(subject: ModelTimes, top: int) -> Table:
     from onnxprune.cli.tables import empty_table
 
     table = empty_table()
@@ -135,6 +135,6 @@ def _share(part: float, total: float) -> str:
     return f"{100 * part / total:.1f}" if total else "-"
 
 
-def _inputs(subject: Subject) -> str:
+def _inputs(subject: ModelTimes) -> str:
     shapes = [f"{name} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in subject.inputs.items()]
     return ", ".join(shapes) or "none"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.pruning.certificate import Certificate
     from onnxprune.pruning.plan import Plan
-    from onnxprune.report import Candidate, Report, Subject
+    from onnxprune.report import Candidate, Report, ReportedModel
 
 _CHANGED = (
     "The weights of this file changed after the removal, by training or compensation: the certificate is about the "
@@ -144,7 +144,7 @@ class _Job:
     verify: bool
     time: bool
 
-    def subject(self, name: str, reading: Reading, path: Path | None) -> Subject:
+    def subject(self, name: str, reading: Reading, path: Path | None) -> ReportedModel:
         """A model under this name; ``path`` is its file, if it is in one."""
         from onnxprune.report import subject
 
@@ -157,7 +157,7 @@ class _Job:
                 times = layer_times(reading.analysis, source)
         return subject(name, reading.model, reading.analysis, path, times)
 
-    def from_file(self, original: Subject, name: str, path: Path, plan: Plan | None) -> Candidate:
+    def from_file(self, original: ReportedModel, name: str, path: Path, plan: Plan | None) -> Candidate:
         """A pruned model, certified if there is a plan."""
         from onnxprune.ir.extents import fitted
         from onnxprune.ir.model import load
@@ -170,7 +170,7 @@ class _Job:
             return candidate(original, found, remark="No plan was given (--plan), so nothing was compared.")
         return candidate(original, found, plan, *self._certified(result, plan))
 
-    def from_plan(self, original: Subject, name: str, plan: Plan) -> Candidate:
+    def from_plan(self, original: ReportedModel, name: str, plan: Plan) -> Candidate:
         """What a plan would make of the model."""
         from onnxprune.analysis.analyzing import analyze
         from onnxprune.ir.extents import fitted

@@ -59,7 +59,7 @@ class Data:
     digest: str = ""
 
 
-class Samples(Protocol):
+class RandomAccess(Protocol):
     """Random access to raw samples of one input."""
 
     def __len__(self) -> int: ...
@@ -88,7 +88,7 @@ class ArrayBatches:
     ``samples`` and ``fits`` are by graph input; ``targets`` [N, ...] or None; ``chosen`` the positions in use.
     """
 
-    samples: Mapping[str, Samples]
+    samples: Mapping[str, RandomAccess]
     fits: Mapping[str, Fit]
     targets: NDArray[Any] | None
     chosen: IntArray

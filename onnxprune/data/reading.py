@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.data.batches import ArrayBatches, Data, Held, Samples, labels
+from onnxprune.data.batches import ArrayBatches, Data, Held, RandomAccess, labels
 from onnxprune.data.idx import read_idx
 from onnxprune.data.images import ImageFiles, digest_of_files, image_shape, images_below
 from onnxprune.data.inputs import Fit, InputSpec, inputs_of
@@ -92,7 +92,7 @@ def _first(batches: ArrayBatches, limit: int) -> ArrayBatches:
 
 
 def _batches(
-    arrays: Mapping[str, Samples],
+    arrays: Mapping[str, RandomAccess],
     shapes: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]],
     inputs: tuple[InputSpec, ...],
     targets: NDArray[Any] | None,

@@ -31,7 +31,7 @@ _TRACED_RUNS = 20
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelTimes:
     """What was measured of one model.
 
     Attributes:
@@ -68,7 +68,7 @@ class Bench:
     """Models measured in turns; all ratios are to the first. ``noise`` says why not to trust it, or is None."""
 
     engine: Engine
-    subjects: tuple[Subject, ...]
+    subjects: tuple[ModelTimes, ...]
     noise: str | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def bench(
         del runners
         nodes = [traced(p.path, p.inputs, engine, runs=_TRACED_RUNS).nodes if per_operator else () for p in prepared]
     subjects = tuple(
-        Subject(
+        ModelTimes(
             name=p.name,
             inputs=p.shapes,
             latency=spread(seconds[:, at]),
@@ -195,7 +195,7 @@ def _shapes_per_model(
     return given
 
 
-def _noise(subjects: Sequence[Subject]) -> str | None:
+def _noise(subjects: Sequence[ModelTimes]) -> str | None:
     """Why these times are not to be trusted, with the spread that shows it."""
     worst = max(subjects, key=lambda subject: subject.latency.relative)
     unsure = max((s for s in subjects if s.ratio), key=lambda s: s.ratio.uncertainty if s.ratio else 0, default=None)

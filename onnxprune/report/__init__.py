@@ -5,6 +5,6 @@ The page is written by :func:`onnxprune.report.page.render` from a :class:`Repor
 
 from __future__ import annotations
 
-from onnxprune.report.content import Candidate, Report, Subject, candidate, subject
+from onnxprune.report.content import Candidate, Report, ReportedModel, candidate, subject
 
-__all__ = ["Candidate", "Report", "Subject", "candidate", "subject"]
+__all__ = ["Candidate", "Report", "ReportedModel", "candidate", "subject"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ReportedModel:
     """A model and what is known about it.
 
     ``digest`` is the SHA-256 of its file (None if it is in memory only), ``file_size`` in bytes; ``times`` is empty if
@@ -41,7 +41,7 @@ class Candidate:
     ``remark`` what a reader has to know about that (why there is none, say).
     """
 
-    subject: Subject
+    subject: ReportedModel
     comparison: Comparison
     plan: Plan | None
     certificate: Certificate | None
@@ -52,7 +52,7 @@ class Candidate:
 class Report:
     """A model, its pruned forms, and the recorded runs of an exploration of it; ``command`` wrote the report."""
 
-    original: Subject
+    original: ReportedModel
     candidates: tuple[Candidate, ...] = ()
     results: Results | None = None
     command: str = ""
@@ -60,15 +60,15 @@ class Report:
 
 def subject(
     name: str, model: Model, analysis: Analysis, path: Path | None = None, times: Times | None = None
-) -> Subject:
+) -> ReportedModel:
     """A model under a name for readers; ``path`` is its file, if it is in one. Raises OSError."""
     digest = None if path is None else _sha256(path)
-    return Subject(name, digest, model.file_size, analysis, times or Times())
+    return ReportedModel(name, digest, model.file_size, analysis, times or Times())
 
 
 def candidate(
-    original: Subject,
-    pruned: Subject,
+    original: ReportedModel,
+    pruned: ReportedModel,
     plan: Plan | None = None,
     certificate: Certificate | None = None,
     remark: str = "",

@@ -15,7 +15,7 @@ from typing import Any
 from onnxprune._display import MACS, TOTALS, long, percent, seconds
 from onnxprune.analysis.sentences import assumptions, not_understood
 from onnxprune.pruning.certificate import Certificate
-from onnxprune.report.content import Candidate, Report, Subject
+from onnxprune.report.content import Candidate, Report, ReportedModel
 from onnxprune.report.errors import missing
 from onnxprune.report.payload import payload
 
@@ -158,7 +158,7 @@ def _quantity(value: float, unit: str) -> str:
     return seconds(value) if unit == "s" else long(value, unit)
 
 
-def _measures(subject: Subject) -> dict[str, float]:
+def _measures(subject: ReportedModel) -> dict[str, float]:
     found = {**subject.analysis.totals, "file_size": float(subject.file_size)}
     if subject.times.total is not None:
         found["time"] = subject.times.total
@@ -215,5 +215,5 @@ def prune_command(model: str, output: str, settings: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _file(subject: Subject) -> dict[str, Any]:
+def _file(subject: ReportedModel) -> dict[str, Any]:
     return {"name": subject.name, "size": long(subject.file_size, "B"), "digest": subject.digest}

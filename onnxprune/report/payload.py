@@ -11,7 +11,7 @@ from typing import Any
 
 from onnxprune._display import compact
 from onnxprune.analysis.cost import METRICS
-from onnxprune.report.content import Report, Subject
+from onnxprune.report.content import Report, ReportedModel
 from onnxprune.report.lanes import couplings, lanes
 
 
@@ -74,7 +74,7 @@ def _metrics(report: Report) -> dict[str, Any]:
     return found
 
 
-def _times(subject: Subject, names: Sequence[str]) -> list[float | None]:
+def _times(subject: ReportedModel, names: Sequence[str]) -> list[float | None]:
     """Seconds of every layer; None where the runtime reports no node of that name."""
     times = subject.times.layers
     return [None if name not in times else round(times[name], 8) for name in names]
@@ -87,12 +87,12 @@ def _memory(report: Report) -> list[dict[str, Any]]:
     return [original, *(_profile(c.subject.name, c.subject) for c in report.candidates)]
 
 
-def _profile(name: str, subject: Subject) -> dict[str, Any]:
+def _profile(name: str, subject: ReportedModel) -> dict[str, Any]:
     costs = subject.analysis.costs
     return {"name": name, "bytes": [round(value) for value in costs.liveness.profile(costs.full).tolist()]}
 
 
-def _coupling(subject: Subject) -> dict[str, Any]:
+def _coupling(subject: ReportedModel) -> dict[str, Any]:
     """Per layer its groups and pins (as indices into lists without repetitions), and the lanes of the drawing."""
     layers = couplings(subject.analysis)
     pins: dict[tuple[str, str, str], int] = {}

@@ -9,7 +9,7 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import MeasurementError, UsageError
-from onnxprune.latency.bench import Subject, _noise
+from onnxprune.latency.bench import ModelTimes, _noise
 from onnxprune.latency.operators import NodeTime, TypeTime, by_type, read_trace
 from onnxprune.latency.sampling import exactly
 from onnxprune.latency.statistics import paired_ratio, spread
@@ -41,9 +41,9 @@ def test_types_are_summed_the_slowest_first() -> None:
     assert by_type(nodes) == (TypeTime("Conv", 2, 5.0), TypeTime("Relu", 1, 1.0))
 
 
-def subject(seconds: list[float], reference: list[float]) -> Subject:
+def subject(seconds: list[float], reference: list[float]) -> ModelTimes:
     times, others = np.array(seconds), np.array(reference)
-    return Subject("m.onnx", {}, spread(times), paired_ratio(times, others), None)
+    return ModelTimes("m.onnx", {}, spread(times), paired_ratio(times, others), None)
 
 
 def test_a_noisy_machine_is_named_with_the_spread() -> None:

@@ -16,7 +16,7 @@ from onnxprune.analysis.analyzing import Analysis
 from onnxprune.ir.model import Model
 from onnxprune.pruning.mutations.channels import drop_bias, shift_slice, stale, swap, wrong_group, zero
 from onnxprune.pruning.mutations.numbers import shift_extent, shift_index
-from onnxprune.pruning.mutations.subject import Draw, Kind, Mutation, Subject
+from onnxprune.pruning.mutations.specimen import Draw, Kind, Mutation, Specimen
 from onnxprune.pruning.plan import Plan
 
 __all__ = ["Kind", "Mutation", "mutations"]
@@ -43,14 +43,14 @@ def mutations(
         kinds: which kinds to draw.
     """
     rng = np.random.default_rng(seed)
-    subject = Subject(pruned, analysis, plan)
+    specimen = Specimen(pruned, analysis, plan)
     drawers = [(share, draw) for kind, share, draw in _DRAWERS if kind in kinds]
     drawn: set[Mutation] = set()
     misses = 0
     while drawers and misses < _MOST_MISSES:
         shares = np.array([share for share, _ in drawers], dtype=float)
         place = int(rng.choice(len(drawers), p=shares / shares.sum()))
-        found = drawers[place][1](subject, rng)
+        found = drawers[place][1](specimen, rng)
         if found is None:
             del drawers[place]  # this model has no place for that kind
         elif isinstance(found, Mutation) and found not in drawn:
@@ -61,15 +61,15 @@ def mutations(
             misses += 1
 
 
-_DRAWERS: tuple[tuple[Kind, float, Callable[[Subject, np.random.Generator], Draw]], ...] = (
-    (Kind.SWAPPED_FILTERS, 4, lambda s, rng: swap(Kind.SWAPPED_FILTERS, producer=True, subject=s, rng=rng)),
-    (Kind.SWAPPED_INPUTS, 4, lambda s, rng: swap(Kind.SWAPPED_INPUTS, producer=False, subject=s, rng=rng)),
+_DRAWERS: tuple[tuple[Kind, float, Callable[[Specimen, np.random.Generator], Draw]], ...] = (
+    (Kind.SWAPPED_FILTERS, 4, lambda s, rng: swap(Kind.SWAPPED_FILTERS, producer=True, specimen=s, rng=rng)),
+    (Kind.SWAPPED_INPUTS, 4, lambda s, rng: swap(Kind.SWAPPED_INPUTS, producer=False, specimen=s, rng=rng)),
     (Kind.ZEROED_CHANNEL, 3, zero),
     (Kind.DROPPED_BIAS, 2, drop_bias),
     (Kind.SHIFTED_SLICE, 4, shift_slice),
     (Kind.WRONG_GROUP, 2, wrong_group),
-    (Kind.STALE_QUANTISER, 2, lambda s, rng: stale(Kind.STALE_QUANTISER, quantised=True, subject=s, rng=rng)),
-    (Kind.STALE_NORMALISER, 2, lambda s, rng: stale(Kind.STALE_NORMALISER, quantised=False, subject=s, rng=rng)),
+    (Kind.STALE_QUANTISER, 2, lambda s, rng: stale(Kind.STALE_QUANTISER, quantised=True, specimen=s, rng=rng)),
+    (Kind.STALE_NORMALISER, 2, lambda s, rng: stale(Kind.STALE_NORMALISER, quantised=False, specimen=s, rng=rng)),
     (Kind.SHIFTED_EXTENT, 1, shift_extent),
     (Kind.SHIFTED_INDEX, 1, shift_index),
 )

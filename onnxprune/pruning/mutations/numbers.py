@@ -9,7 +9,7 @@ import numpy as np
 from onnx import AttributeProto, NodeProto
 
 from onnxprune.pruning.mutations.channels import swapped
-from onnxprune.pruning.mutations.subject import MISS, Array, Draw, Kind, Mutation, Subject, Use
+from onnxprune.pruning.mutations.specimen import MISS, Array, Draw, Kind, Mutation, Specimen, Use
 
 _EXTENTS: Mapping[str, tuple[tuple[int, str], ...]] = {
     "Reshape": ((1, "shape"),),
@@ -23,29 +23,29 @@ _EXTENTS: Mapping[str, tuple[tuple[int, str], ...]] = {
 """Where nodes hold extents or positions: the operand, and the attribute of older opsets."""
 
 
-def shift_extent(subject: Subject, rng: np.random.Generator) -> Draw:
+def shift_extent(specimen: Specimen, rng: np.random.Generator) -> Draw:
     """A number of a Reshape, Split, Slice, … off by one, in a way that can still run: numbers keep their total."""
     places = [
         (index, place, attribute)
-        for index, node in enumerate(subject.nodes)
+        for index, node in enumerate(specimen.nodes)
         for place, attribute in _EXTENTS.get(node.op_type, ())
-        if (place < len(node.input) and node.input[place] in subject.model.weights) or _has(node, attribute)
+        if (place < len(node.input) and node.input[place] in specimen.model.weights) or _has(node, attribute)
     ]
     if not places:
         return None
     index, place, attribute = places[int(rng.integers(len(places)))]
-    node = subject.nodes[index]
-    operand = place < len(node.input) and node.input[place] in subject.model.weights
+    node = specimen.nodes[index]
+    operand = place < len(node.input) and node.input[place] in specimen.model.weights
     tensor = node.input[place] if operand else node.output[0]
     use = Use(index, place, tensor)
-    numbers = np.ravel(subject.array(use)) if operand else _numbers(node, attribute)
+    numbers = np.ravel(specimen.array(use)) if operand else _numbers(node, attribute)
     edit, what, positions = _moved(node.op_type, numbers, rng)
     if edit is None:
         return MISS
     if operand:
-        return subject.mutation(Kind.SHIFTED_EXTENT, use, what, edit, None, positions)
-    text = f"{Kind.SHIFTED_EXTENT.value}: {attribute} of {subject.node_name(use)}, {what}"
-    name = subject.node_name(use)
+        return specimen.mutation(Kind.SHIFTED_EXTENT, use, what, edit, None, positions)
+    text = f"{Kind.SHIFTED_EXTENT.value}: {attribute} of {specimen.node_name(use)}, {what}"
+    name = specimen.node_name(use)
     return Mutation(Kind.SHIFTED_EXTENT, name, tensor, None, positions, text, attribute, index, edit)
 
 
@@ -79,19 +79,19 @@ def _stepped(array: Array, at: int, step: int) -> Array:
     return changed
 
 
-def shift_index(subject: Subject, rng: np.random.Generator) -> Draw:
+def shift_index(specimen: Specimen, rng: np.random.Generator) -> Draw:
     """An index of a Gather off by one, within what is there."""
     types = ("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND")
-    uses = [use for use in subject.uses if subject.nodes[use.node].op_type in types and use.place == 1]
-    use = subject.choose(uses, rng)
+    uses = [use for use in specimen.uses if specimen.nodes[use.node].op_type in types and use.place == 1]
+    use = specimen.choose(uses, rng)
     if use is None:
         return None
-    numbers = subject.array(use).ravel()
+    numbers = specimen.array(use).ravel()
     if not len(numbers) or numbers.dtype.kind not in "iu":
         return MISS
     at = int(rng.integers(len(numbers)))
     step = -1 if numbers[at] > 0 else 1
-    return subject.mutation(
+    return specimen.mutation(
         Kind.SHIFTED_INDEX, use, f"index {at} off by {step:+d}", partial(_stepped, at=at, step=step), None, (at,)
     )
 

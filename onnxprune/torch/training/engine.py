@@ -103,7 +103,7 @@ class Teacher:
 
 
 @dataclass(frozen=True)
-class Engine:
+class LossEngine:
     """Runs batches through a module.
 
     Attributes:

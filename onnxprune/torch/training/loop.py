@@ -25,7 +25,7 @@ from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.training import checkpoints
 from onnxprune.torch.training.checking import check_written
 from onnxprune.torch.training.distributed import Processes, processes
-from onnxprune.torch.training.engine import Engine, Tally, Teacher, View, finite
+from onnxprune.torch.training.engine import LossEngine, Tally, Teacher, View, finite
 from onnxprune.torch.training.history import Callback, Epoch, Step
 from onnxprune.torch.training.losses import make_objective
 from onnxprune.torch.training.optimizers import make_optimizer
@@ -147,7 +147,7 @@ class _Run:
         view = View.of(prepared.module, prepared.head, group.device)
         objective = make_objective(recipe, first.targets)
         self._optimizer = make_optimizer(self._plain, recipe)
-        self._engine = Engine(
+        self._engine = LossEngine(
             group.wrapped(self._plain, len(prepared.module.onnx_outputs)),
             view,
             objective,

@@ -98,7 +98,7 @@ MISS = Miss()
 Draw: TypeAlias = "Mutation | Miss | None"
 
 
-class Subject:
+class Specimen:
     """The pruned model, opened, with what is known about its weights from the original and the plan."""
 
     def __init__(self, pruned: Model, analysis: Analysis, plan: Plan) -> None:
