@@ -9,9 +9,11 @@ import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
+from typing import Any
 
 import onnxprune.passes
 from onnxprune.errors import PassError
+from onnxprune.ops.registry import from_plugins
 from onnxprune.passes.base import Pass
 from onnxprune.passes.manager import PassManager
 
@@ -26,7 +28,8 @@ def available_passes() -> Mapping[str, type[Pass]]:
         PassError: two passes have one name, or another package's pass cannot be loaded.
     """
     found: dict[str, type[Pass]] = {}
-    for cls in (*_own_passes(), *map(_load, entry_points(group=ENTRY_POINTS))):
+    plugged = [_checked(cls, f"PASSES of plugin {name}") for name, own in from_plugins("passes") for cls in own]
+    for cls in (*_own_passes(), *map(_load, entry_points(group=ENTRY_POINTS)), *plugged):
         if found.setdefault(cls.name, cls) is not cls:
             first = found[cls.name]
             raise PassError(
@@ -81,6 +84,10 @@ def _load(entry: EntryPoint) -> type[Pass]:
         cls = entry.load()
     except Exception as error:
         raise PassError(f"{where} cannot be loaded ({error}); mend or uninstall its package") from error
+    return _checked(cls, where)
+
+
+def _checked(cls: Any, where: str) -> type[Pass]:
     if not (inspect.isclass(cls) and issubclass(cls, Pass)) or inspect.isabstract(cls):
         raise PassError(f"{where} is not a concrete subclass of onnxprune.passes.Pass; mend its package")
     return cls

@@ -16,6 +16,7 @@ from onnxprune.cli.explain import explain
 from onnxprune.cli.explore import explore, merge
 from onnxprune.cli.passes import normalize, passes, run
 from onnxprune.cli.pick import pick
+from onnxprune.cli.plugins import pluggable
 from onnxprune.cli.prune import apply, prune, verify
 from onnxprune.cli.report import report
 from onnxprune.cli.sensitivity import sensitivity
@@ -76,4 +77,4 @@ for _command in (
     run,
     passes,
 ):
-    app.command()(_command)
+    app.command()(pluggable(_command))

@@ -28,6 +28,7 @@ from onnxprune.ops import (
     sequences,
 )
 from onnxprune.ops.base import Contraction, Masker, Operator, Registry, Rewriter
+from onnxprune.ops.registry import contributed
 
 _FAMILIES = (
     attention,
@@ -54,10 +55,18 @@ _FAMILIES = (
 )
 
 
-@cache
 def default_registry() -> Registry:
-    """The operators that onnxprune knows by itself; extend it with :meth:`Registry.extended`."""
-    return Registry(operator for family in _FAMILIES for operator in family.OPERATORS)
+    """The operators that onnxprune, installed packages and plugins know; extend it with its method ``extended``."""
+    return _with(contributed("operators", _is_operator))
+
+
+def _is_operator(item: object) -> bool:
+    return isinstance(item, Operator)
+
+
+@cache
+def _with(more: tuple[Operator, ...]) -> Registry:
+    return Registry([*(operator for family in _FAMILIES for operator in family.OPERATORS), *more])
 
 
 __all__ = ["Contraction", "Masker", "Operator", "Registry", "Rewriter", "default_registry"]

@@ -6,16 +6,16 @@ To support an operator, subclass :class:`Operator` in the module of its family a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.errors import RegistryError
 from onnxprune.ir.graph import Node
 from onnxprune.ops.linear import Affine, LinearLayer
+from onnxprune.ops.registry import OpsetTable
 from onnxprune.ops.relations import IntArray, Relations
 
 
@@ -141,39 +141,8 @@ class Operator:
         """Make the node of the *original* blind to removed positions where it contracts or reduces over them."""
 
 
-class Registry:
-    """Operators by domain, type and opset; immutable, :meth:`extended` returns a new one."""
-
-    def __init__(self, operators: Iterable[Operator]) -> None:
-        self._operators: dict[tuple[str, str], list[Operator]] = {}
-        for operator in operators:
-            for op_type in operator.types:
-                known = self._operators.setdefault((operator.domain, op_type), [])
-                for other in known:
-                    if operator.since <= (other.until or 2**31) and other.since <= (operator.until or 2**31):
-                        where = f"{operator.domain or 'ai.onnx'}.{op_type}"
-                        raise RegistryError(
-                            f"{where} is registered twice for overlapping opsets: by {type(other).__name__} and by "
-                            f"{type(operator).__name__}; give one of them another opset range"
-                        )
-                known.append(operator)
-
-    def find(self, node: Node) -> Operator | None:
-        """The operator for a node, or None if nobody registered it."""
-        for operator in self._operators.get((node.domain, node.op_type), ()):
-            if operator.since <= node.version <= (operator.until or node.version):
-                return operator
-        return None
-
-    def extended(self, *operators: Operator) -> Registry:
-        """A registry that knows these operators too; RegistryError if one of them is known already."""
-        return Registry([*dict.fromkeys(o for known in self._operators.values() for o in known), *operators])
-
-    def supported(self) -> list[tuple[str, str, int, int | None]]:
-        """(domain, type, first opset, last opset or None) of every registered operator, sorted."""
-        return sorted(
-            (domain, op_type, o.since, o.until) for (domain, op_type), known in self._operators.items() for o in known
-        )
+Registry: TypeAlias = OpsetTable[Operator]
+"""Operators by domain, type and opset."""
 
 
 def positions(extent: int) -> IntArray:

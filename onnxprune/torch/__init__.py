@@ -11,7 +11,7 @@ try:
 except ImportError as error:
     raise ImportError("onnxprune.torch needs PyTorch; install it with: pip install 'onnxprune[torch]'") from error
 
-from onnxprune.torch.base import Converter, Registry
+from onnxprune.torch.base import Converter, Converters
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.layouts import Held
 from onnxprune.torch.module import OnnxModule, to_module
@@ -23,10 +23,10 @@ __all__ = [
     "Builder",
     "Callback",
     "Converter",
+    "Converters",
     "Held",
     "OnnxModule",
     "Recipe",
-    "Registry",
     "Training",
     "default_registry",
     "to_module",

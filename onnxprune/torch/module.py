@@ -13,7 +13,7 @@ from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import ModelLike
 from onnxprune.ir.shapes import infer_shapes
 from onnxprune.passes.normalize import normalize
-from onnxprune.torch.base import Converter, Registry
+from onnxprune.torch.base import Converter, Converters
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.layouts import Held
 from onnxprune.torch.ops import default_registry
@@ -39,7 +39,7 @@ class OnnxModule(fx.GraphModule):
         return cast("tuple[str, ...]", self.meta["onnx_outputs"])
 
 
-def to_module(model: ModelLike, *, registry: Registry | None = None) -> OnnxModule:
+def to_module(model: ModelLike, *, registry: Converters | None = None) -> OnnxModule:
     """An ONNX model as a PyTorch module that computes the same, and can be trained.
 
     The module takes the graph's inputs in order and returns its output, or a tuple of them. It comes in ``eval`` mode.
@@ -68,7 +68,7 @@ def to_module(model: ModelLike, *, registry: Registry | None = None) -> OnnxModu
     return module
 
 
-def _converters(graph: Graph, registry: Registry) -> list[Converter | None]:
+def _converters(graph: Graph, registry: Converters) -> list[Converter | None]:
     """The converter of every node, None for an If; ConversionError that lists all nodes without one."""
     found: list[Converter | None] = []
     unknown: Counter[str] = Counter()

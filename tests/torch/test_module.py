@@ -173,5 +173,5 @@ def test_registry_can_be_extended() -> None:
     registry = default_registry().extended(converter)
     module = to_module(model, registry=registry)
     torch.testing.assert_close(module(torch.ones(3)), torch.full((3,), 2.0))
-    with pytest.raises(RegistryError, match=r"two converters claim my\.Twice"):
+    with pytest.raises(RegistryError, match=r"my\.Twice is registered twice"):
         registry.extended(converter)

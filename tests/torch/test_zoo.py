@@ -82,6 +82,6 @@ def test_pruned_file_learns_and_is_written_back(name: str) -> None:
 
 def test_everything_that_cannot_be_converted_is_named() -> None:
     (subject,) = subjects(("rapidocr_cls",))
-    registry = onnxprune.torch.Registry([])
+    registry = onnxprune.torch.Converters([])
     with pytest.raises(ConversionError, match=r"no converter for .*Conv \(opset \d+\) at \d+ nodes"):
         to_module(load(subject), registry=registry)

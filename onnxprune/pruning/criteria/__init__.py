@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from functools import cache
 
+from onnxprune.ops.registry import contributed
 from onnxprune.pruning.criteria import activations, reconstruction
 from onnxprune.pruning.criteria.base import (
+    Criteria,
     Criterion,
     FloatArray,
-    Registry,
     Scoring,
     as_criterion,
     comparable,
@@ -29,10 +30,18 @@ from onnxprune.pruning.criteria.weights import (
 )
 
 
+def default_registry() -> Criteria:
+    """The criteria of onnxprune, installed packages and plugins; extend it with :meth:`Criteria.extended`."""
+    return _with(contributed("criteria", _is_criterion))
+
+
+def _is_criterion(item: object) -> bool:
+    return isinstance(getattr(item, "name", None), str) and callable(getattr(item, "scores", None))
+
+
 @cache
-def default_registry() -> Registry:
-    """The criteria that onnxprune knows by itself; extend it with :meth:`Registry.extended`."""
-    return Registry(
+def _with(more: tuple[Criterion, ...]) -> Criteria:
+    return Criteria(
         (
             RandomCriterion(),
             NormCriterion(1),
@@ -43,6 +52,7 @@ def default_registry() -> Registry:
             *activations.CRITERIA,
             *reconstruction.CRITERIA,
             TaylorCriterion(),
+            *more,
         )
     )
 
@@ -53,11 +63,11 @@ def criterion(name: str) -> Criterion:
 
 
 __all__ = [
+    "Criteria",
     "Criterion",
     "FloatArray",
     "NormCriterion",
     "RandomCriterion",
-    "Registry",
     "Scoring",
     "as_criterion",
     "comparable",

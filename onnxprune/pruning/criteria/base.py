@@ -69,7 +69,7 @@ class Criterion(Protocol):
 
 
 @dataclass(frozen=True)
-class Registry:
+class Criteria:
     """Criteria by name; immutable, :meth:`extended` returns a new one. RegistryError for a name twice."""
 
     criteria: tuple[Criterion, ...] = ()
@@ -86,9 +86,9 @@ class Registry:
         """All names, in order."""
         return tuple(self.by_name)
 
-    def extended(self, *criteria: Criterion) -> Registry:
+    def extended(self, *criteria: Criterion) -> Criteria:
         """A registry that knows these criteria too."""
-        return Registry((*self.criteria, *criteria))
+        return Criteria((*self.criteria, *criteria))
 
     def find(self, name: str) -> Criterion:
         """The criterion of that name. Raises UsageError for an unknown one."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from onnxprune.torch.base import Registry
+from onnxprune.ops.registry import contributed
+from onnxprune.torch.base import Converter, Converters
 from onnxprune.torch.ops import (
     attention,
     contrib,
@@ -54,10 +55,18 @@ _FAMILIES = (
 )
 
 
+def default_registry() -> Converters:
+    """The converters of onnxprune, installed packages and plugins; extend it with its method ``extended``."""
+    return _with(contributed("converters", _is_converter))
+
+
+def _is_converter(item: object) -> bool:
+    return isinstance(item, Converter)
+
+
 @cache
-def default_registry() -> Registry:
-    """The converters that onnxprune has by itself; extend it with :meth:`Registry.extended`."""
-    return Registry(converter for family in _FAMILIES for converter in family.CONVERTERS)
+def _with(more: tuple[Converter, ...]) -> Converters:
+    return Converters([*(converter for family in _FAMILIES for converter in family.CONVERTERS), *more])
 
 
 __all__ = ["default_registry"]
