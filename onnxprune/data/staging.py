@@ -1,7 +1,7 @@
 """Running a model piece by piece on all samples, so that weights can change between the pieces.
 
 Only tensors that later nodes read are held. One walk costs one forward pass, however often it stops; beyond
-``_MOST_IN_MEMORY`` bytes the held tensors live in a temporary file.
+``MOST_IN_MEMORY`` bytes the held tensors live in a temporary file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from onnxprune.ir.protos import captured_names
 from onnxprune.ir.session import Session
 from onnxprune.ir.shapes import infer_shapes
 
-_MOST_IN_MEMORY = 1_200_000_000
+MOST_IN_MEMORY = 1_200_000_000
+"""Bytes of tensors that a walk holds in memory, if it is not told otherwise."""
 
 
 class StagedRun:
@@ -35,7 +36,7 @@ class StagedRun:
         DataError: an activation is not finite.
     """
 
-    def __init__(self, model: Model, samples: Samples, what: str, *, most: int = _MOST_IN_MEMORY) -> None:
+    def __init__(self, model: Model, samples: Samples, what: str, *, most: int = MOST_IN_MEMORY) -> None:
         self._model = model
         self._what = what
         self._most = most

@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxprune.data.linear import LinearLayer
+from onnxprune.data.memory import memory_budget
 from onnxprune.data.samples import DEFAULT_COUNT, CalibrationSource, Samples, collect
 from onnxprune.errors import UsageError
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.passes.normalize import normalize
+from onnxprune.pruning.compensation.gathering import Walk
 from onnxprune.pruning.compensation.normalisation import fold_means, is_reestimable, reestimate
-from onnxprune.pruning.compensation.refit import LayerFit, Walk, begin, linear_layers, refit_layer
+from onnxprune.pruning.compensation.refit import LayerFit, begin, linear_layers, refit_layer
 from onnxprune.pruning.plan import Plan
 
 METHODS = ("refit", "bias", "batchnorm")
@@ -27,6 +29,12 @@ class Compensation:
     changed: tuple[str, ...]
     layers: tuple[LayerFit, ...]
     skipped: dict[str, str]
+
+    @property
+    def few(self) -> tuple[LayerFit, ...]:
+        """The layers with too few rows for their unknowns, the worst first."""
+        found = (layer for layer in self.layers if layer.share is not None and layer.few)
+        return tuple(sorted(found, key=lambda layer: layer.rows / layer.unknowns))
 
     def to_dict(self) -> dict[str, Any]:
         """What was done, as plain data for JSON."""
@@ -49,6 +57,7 @@ def compensate(
     samples: int = DEFAULT_COUNT,
     direct: bool = False,
     seed: int = 0,
+    memory: int | None = None,
 ) -> Compensation:
     """Change the remaining weights of a pruned model so that it computes what the original did, as well as it can.
 
@@ -66,14 +75,18 @@ def compensate(
         samples: how many calibration samples to use.
         direct: change only the layers that read removed channels, not those behind them.
         seed: of the choice of samples and of output positions.
+        memory: bytes that it may take beside the models and samples; half of what is free, if not given. Layers whose
+            weights cannot be fitted in it are in ``skipped``, with the reason; their biases are fitted.
 
     Raises:
-        UsageError: an unknown method, or one that needs data and has none.
+        UsageError: an unknown method, one that needs data and has none, or no memory at all.
         DataError: samples are missing, not finite, or do not fit the model.
         VerificationError: onnxruntime does not run one of the models.
     """
     if method not in METHODS:
         raise UsageError(f"compensation '{method}' is not known; choose one of {', '.join(METHODS)}")
+    if memory is not None and memory < 1:
+        raise UsageError(f"compensation cannot do with {memory} bytes of memory; give some, like 4GB")
     source, result = normalize(original), as_model(pruned)
     if data is None:
         if method != "bias":
@@ -83,7 +96,7 @@ def compensate(
     chosen = data if isinstance(data, Samples) else collect(data, source, samples, seed=seed)
     if not plan:
         return Compensation(result, method, len(chosen), (), (), {})
-    walk = begin(result, source, plan.removed, chosen, seed)
+    walk = begin(result, source, plan.removed, chosen, seed, memory_budget(memory))
     behind = _behind(walk)
     if method == "batchnorm":
         nodes = [n for n in walk.graph.nodes if n.inputs and n.inputs[0] in behind and is_reestimable(walk.graph, n)]
@@ -100,7 +113,9 @@ def compensate(
         if reason:
             skipped[layer.name] = reason
             continue
-        fit = refit_layer(walk, layer, weights=method == "refit")
+        fit, reason = refit_layer(walk, layer, weights=method == "refit")
+        if reason:
+            skipped[layer.name] = reason if fit is None else f"{reason}; its bias was"
         if fit is not None:
             layers.append(fit)
     names = tuple(layer.name for layer in layers)

@@ -22,7 +22,7 @@ from onnxprune.ir.model import Draft, Model
 from onnxprune.ir.session import Session
 from onnxprune.ir.shapes import infer_shapes
 from onnxprune.pruning.compensation.biases import add_to_bias, bias_place
-from onnxprune.pruning.compensation.refit import Walk
+from onnxprune.pruning.compensation.gathering import Walk
 from onnxprune.pruning.plan import Removed
 
 FloatArray = NDArray[np.float64]

@@ -21,6 +21,8 @@ SHARES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 #: With more features than these, only the middle ones are tried: every trial is a factorisation.
 _MANY_FEATURES = 1024
 _TINY = 1e-30
+#: Rows of a matrix that are changed at once.
+_ROWS = 256
 #: A fit that takes away less than this share of the error is left alone.
 _WORTH = 1e-6
 
@@ -59,16 +61,20 @@ class Moments:
         self.xy += across @ y
         self.yy += np.square(y, dtype=np.float64).sum(axis=1)
 
-    def __add__(self, other: Moments) -> Moments:
-        sums = [getattr(self, name) + getattr(other, name) for name in ("x", "y", "xx", "xy", "yy")]
-        return Moments(self.count + other.count, self.shift_x, self.shift_y, *sums)
+    def __iadd__(self, other: Moments) -> Moments:
+        self.count += other.count
+        for name in ("x", "y", "xx", "xy", "yy"):
+            mine = getattr(self, name)
+            mine += getattr(other, name)
+        return self
 
-    def centred(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Means of features and outputs (without the shift), covariance of the features, and of both."""
+    def centred(self) -> tuple[FloatArray, FloatArray]:
+        """Covariance of the features, and of features and outputs."""
         mean_x, mean_y = self.x / self.count, self.y / self.count
-        xx = self.xx / self.count - mean_x[:, :, None] * mean_x[:, None]
-        xy = self.xy / self.count - mean_x[:, :, None] * mean_y[:, None]
-        return mean_x, mean_y, xx, xy
+        xx, xy = self.xx / self.count, self.xy / self.count
+        _add_outer(xx, -mean_x, mean_x)
+        _add_outer(xy, -mean_x, mean_y)
+        return xx, xy
 
     def error(self, matrix: FloatArray, bias: FloatArray | None) -> float:
         """The mean squared error of ``x·matrix + bias`` [G, K, N] and [G, N], summed over outputs."""
@@ -90,13 +96,15 @@ def solve(
 ) -> tuple[FloatArray, FloatArray | None]:
     """The matrix [G, K, N] and the bias [G, N] (None without ``intercept``) that fit best."""
     if intercept:
-        _, _, xx, xy = moments.centred()
+        xx, xy = moments.centred()
     else:
         xx, xy = _uncentred(moments)
     scale = np.einsum("gkk->g", xx) / xx.shape[1]
     ridge = np.where(scale > _TINY, share * scale, 1.0)
     missing = xy - xx @ start
-    matrix = start + _solved(xx, ridge, missing)
+    diagonal = np.arange(xx.shape[1])
+    xx[:, diagonal, diagonal] += ridge[:, None]
+    matrix = start + _solved(xx, missing)
     return matrix, bias_of(moments, matrix) if intercept else None
 
 
@@ -111,25 +119,44 @@ def bias_of(moments: Moments, matrix: FloatArray) -> FloatArray:
 def _uncentred(moments: Moments) -> tuple[FloatArray, FloatArray]:
     n, s, t = moments.count, moments.shift_x, moments.shift_y
     x, y = moments.x / n, moments.y / n
-    cross = s[:, :, None] * x[:, None] + x[:, :, None] * s[:, None] + s[:, :, None] * s[:, None]
-    both = s[:, :, None] * y[:, None] + x[:, :, None] * t[:, None] + s[:, :, None] * t[:, None]
-    return moments.xx / n + cross, moments.xy / n + both
+    xx, xy = moments.xx / n, moments.xy / n
+    _add_outer(xx, s, x + s)
+    _add_outer(xx, x, s)
+    _add_outer(xy, s, y + t)
+    _add_outer(xy, x, t)
+    return xx, xy
 
 
-def _solved(gram: FloatArray, ridge: FloatArray, right: FloatArray) -> FloatArray:
-    damped = gram.copy()
-    diagonal = np.arange(gram.shape[1])
-    damped[:, diagonal, diagonal] += ridge[:, None]
-    if len(gram) > 1:
+def _add_outer(target: FloatArray, left: FloatArray, right: FloatArray) -> None:
+    """Add the product of two vectors per group to a matrix, a few rows at a time."""
+    for begin in range(0, left.shape[1], _ROWS):
+        part = slice(begin, begin + _ROWS)
+        target[:, part] += left[:, part, None] * right[:, None]
+
+
+def _solved(damped: FloatArray, right: FloatArray) -> FloatArray:
+    if len(damped) > 1:
         found: FloatArray = np.linalg.solve(damped, right)
         return found
     from scipy.linalg import LinAlgError, cho_factor, cho_solve, lstsq
 
+    diagonal = damped[0].diagonal().copy()
     try:
-        return np.asarray(cho_solve(cho_factor(damped[0], overwrite_a=False, check_finite=False), right[0]))[None]
+        # A symmetric matrix is its transpose, which LAPACK factors in its place: in the lower triangle of ``damped``.
+        factor = cho_factor(damped[0].T, overwrite_a=True, check_finite=False)
+        return np.asarray(cho_solve(factor, right[0], check_finite=False))[None]
     except LinAlgError:
         # Rounding has made a tiny eigenvalue negative; the smallest solution is as good.
-        return np.asarray(lstsq(damped[0], right[0], check_finite=False)[0])[None]
+        whole: FloatArray = np.triu(damped[0], 1)
+        whole = whole + whole.T
+        np.fill_diagonal(whole, diagonal)
+        return np.asarray(lstsq(whole, right[0], check_finite=False)[0])[None]
+
+
+def moments_bytes(groups: int, features: int, outputs: int) -> int:
+    """An estimate of the memory that moments of two parts, and solving them, take."""
+    # Both parts' products, a system that is solved in its place, and single-precision products of a piece.
+    return groups * features * (28 * features + 64 * outputs)
 
 
 def shares_to_try(features: int) -> tuple[float, ...]:
@@ -139,11 +166,14 @@ def shares_to_try(features: int) -> tuple[float, ...]:
 
 def choose_share(
     train: Moments, held_out: Moments, start: FloatArray, shares: Sequence[float], *, intercept: bool
-) -> float | None:
-    """The share whose fit on ``train`` errs least on ``held_out`` rows; None if none beats the weights as they are."""
-    best, least = None, held_out.error(start, bias_of(train, start) if intercept else None) * (1 - _WORTH)
+) -> tuple[float | None, float]:
+    """The share whose fit on ``train`` errs least on ``held_out`` rows, and that error.
+
+    None if no fit beats the weights as they are.
+    """
+    best, least = None, (standing := held_out.error(start, bias_of(train, start) if intercept else None)) * (1 - _WORTH)
     for share in shares:
         error = held_out.error(*solve(train, start, share, intercept=intercept))
         if error < least:
             best, least = share, error
-    return best
+    return best, standing if best is None else least

@@ -62,7 +62,8 @@ def test_errors_are_those_of_the_rows() -> None:
     halves = _moments(x[:, :100], y[:, :100])
     rest = Moments.about(halves.shift_x, halves.shift_y)
     rest.add(x[:, 100:], y[:, 100:])
-    assert (halves + rest).error(start, bias) == pytest.approx(moments.error(start, bias), rel=1e-4)
+    halves += rest
+    assert halves.error(start, bias) == pytest.approx(moments.error(start, bias), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["constant", "repeated", "few rows", "all constant"])
@@ -94,7 +95,8 @@ def test_held_out_rows_choose_and_refuse() -> None:
     held_out.add(more, more @ weights)
     shares = (1e-4, 1e-1, 1.0)
     errors = [held_out.error(*solve(train, np.zeros_like(weights), s, intercept=True)) for s in shares]
-    assert choose_share(train, held_out, np.zeros_like(weights), shares, intercept=True) == shares[np.argmin(errors)]
+    chosen, least = choose_share(train, held_out, np.zeros_like(weights), shares, intercept=True)
+    assert (chosen, least) == (shares[np.argmin(errors)], min(errors))
     # The true weights cannot be improved upon by fitting noise.
-    assert choose_share(train, held_out, weights, (1e-4,), intercept=True) is None
+    assert choose_share(train, held_out, weights, (1e-4,), intercept=True)[0] is None
     assert bias_of(train, weights).shape == (1, 3)
