@@ -70,6 +70,16 @@ CompensateOption = Annotated[
 SamplesOption = Annotated[
     int, typer.Option("--calibration-samples", min=1, help="How many to use.", rich_help_panel=_DATA)
 ]
+MemoryOption = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_quantity,
+        metavar="4GB",
+        help="What compensation may take beside models and samples; layers that need more keep their weights.",
+        rich_help_panel=_DATA,
+        show_default="half of what is free",
+    ),
+]
 
 PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan (JSON).", show_default=False)]
 
@@ -186,6 +196,7 @@ def prune(
     calibrate: CalibrateOption = None,
     compensate: CompensateOption = None,
     calibration_samples: SamplesOption = 256,
+    memory: MemoryOption = None,
     split: SplitOption = "finest",
     state: StateOption = None,
     input_shape: InputShapeOption = None,
@@ -220,7 +231,7 @@ def prune(
 
         raise BudgetError(f"{why_nothing(analysis)}; nothing was written")
     layers = [(layer.name, layer.op_type) for layer in analysis.layers]
-    calibration = Calibration(calibrate, compensate, calibration_samples)
+    calibration = Calibration(calibrate, compensate, calibration_samples, memory)
     given = calibration.collected(reading.model)
     chosen, fit = planned(
         terminal,
@@ -275,6 +286,7 @@ def apply(
     calibrate: CalibrateOption = None,
     compensate: CompensateOption = None,
     calibration_samples: SamplesOption = 256,
+    memory: MemoryOption = None,
     input_shape: InputShapeOption = None,
     no_verify: NoVerifyOption = False,
     accept_unwitnessed: AcceptUnwitnessedOption = False,
@@ -295,7 +307,7 @@ def apply(
     reading = read_and_analyze(terminal, model, input_shape, chosen.split, chosen.input_shapes, chosen.state)
     if reading.shapes:
         chosen = chosen.for_inputs(reading.shapes)
-    calibration = Calibration(calibrate, compensate, calibration_samples)
+    calibration = Calibration(calibrate, compensate, calibration_samples, memory)
     finish(
         terminal,
         Job(reading, output, None, paths, proof(no_verify, verify_memory, accept_unwitnessed), calibration),

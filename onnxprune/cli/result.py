@@ -20,17 +20,19 @@ if TYPE_CHECKING:
     from onnxprune.latency.fitting import LatencyFit
     from onnxprune.pruning.certificate import Certificate
     from onnxprune.pruning.comparison import Comparison
+    from onnxprune.pruning.compensation import Compensation
     from onnxprune.pruning.pipeline import Finished
     from onnxprune.pruning.plan import Plan
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The values of ``--calibrate``, ``--compensate`` and ``--calibration-samples``."""
+    """The values of ``--calibrate``, ``--compensate``, ``--calibration-samples`` and ``--memory``."""
 
     spec: str | None = None
     compensate: str | None = None
     samples: int = 256
+    memory: float | None = None
 
     @property
     def method(self) -> str | None:
@@ -109,7 +111,8 @@ def _calibrated(terminal: Terminal, job: Job, pruned: Model, plan: Plan) -> Fini
         return Finished(pruned)
     given = calibration.collected(job.reading.model)
     with terminal.step("Compensating" if calibration.method else "Comparing"):
-        return compensated(job.reading.model, pruned, plan, given, calibration.method)
+        memory = None if calibration.memory is None else int(calibration.memory)
+        return compensated(job.reading.model, pruned, plan, given, calibration.method, memory=memory)
 
 
 def _measured(finished: Finished) -> dict[str, Any]:
@@ -210,6 +213,7 @@ def data_lines(finished: Finished) -> list[str]:
             f"{len(done.changed)} layers changed."
         )
         lines.extend(f"Not fitted: {name} ({reason})." for name, reason in done.skipped.items())
+        lines.extend(_few_samples(done))
     for output in () if fidelity is None else fidelity.outputs:
         where = f"{fidelity.samples} {'calibration' if fidelity.seen else 'other'} samples" if fidelity else ""
         parts = [f"cosine {output.cosine:.4f}"]
@@ -220,3 +224,16 @@ def data_lines(finished: Finished) -> list[str]:
             parts.append(f"accuracy {output.accuracy_before:.2%} → {output.accuracy_after:.2%}")
         lines.append(f"Output '{output.name}' on {where}: {', '.join(parts)}.")
     return lines
+
+
+def _few_samples(done: Compensation) -> list[str]:
+    """One line about the layers that have too few samples for their unknowns, if there are any."""
+    few = done.few
+    if not few:
+        return []
+    worst = ", ".join(f"{layer.name} ({layer.rows:,} rows for {layer.unknowns:,} unknowns)" for layer in few[:3])
+    more = f" and {len(few) - 3} more" if len(few) > 3 else ""
+    return [
+        f"Few samples for {worst}{more}: their ridge was chosen on samples left out; more samples "
+        "(--calibration-samples) let them fit better."
+    ]

@@ -148,6 +148,8 @@ def finish(
     plan: Plan,
     given: tuple[Samples, Samples, bool] | None,
     method: str | None,
+    *,
+    memory: int | None = None,
 ) -> Finished:
     """Compensate a pruned model, if ``method`` is given, and compare it with the original, if there is data.
 
@@ -157,6 +159,7 @@ def finish(
         plan: what was removed.
         given: samples to fit to, samples to compare with, and whether they are the same.
         method: see :func:`onnxprune.compensate`.
+        memory: see :func:`onnxprune.compensate`.
 
     Raises:
         DataError: the calibration data does not fit the model.
@@ -169,7 +172,7 @@ def finish(
     from onnxprune.pruning.compensation import compensate as run
 
     fit, held_out, seen = given or (None, None, False)
-    found = None if method is None else run(pruned, original, plan, fit, method=method)
+    found = None if method is None else run(pruned, original, plan, fit, method=method, memory=memory)
     result = pruned if found is None else found.model
     if found is not None:
         check(result, "the compensated model")

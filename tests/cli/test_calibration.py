@@ -51,10 +51,22 @@ def test_a_scan_is_kept_and_counts(tmp_path: Path, data: Path, monkeypatch: pyte
     assert "The sensitivity scan of this model and data counts, too." in done(*prune, "-o", tmp_path / "b.onnx")
 
 
+def test_what_memory_and_samples_do_not_suffice_for_is_said(tmp_path: Path, data: Path) -> None:
+    common = ("prune", VGG, "--reduce", 0.4, "--calibrate", data, "--calibration-samples", 8)
+    text = " ".join(done(*common, "-o", tmp_path / "a.onnx").split())
+    assert "Few samples for " in text
+    assert " (8 rows for " in text
+    scarce = done_json(*common, "-o", tmp_path / "b.onnx", "--memory", "10k")
+    skipped = scarce["compensation"]["skipped"]
+    assert skipped
+    assert all("of memory at least" in reason for reason in skipped.values())
+
+
 def test_what_is_missing_or_unknown_is_said(tmp_path: Path, data: Path) -> None:
     common = ("prune", RESIDUAL, "-o", tmp_path / "out.onnx", "--reduce", 0.4)
     for words, message in (
         (("--compensate", "refit"), "needs calibration data"),
+        (("--calibrate", data, "--memory", "lots"), "'lots' is not a quantity"),
         (("--compensate", "magic", "--calibrate", data), "compensation 'magic' is not known"),
         (("--criterion", "taylor"), "criterion 'taylor' needs calibration data"),
         (("--calibrate", tmp_path / "none.npz"), "does not exist"),

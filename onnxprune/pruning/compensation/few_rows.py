@@ -71,7 +71,7 @@ def fit_rows(
     bases = [_Basis.of(x[g], missing[g], intercept) for g in range(groups)]
 
     def unseen(share: float | None) -> float:
-        return float(sum(basis.left_out(share, members) for basis in bases)) / count
+        return float(sum(basis.left_out(share, members) for basis in bases) / count)
 
     best, least = None, (standing := unseen(None)) * (1 - _WORTH)
     for share in shares:

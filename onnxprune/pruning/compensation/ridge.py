@@ -136,8 +136,7 @@ def _add_outer(target: FloatArray, left: FloatArray, right: FloatArray) -> None:
 
 def _solved(damped: FloatArray, right: FloatArray) -> FloatArray:
     if len(damped) > 1:
-        found: FloatArray = np.linalg.solve(damped, right)
-        return found
+        return np.asarray(np.linalg.solve(damped, right), dtype=np.float64)
     from scipy.linalg import LinAlgError, cho_factor, cho_solve, lstsq
 
     diagonal = damped[0].diagonal().copy()
@@ -147,8 +146,8 @@ def _solved(damped: FloatArray, right: FloatArray) -> FloatArray:
         return np.asarray(cho_solve(factor, right[0], check_finite=False))[None]
     except LinAlgError:
         # Rounding has made a tiny eigenvalue negative; the smallest solution is as good.
-        whole: FloatArray = np.triu(damped[0], 1)
-        whole = whole + whole.T
+        upper = np.triu(damped[0], 1)
+        whole = upper + upper.T
         np.fill_diagonal(whole, diagonal)
         return np.asarray(lstsq(whole, right[0], check_finite=False)[0])[None]
 
