@@ -68,7 +68,27 @@ class LatencyProfile:
         Raises:
             UsageError: it was measured for another model.
         """
-        return latency_model(analysis, self)
+        cases = layer_cases(analysis)
+        tables = [self.tables.get(case.kind) if case is not None else None for case in cases]
+        if cases and self.tables and not any(table is not None for table in tables):
+            raise UsageError("this latency profile was measured for another model; measure this one")
+        raw = _Layers(analysis, cases, tables)
+        others = _others(analysis, self)
+        full = analysis.costs.full
+        alone = LatencyModel(*raw.arrays, raw.linear, others, self.between, 0.0, 1.0)
+        by_layers = float(alone.per_layer(full).sum())
+        # Within the model layers take a little more or less than by themselves; and the whole takes what was measured.
+        inside = self.layers / by_layers if by_layers else 0.0
+        predicted = self.layers + sum(self.others.values()) + self.between
+        scale = self.baseline.median / predicted
+        return replace(
+            alone,
+            seconds=alone.seconds * inside * scale,
+            others=replace(others, coefficient=others.coefficient * scale),
+            fixed=self.between * scale,
+            unpruned=self.baseline.median,
+            gain=self.gain,
+        )
 
 
 @dataclass(frozen=True)
@@ -127,35 +147,6 @@ class LatencyModel:
         """Seconds of the whole model."""
         raw = self.fixed + float(self.others.values(kept).sum()) + float(self.per_layer(kept).sum())
         return self.unpruned - self.gain * (self.unpruned - raw)
-
-
-def latency_model(analysis: Analysis, profile: LatencyProfile) -> LatencyModel:
-    """What a profile says about a model, as a function of kept counts.
-
-    Raises:
-        UsageError: the profile was measured for another model.
-    """
-    cases = layer_cases(analysis)
-    tables = [profile.tables.get(case.kind) if case is not None else None for case in cases]
-    if cases and profile.tables and not any(table is not None for table in tables):
-        raise UsageError("this latency profile was measured for another model; measure this one")
-    raw = _Layers(analysis, cases, tables)
-    others = _others(analysis, profile)
-    full = analysis.costs.full
-    alone = LatencyModel(*raw.arrays, raw.linear, others, profile.between, 0.0, 1.0)
-    by_layers = float(alone.per_layer(full).sum())
-    # Within the model layers take a little more or less than by themselves; and the whole takes what was measured.
-    inside = profile.layers / by_layers if by_layers else 0.0
-    predicted = profile.layers + sum(profile.others.values()) + profile.between
-    scale = profile.baseline.median / predicted
-    return replace(
-        alone,
-        seconds=alone.seconds * inside * scale,
-        others=replace(others, coefficient=others.coefficient * scale),
-        fixed=profile.between * scale,
-        unpruned=profile.baseline.median,
-        gain=profile.gain,
-    )
 
 
 class _Layers:

@@ -122,10 +122,6 @@ class Builder:
             self._as_tensor[name] = self.call(as_tensor, self._values[name], dtype, self._anchor)
         return self._as_tensor[name]
 
-    def is_host(self, node: Node, index: int) -> bool:
-        """Whether an operand is a shape, or computed from shapes."""
-        return node.has_input(index) and node.inputs[index] in self._host
-
     def host(self, node: Node, index: int) -> Any:
         """An operand as Python numbers: a literal if it is constant, else an fx node; None if it is absent."""
         if not node.has_input(index):

@@ -17,7 +17,7 @@ from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.latency.cache import Cache, default_folder
 from onnxprune.latency.layers import layer_cases
-from onnxprune.latency.model import LatencyProfile, latency_model
+from onnxprune.latency.model import LatencyProfile
 from onnxprune.latency.profile import _monotone, choose_multiple, profile_latency
 from onnxprune.latency.sampling import exactly
 from onnxprune.pruning.consistency import removed_per_class
@@ -55,7 +55,7 @@ def test_the_unpruned_model_takes_what_was_measured(analysis: Analysis, cache: C
     assert profile.layers == pytest.approx(layers, rel=1e-12)
     assert profile.others == {"Relu": 20e-6}
     assert profile.baseline.median == pytest.approx(layers + 30e-6, rel=1e-12)
-    model = latency_model(analysis, profile)
+    model = profile.of(analysis)
     assert model.total(analysis.costs.full) == pytest.approx(layers + 30e-6, rel=1e-12)
     each = [machine.layer(case, case.full) for case in layer_cases(analysis) if case]
     np.testing.assert_allclose(model.per_layer(analysis.costs.full), each, rtol=1e-12)
@@ -79,7 +79,7 @@ def test_interpolation_is_that_of_scipy(analysis: Analysis, cache: Cache) -> Non
         kind: replace(table, seconds=_monotone(table.seconds * rng.uniform(0.5, 1.5, table.seconds.shape)))
         for kind, table in profile.tables.items()
     }
-    model = latency_model(analysis, replace(profile, tables=bumpy))
+    model = replace(profile, tables=bumpy).of(analysis)
     cases = [case for case in layer_cases(analysis) if case is not None]
     scale = model.seconds[1].max() / bumpy[cases[1].kind].seconds.max()
     for _ in range(20):
@@ -100,7 +100,7 @@ def test_fewer_channels_never_take_longer(cache: Cache) -> None:
         kind: replace(table, seconds=_monotone(table.seconds * rng.uniform(0.2, 2, table.seconds.shape)))
         for kind, table in profile.tables.items()
     }
-    model = latency_model(analysis, replace(profile, tables=noisy))
+    model = replace(profile, tables=noisy).of(analysis)
     group = analysis.coupling.groups[0]
     totals = []
     for removed in range(group.units):
@@ -120,7 +120,7 @@ def test_what_cannot_be_run_alone_follows_its_work(analysis: Analysis, cache: Ca
 
     profile = measured(analysis, cache, Refusing())
     assert len(profile.tables) == 3
-    model = latency_model(analysis, profile)
+    model = profile.of(analysis)
     half = np.append(analysis.costs.full[:-1] / 2, 1)
     before, after = model.per_layer(analysis.costs.full), model.per_layer(half)
     assert after[1] / before[1] == pytest.approx(0.25, rel=1e-12)
@@ -200,7 +200,7 @@ def test_what_a_busy_machine_shows_is_not_kept(analysis: Analysis, cache: Cache)
     assert profile.disturbance == pytest.approx(3.0, rel=1e-9)
     assert not list(cache.folder.rglob("*.json"))
     # Shares of the whole are right all the same.
-    assert latency_model(analysis, profile).total(analysis.costs.full) == pytest.approx(profile.baseline.median)
+    assert profile.of(analysis).total(analysis.costs.full) == pytest.approx(profile.baseline.median)
     assert measured(analysis, cache).disturbance == pytest.approx(1.0, rel=1e-9)
 
 
