@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
-from onnxprune.ir.graph import Graph
+from onnxprune.ir.graph import Graph, Node
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
+from onnxprune.ops import default_registry
 from onnxprune.passes.base import Pass, PassResult
 
 _NEVER = frozenset(
     {
-        # Different at every run, or in training.
-        *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
-        *("Multinomial", "Bernoulli", "Dropout"),
+        # Different in training.
+        "Dropout",
         # Quantised weights stay quantised.
         *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
         # Bodies, and values that are not tensors.
@@ -74,6 +74,7 @@ def _candidates(model: Model, graph: Graph) -> list[int]:
         if (
             not node.domain
             and node.op_type not in _NEVER
+            and not _is_drawn(node)
             and any(node.inputs)
             and constants.issuperset(node.inputs)
             and set(node.outputs).isdisjoint(graph.outputs)
@@ -90,3 +91,9 @@ def _widens(model: Model, index: int) -> bool:
     weight = model.weights.get(node.input[0])
     to = next((attribute.i for attribute in node.attribute if attribute.name == "to"), 0)
     return weight is not None and weight.size > 1 and _FLOAT_BITS.get(weight.elem_type, 64) < _FLOAT_BITS.get(to, 0)
+
+
+def _is_drawn(node: Node) -> bool:
+    """Whether its results are others in every run."""
+    operator = default_registry().find(node)
+    return operator is not None and node.op_type in operator.draws

@@ -1,8 +1,9 @@
 """The operators that shape arithmetic mostly consists of, on numpy arrays.
 
-onnx's reference evaluator knows all operators, but takes a tenth of a millisecond to begin with any, and exporters
-write thousands. What is not the common case here (floats that are computed with, negative quotients, old forms) is
-left to it.
+onnx's reference evaluator knows all operators, but takes a tenth of a millisecond to begin with any (its classes by
+themselves, kept between calls, still 5 to 10 times what these functions take: a third more time for the analysis of
+3,200 nodes of shape arithmetic), and exporters write thousands. What is not the common case here (floats that are
+computed with, negative quotients, old forms) is left to it.
 """
 
 from __future__ import annotations

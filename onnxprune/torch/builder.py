@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from onnxprune.errors import ConversionError
 from onnxprune.ir.graph import Graph, Node
+from onnxprune.ir.values import READS_EXTENTS
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.torch.host import as_tensor, scalar, to_host
 from onnxprune.torch.layouts import AsIs, Held, Layout
@@ -142,7 +143,7 @@ class Builder:
         present = [name for name in node.inputs if name]
         hosts = [name for name in present if name in self._host]
         weights = self.graph.model.weights
-        if node.op_type in ("Shape", "Size"):
+        if node.op_type in READS_EXTENTS:
             return True
         if not hosts or any(name not in self._host and not _is_short(weights.get(name)) for name in present):
             return False

@@ -390,7 +390,6 @@ _TENSOR: dict[str, Callable[..., Any]] = {
     "BitwiseXor": torch.bitwise_xor,
     "Cos": torch.cos,
     "Cosh": torch.cosh,
-    "Det": torch.linalg.det,
     "Erf": torch.erf,
     "Exp": torch.exp,
     "IsNaN": torch.isnan,

@@ -13,6 +13,7 @@ from onnxprune.ir.graph import Node
 from onnxprune.torch.base import Converter
 from onnxprune.torch.builder import Builder
 from onnxprune.torch.ops.convolution import padded
+from onnxprune.torch.ops.elementwise import calling
 from onnxprune.torch.ops.pooling import pool_settings, pool_window, refuse_rank
 
 Tensor = torch.Tensor
@@ -261,6 +262,7 @@ CONVERTERS = (
     Converter("AffineGrid", _affine_grid),
     Converter("Col2Im", _columns_to_image),
     Converter("DeformConv", _deform_conv, since=19),
+    Converter("Det", calling(torch.linalg.det)),
     Converter("GridSample", _grid_sample, since=16, refuse=_refuse_cubic_volume),
     Converter("MaxRoiPool", _max_roi_pool),
     Converter("MaxUnpool", _max_unpool, refuse=refuse_rank),

@@ -6,7 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from onnxprune.data.linear import affine
 from onnxprune.data.logits import ENDINGS, Head, head_of, without_ending
+from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.passes.fold_batchnorm import FoldBatchnorm
 from onnxprune.passes.normalize import normalize
@@ -85,4 +87,4 @@ def logits_module(model: Model, head: Head, cut: Collection[str]) -> OnnxModule:
 
 
 def _normalised(model: Model) -> frozenset[str]:
-    return frozenset(node.output[0] for node in model.graph.node if node.op_type == "BatchNormalization")
+    return frozenset(node.outputs[0] for node in model.derived(Graph).nodes if affine(node) is not None)
