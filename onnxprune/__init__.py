@@ -63,6 +63,10 @@ _MOVED = {
 }
 
 
+# Names of old and what they are now; they go after one release, too.
+_RENAMED = {"Runtime": "LocalMachine"}
+
+
 class _Moved(ModuleType):
     """What stands at an import path of old: hands on what the module at the new one holds."""
 
@@ -79,4 +83,8 @@ sys.modules.update({f"onnxprune.{old}": _Moved(f"onnxprune.{old}") for old in _M
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warnings.warn(f"onnxprune.{name} is now onnxprune.{new}; the next release has only that", DeprecationWarning, 2)
+        return _public(new)
     return sys.modules[f"onnxprune.{name}"] if name in _MOVED else _public(name)

@@ -21,7 +21,7 @@ from .latency.bench import bench as bench
 from .latency.engine import Engine as Engine
 from .latency.fitting import LatencyFit as LatencyFit
 from .latency.fitting import meet_latency as meet_latency
-from .latency.machine import Runtime as Runtime
+from .latency.machine import LocalMachine as LocalMachine
 from .latency.model import LatencyProfile as LatencyProfile
 from .latency.profile import profile_latency as profile_latency
 from .passes.normalize import normalize as normalize

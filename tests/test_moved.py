@@ -44,6 +44,12 @@ def test_an_old_path_gives_the_very_object_of_the_new_one(module: str, name: str
     assert [warning.filename for warning in caught] == ["<string>"]  # the line that imports, not the library's
 
 
+def test_a_renamed_class_is_there_under_its_old_name() -> None:
+    with pytest.warns(DeprecationWarning, match=r"onnxprune\.Runtime is now onnxprune\.LocalMachine;") as caught:
+        assert onnxprune.Runtime is onnxprune.LocalMachine
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_every_old_path_is_tested() -> None:
     assert set(SHOWN) == set(onnxprune._MOVED)
 

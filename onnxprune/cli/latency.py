@@ -76,10 +76,10 @@ def planned(terminal: Terminal, analysis: Analysis, timing: Timing, **options: A
         raise UsageError("give either --channels, or a latency")
     from onnxprune.latency.engine import Engine
     from onnxprune.latency.fitting import meet_latency
-    from onnxprune.latency.machine import Runtime
+    from onnxprune.latency.machine import LocalMachine
     from onnxprune.latency.profile import choose_multiple, profile_latency
 
-    machine = Runtime(Engine(timing.threads, provider=timing.provider))
+    machine = LocalMachine(Engine(timing.threads, provider=timing.provider))
     if not wanted:
         with terminal.step("Measuring layers"):
             options["round_to"] = choose_multiple(analysis, machine=machine)

@@ -10,7 +10,7 @@ from typing import Any
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import BudgetError, MeasurementError, UsageError
 from onnxprune.ir.model import Model
-from onnxprune.latency.machine import Machine, Runtime
+from onnxprune.latency.machine import LocalMachine, Machine
 from onnxprune.latency.model import LatencyProfile
 from onnxprune.latency.profile import inputs_of
 from onnxprune.latency.sampling import Rounds
@@ -105,7 +105,7 @@ def meet_latency(
         BudgetError: no width reaches it; the message names the least.
         MeasurementError: the machine is too noisy to see whether it is met; the message gives the spread.
     """
-    if latency.identity != (machine := machine or Runtime()).identity:
+    if latency.identity != (machine := machine or LocalMachine()).identity:
         raise UsageError("the latency profile was measured on another machine, or with other settings; measure it here")
     unpruned = latency.baseline.median
     asked = max_latency

@@ -46,7 +46,7 @@ class Machine(Protocol):
         """Seconds per run, shape (rounds, models), of models that take turns."""
 
 
-class Runtime:
+class LocalMachine:
     """onnxruntime on this machine.
 
     Args:

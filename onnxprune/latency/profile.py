@@ -20,7 +20,7 @@ from onnxprune.latency.cache import Cache, default_folder
 from onnxprune.latency.grid import MULTIPLES, knots, points, typical
 from onnxprune.latency.layer_models import Point, batches, by_kind
 from onnxprune.latency.layers import LayerCase, Widths, layer_cases
-from onnxprune.latency.machine import Machine, Runtime
+from onnxprune.latency.machine import LocalMachine, Machine
 from onnxprune.latency.model import LatencyProfile, Table
 from onnxprune.latency.operators import Trace
 from onnxprune.latency.sampling import Rounds
@@ -63,7 +63,7 @@ def profile_latency(
     """
     if round_to != AUTO and (not isinstance(round_to, int) or round_to < 1):
         raise UsageError(f"round_to must be '{AUTO}' or at least 1, not {round_to!r}")
-    machine = machine or Runtime()
+    machine = machine or LocalMachine()
     cases = layer_cases(model)
     inputs = inputs_of(model, seed)
     baseline = spread(machine.rounds([model.model], inputs, rounds or Rounds())[:, 0])
@@ -103,7 +103,7 @@ def choose_multiple(model: Analysis, *, machine: Machine | None = None, cache: C
         machine: onnxruntime here with one thread, if not another.
         cache: where times of layers are kept; the user's cache folder if not given.
     """
-    machine = machine or Runtime()
+    machine = machine or LocalMachine()
     meter = _Meter(machine, cache or Cache(default_folder(), machine.identity))
     return _best(_choices(model, layer_cases(model), meter))
 

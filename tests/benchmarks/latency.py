@@ -23,7 +23,7 @@ from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import OnnxPruneError
 from onnxprune.latency.engine import Engine
 from onnxprune.latency.fitting import meet_latency
-from onnxprune.latency.machine import Runtime, processor
+from onnxprune.latency.machine import LocalMachine, processor
 from onnxprune.latency.profile import inputs_of, profile_latency
 from onnxprune.latency.sampling import Rounds
 from onnxprune.latency.statistics import paired_ratio
@@ -72,7 +72,7 @@ Row = dict[str, Any]
 def time_row(path: Path, shape: tuple[int, ...] | None, threads: int) -> Row:
     """What latency mode and rounding do to one model."""
     analysis = _analyzed(path, shape)
-    runtime = Runtime(Engine(threads))
+    runtime = LocalMachine(Engine(threads))
     begin = time.perf_counter()
     profile = profile_latency(analysis, machine=runtime, rounds=_ROUNDS)
     row: Row = {"threads": threads, "baseline": profile.baseline.median, "multiple": profile.multiple}
@@ -116,7 +116,7 @@ def fidelity_rows(path: Path) -> list[Row]:
     name = next(iter(analysis.shapes.binding))
     fit_on = collect({name: crops(64, 0)}, analysis.model)
     held_out = collect({name: crops(64, 1)}, analysis.model)
-    runtime = Runtime()
+    runtime = LocalMachine()
     profile = profile_latency(analysis, machine=runtime, rounds=_ROUNDS)
     rows = []
     for allocation, seeds in (("complexity", (0, 1, 2)), ("global", (0,))):
@@ -165,7 +165,7 @@ def crops(count: int, seed: int) -> NDArray[np.float32]:
 
 
 def _at_time(
-    analysis: Analysis, profile: Any, mode: str, asked: float, runtime: Runtime, options: Row
+    analysis: Analysis, profile: Any, mode: str, asked: float, runtime: LocalMachine, options: Row
 ) -> tuple[Plan, float]:
     """A plan of that mode whose measured time is the asked one. Flops: fewer and fewer MACs, until it is."""
     if mode == "latency":
@@ -186,7 +186,7 @@ def _at_time(
     return best
 
 
-def _ratio(runtime: Runtime, analysis: Analysis, plan: Plan) -> tuple[float, float, float]:
+def _ratio(runtime: LocalMachine, analysis: Analysis, plan: Plan) -> tuple[float, float, float]:
     pruned = onnxprune.apply(analysis.model, plan)
     seconds = runtime.rounds([analysis.model, pruned], inputs_of(analysis), _ROUNDS)
     found = paired_ratio(seconds[:, 1], seconds[:, 0])

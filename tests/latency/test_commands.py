@@ -19,7 +19,7 @@ from tests.latency.networks import chain
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("onnxprune.latency.machine.Runtime", lambda engine: FakeMachine(lanes=4, bend=1.3))
+    monkeypatch.setattr("onnxprune.latency.machine.LocalMachine", lambda engine: FakeMachine(lanes=4, bend=1.3))
     return saved(tmp_path, chain(64, 128, 64, 5))
 
 
