@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import helper
 
 from onnxprune.errors import ShapeError
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
+from onnxprune.ir.session import Session
 from onnxprune.ir.shapes import infer_constants
 from onnxprune.ir.storage import packed_bytes
 from onnxprune.ir.weights import Array, Weight
@@ -33,7 +33,7 @@ def evaluate(model: Model, graph: Graph, nodes: Sequence[int]) -> dict[str, Arra
     """The results of the nodes by name, as far as onnxruntime can compute them."""
     try:
         return _run(model, graph, nodes)
-    except Exception:  # onnxruntime's exceptions have no common base
+    except Exception:  # of onnxruntime, or of a weight that cannot be read
         # One operator or type that onnxruntime lacks fails the whole session: give each part its own.
         parts = _parts(model, graph, nodes)
         if len(parts) == 1:
@@ -44,29 +44,17 @@ def evaluate(model: Model, graph: Graph, nodes: Sequence[int]) -> dict[str, Arra
 def _run(model: Model, graph: Graph, nodes: Iterable[int]) -> dict[str, Array]:
     needed = dict.fromkeys(name for index in nodes for name in graph.nodes[index].inputs if name in model.weights)
     # Large weights are fed, which copies nothing; small ones are operands that some kernels want constant.
-    fed = {name for name in needed if _can_feed(model.weights[name])}
+    fed = [name for name in needed if _can_feed(model.weights[name])]
     outputs = [output for index in nodes for output in graph.nodes[index].outputs if output]
-    constants = helper.make_graph(
-        [model.graph.node[index] for index in nodes],
-        "constants",
-        inputs=[
-            helper.make_tensor_value_info(name, model.weights[name].elem_type, model.weights[name].shape)
-            for name in needed
-            if name in fed
-        ],
-        outputs=[onnx.ValueInfoProto(name=name) for name in outputs],
-        initializer=[model.weights[name].to_proto() for name in needed if name not in fed],
+    constants = model.piece(
+        [graph.nodes[index].proto for index in nodes],
+        [helper.make_tensor_value_info(name, model.weights[name].elem_type, model.weights[name].shape) for name in fed],
+        [onnx.ValueInfoProto(name=name) for name in outputs],
+        {name: model.weights[name] for name in needed if name not in fed},
     )
-    proto = onnx.ModelProto(graph=constants, ir_version=max(model.skeleton.ir_version, 4))
-    proto.opset_import.extend(model.skeleton.opset_import)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feeds = {name: np.require(model.weights[name].array, requirements=["C", "A"]) for name in fed}
-    results = zip(outputs, session.run(outputs, feeds), strict=True)
-    return {name: value for name, value in results if isinstance(value, np.ndarray)}
+    results = Session(constants, "what is constant", threads=1, literal=True).run(feeds)
+    return {name: value for name, value in results.items() if isinstance(value, np.ndarray)}
 
 
 def _can_feed(weight: Weight) -> bool:

@@ -109,21 +109,19 @@ class StagedRun:
     def _piece(
         self, indices: Sequence[int], inputs: Sequence[str], outputs: Sequence[str], used: Sequence[str]
     ) -> Model:
-        skeleton = onnx.ModelProto()
-        skeleton.ir_version = max(self._model.skeleton.ir_version, 4)
-        skeleton.opset_import.extend(self._model.skeleton.opset_import)
-        skeleton.functions.extend(self._model.skeleton.functions)
-        skeleton.graph.name = "piece"
-        skeleton.graph.node.extend(self.nodes[index] for index in indices)
-        for name in inputs:
-            elem_type = helper.np_dtype_to_tensor_dtype(self._values[name][0].dtype)
-            info = helper.make_tensor_value_info(name, elem_type, [None] * self._values[name][0].ndim)
-            skeleton.graph.input.append(info)
         for name in outputs:
             if name not in self._types:
                 raise VerificationError(f"the type of tensor '{name}' of {self._what} is not known")
-            skeleton.graph.output.append(helper.make_tensor_value_info(name, self._types[name], None))
-        return Model(skeleton, {name: self._model.weights[name] for name in used})
+        return self._model.piece(
+            [self.nodes[index] for index in indices],
+            [self._declared(name) for name in inputs],
+            [helper.make_tensor_value_info(name, self._types[name], None) for name in outputs],
+            {name: self._model.weights[name] for name in used},
+        )
+
+    def _declared(self, name: str) -> onnx.ValueInfoProto:
+        array = self._values[name][0]
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim)
 
     def _stored(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
         self._held_bytes += array.nbytes

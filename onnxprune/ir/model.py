@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import onnx
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
-from onnx import GraphProto, ModelProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 from onnxprune.errors import ModelError
 from onnxprune.ir import saving, surgeon
@@ -107,6 +107,23 @@ class Model:
         else:
             skeleton.CopyFrom(self.skeleton)
         return Draft(skeleton, dict(self.weights), self.path, self.sources)
+
+    def piece(
+        self,
+        nodes: Iterable[NodeProto],
+        inputs: Iterable[ValueInfoProto] = (),
+        outputs: Iterable[ValueInfoProto] = (),
+        weights: Mapping[str, Weight] = MappingProxyType({}),
+    ) -> Model:
+        """Some nodes as a model of its own, with the operator sets and functions of this one, and constant weights."""
+        version = max(self.skeleton.ir_version, _FIRST_IR_WITH_CONSTANT_INITIALIZERS)
+        skeleton = ModelProto(ir_version=version, graph=GraphProto(name="piece"))
+        skeleton.opset_import.extend(self.skeleton.opset_import)
+        skeleton.functions.extend(self.skeleton.functions)
+        skeleton.graph.node.extend(nodes)
+        skeleton.graph.input.extend(inputs)
+        skeleton.graph.output.extend(outputs)
+        return Model(skeleton, MappingProxyType(dict(weights)))
 
     def save(self, path: str | os.PathLike[str], *, overwrite_input: bool = False) -> None:
         """Write the model, atomically: the file is complete, or what was there before.

@@ -170,13 +170,8 @@ def infer_constants(
 
     Raises ShapeError where the nodes contradict each other.
     """
-    skeleton = onnx.ModelProto(ir_version=max(model.skeleton.ir_version, 4))
-    skeleton.opset_import.extend(model.skeleton.opset_import)
-    skeleton.graph.node.extend(nodes)
-    for node in nodes:
-        for name in node.output:
-            skeleton.graph.output.add().name = name
-    inference = _Inference(Model(skeleton, weights), {}, ())
+    outputs = (onnx.ValueInfoProto(name=name) for node in nodes for name in node.output)
+    inference = _Inference(model.piece(nodes, outputs=outputs, weights=weights), {}, ())
     inference.pass_through()
     return inference.extents, inference.types
 
@@ -451,18 +446,13 @@ class _Inference:
 
     def _skeleton(self, nodes: Sequence[NodeProto]) -> onnx.ModelProto:
         """These nodes, reading tensors of known shape as inputs."""
-        source = self._model
-        skeleton = onnx.ModelProto(ir_version=max(source.skeleton.ir_version, 4))
-        skeleton.opset_import.extend(source.skeleton.opset_import)
-        skeleton.functions.extend(source.skeleton.functions)
+        skeleton = self._model.piece(nodes).skeleton
         graph = skeleton.graph
-        graph.name = "skeleton"
         made: set[str] = set()
         needed: dict[str, None] = {}
         for node in nodes:
             needed.update(dict.fromkeys((*node.input, *captured_names(node))))
             made.update(node.output)
-        graph.node.extend(nodes)
         for name in needed:
             if not name or (name in made and name not in self.extents):
                 continue
@@ -480,7 +470,7 @@ class _Inference:
             kept = [n for n in graph.node if not any(o in substituted for o in n.output)]
             del graph.node[:]
             graph.node.extend(kept)
-        for info in source.graph.output:
+        for info in self._model.graph.output:
             if info.name in made:
                 output = graph.output.add()
                 output.name = info.name

@@ -45,8 +45,8 @@ def test_weight_standardisation(build, apply) -> None:
 
 def test_shape_arithmetic_in_one_session(build, apply, monkeypatch) -> None:
     sessions = []
-    real = _folding.ort.InferenceSession
-    monkeypatch.setattr(_folding.ort, "InferenceSession", lambda *a, **k: sessions.append(1) or real(*a, **k))
+    real = _folding.Session
+    monkeypatch.setattr(_folding, "Session", lambda *a, **k: sessions.append(1) or real(*a, **k))
     model = build(
         """g (float[6] x) => (float[2, 3] y) {
             s = Concat <axis = 0> (two, three)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-from onnxprune.ir.model import Model
 from onnxprune.ir.session import Session
 from onnxprune.pruning.certificate.flat import FlatModel
 
@@ -19,7 +17,6 @@ Values: TypeAlias = dict[str, Any]
 """Tensors by name; sequences are lists of arrays."""
 
 _MADE = "|made"
-_FIRST_IR_WITH_CONSTANT_INITIALIZERS = 4
 
 
 def run_steps(
@@ -51,18 +48,17 @@ def run_steps(
     reads = dict.fromkeys(name for step in chosen for name in step.reads)
     weights = {name: flat.weights[name] for name in reads if name in flat.weights and name not in given}
     fed = [name for name in reads if name not in weights and (name not in made or name in renamed)]
-    skeleton = ModelProto(ir_version=max(flat.model.skeleton.ir_version, _FIRST_IR_WITH_CONSTANT_INITIALIZERS))
-    skeleton.opset_import.extend(flat.model.skeleton.opset_import)
-    skeleton.functions.extend(flat.model.skeleton.functions)
-    graph = skeleton.graph
-    graph.name = "part"
-    graph.input.extend(_declared(name, given[name]) for name in fed)
-    graph.output.extend(ValueInfoProto(name=renamed.get(name, name)) for name in wanted)
-    graph.node.extend(_renamed(step.node, renamed) for step in chosen)
-    for number, node in enumerate(graph.node):
+    nodes = [_renamed(step.node, renamed) for step in chosen]
+    for number, node in enumerate(nodes):
         # Branches may use a name twice, which onnxruntime refuses in one graph.
         node.name = f"{node.name}|{number}"
-    session = Session(Model(skeleton, MappingProxyType(weights)), what, literal=True)
+    piece = flat.model.piece(
+        nodes,
+        [_declared(name, given[name]) for name in fed],
+        [ValueInfoProto(name=renamed.get(name, name)) for name in wanted],
+        weights,
+    )
+    session = Session(piece, what, literal=True)
     found = session.run({name: given[name] for name in fed})
     return {name: found[renamed.get(name, name)] for name in wanted}
 

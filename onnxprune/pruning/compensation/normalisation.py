@@ -148,21 +148,16 @@ def _between(model: Model, graph: Graph, nodes: list[int], inputs: list[str], ou
         if needed.intersection(node.outputs):
             needed.update(node.inputs)
             chosen.append(index)
-    skeleton = onnx.ModelProto()
-    skeleton.ir_version = max(model.skeleton.ir_version, 4)
-    skeleton.opset_import.extend(model.skeleton.opset_import)
-    skeleton.graph.name = "between"
-    skeleton.graph.node.extend(graph.nodes[index].proto for index in chosen[::-1])
     constant = [n for n in graph.nodes if n.outputs and n.outputs[0] in graph.constants and n.outputs[0] in needed]
     if constant:
         raise VerificationError(f"{constant[0]} computes a constant; normalise the model first")
-    for name in inputs:
-        rank = len(graph.shapes.extents[name])
-        skeleton.graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * rank))
-    for name in outputs:
-        elem_type = graph.shapes.elem_types[name]
-        skeleton.graph.output.append(helper.make_tensor_value_info(name, elem_type, None))
-    return Model(skeleton, {name: weight for name, weight in model.weights.items() if name in needed})
+    ranks = {name: len(graph.shapes.extents[name]) for name in inputs}
+    return model.piece(
+        [graph.nodes[index].proto for index in chosen[::-1]],
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * rank) for name, rank in ranks.items()],
+        [helper.make_tensor_value_info(name, graph.shapes.elem_types[name], None) for name in outputs],
+        {name: weight for name, weight in model.weights.items() if name in needed},
+    )
 
 
 def reestimate(walk: Walk, node: Node) -> None:
