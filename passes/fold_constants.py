@@ -6,6 +6,7 @@ from onnx import TensorProto
 
 from onnxprune.ir.graph import Graph, Node
 from onnxprune.ir.model import Model
+from onnxprune.ir.protos import integer
 from onnxprune.ir.weights import Weight
 from onnxprune.ops import default_registry
 from onnxprune.passes.base import Pass, PassResult
@@ -89,7 +90,7 @@ def _widens(model: Model, index: int) -> bool:
     """Whether a Cast makes a half-precision weight wider, which would double it."""
     node = model.graph.node[index]
     weight = model.weights.get(node.input[0])
-    to = next((attribute.i for attribute in node.attribute if attribute.name == "to"), 0)
+    to = integer(node, "to", 0)
     return weight is not None and weight.size > 1 and _FLOAT_BITS.get(weight.elem_type, 64) < _FLOAT_BITS.get(to, 0)
 
 

@@ -11,6 +11,7 @@ from onnx import NodeProto
 
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
+from onnxprune.ir.protos import integer
 from onnxprune.ir.weights import Array
 from onnxprune.passes.base import Pass, PassResult
 
@@ -95,7 +96,7 @@ def _fan_in(node: NodeProto, shape: tuple[int, ...]) -> int:
     """How many inputs are summed into one output."""
     if node.op_type == "Conv":
         return max(math.prod(shape[1:]), 1)
-    groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+    groups = integer(node, "group", 1)
     strides = next((list(a.ints) for a in node.attribute if a.name == "strides"), [1])
     return max(math.prod((shape[0], *shape[2:])) // groups // math.prod(strides), 1)
 

@@ -9,7 +9,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, ValueInfoProto, helper
 
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft, Model
-from onnxprune.ir.protos import STANDARD_DOMAINS
+from onnxprune.ir.protos import body_of, standard_opset
 from onnxprune.ir.weights import ExternalFiles, Weight
 from onnxprune.passes.base import Pass, PassResult
 
@@ -50,7 +50,7 @@ class _Resolver:
     def __init__(self, model: Model, graph: Graph) -> None:
         self._model = model
         self._draft: Draft = model.edit()
-        self._opset = max((o.version for o in model.skeleton.opset_import if o.domain in STANDARD_DOMAINS), default=1)
+        self._opset = standard_opset(model.skeleton)
         self._constants = {
             model.graph.node[index].output[0]: model.graph.node[index] for index in graph.kinds.get("Constant", ())
         }
@@ -70,13 +70,13 @@ class _Resolver:
         condition = self._constant(node.input[0])
         if condition is None or condition.size != 1:
             return None
-        body = _body(node, "then_branch" if condition.item() else "else_branch")
+        body = body_of(node, "then_branch" if condition.item() else "else_branch")
         nodes, results = self._written(body, {}, node.name or node.output[0])
         return [*nodes, *self._named(nodes, results, node.output)]
 
     def turns(self, node: NodeProto) -> list[NodeProto] | None:
         """The nodes of all turns of a Loop; None where they are not known, or where it is better left alone."""
-        body = _body(node, "body")
+        body = body_of(node, "body")
         count = self._constant(node.input[0]) if node.input[0] else None
         condition = self._constant(node.input[1]) if len(node.input) > 1 and node.input[1] else np.array(True)
         if count is None or condition is None or not condition.item() or not 1 <= count.item() <= _MOST_TURNS:
@@ -180,10 +180,6 @@ class _Resolver:
             number += 1
         self._taken.add(free)
         return free
-
-
-def _body(node: NodeProto, name: str) -> GraphProto:
-    return next(attribute.g for attribute in node.attribute if attribute.name == name)
 
 
 def _constant_of(node: NodeProto) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None:

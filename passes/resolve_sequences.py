@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper
 from onnxprune.ir.control_flow import insert_nodes
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft, Model
-from onnxprune.ir.protos import STANDARD_DOMAINS
+from onnxprune.ir.protos import STANDARD_DOMAINS, integer, standard_opset
 from onnxprune.ir.shapes import Shapes, infer_shapes
 from onnxprune.passes.base import Pass, PassResult
 
@@ -46,7 +46,7 @@ class _Resolver:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._draft: Draft = model.edit()
-        self._opset = max((o.version for o in model.skeleton.opset_import if o.domain in STANDARD_DOMAINS), default=1)
+        self._opset = standard_opset(model.skeleton)
         self._sequences: dict[str, tuple[str, ...]] = {}
         # Splits that are not made yet: nobody may want their parts.
         self._splits: dict[str, tuple[int, NodeProto]] = {}
@@ -110,8 +110,8 @@ class _Resolver:
         known = self._elements(node.input[0])
         if not known:
             return
-        axis = _attribute(node, "axis", 0)
-        if _attribute(node, "new_axis", 0):
+        axis = integer(node, "axis", 0)
+        if integer(node, "new_axis", 0):
             known = tuple(self._reshaped(self._before, index, "Unsqueeze", name, axis) for name in known)
         self._replace(index, "Concat", known, axis=axis)
 
@@ -160,7 +160,7 @@ class _Resolver:
 
     def _parts(self, index: int, node: NodeProto) -> tuple[str, ...] | None:
         """Split for SplitToSequence; the names of its results."""
-        x, axis = node.input[0], _attribute(node, "axis", 0)
+        x, axis = node.input[0], integer(node, "axis", 0)
         sizes = self._sizes(node, axis)
         if not sizes:
             return None
@@ -172,7 +172,7 @@ class _Resolver:
             operands = [x, self._draft.add_weight(self._draft.unique_name(f"{parts[0]}_sizes"), lengths).name]
             split = helper.make_node("Split", operands, parts, name=parts[0], axis=axis)
         self._after.setdefault(index, []).append(split)
-        if _attribute(node, "keepdims", 1) or _has(node, 1):
+        if integer(node, "keepdims", 1) or _has(node, 1):
             return tuple(parts)
         return tuple(self._reshaped(self._after, index, "Squeeze", name, axis) for name in parts)
 
@@ -220,10 +220,6 @@ class _Resolver:
 
 def _has(node: NodeProto, number: int) -> bool:
     return len(node.input) > number and bool(node.input[number])
-
-
-def _attribute(node: NodeProto, name: str, default: int) -> int:
-    return next((a.i for a in node.attribute if a.name == name), default)
 
 
 def _is_standard(op_type: str, opset: int) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from onnxprune.ir.protos import STANDARD_DOMAINS
+from onnxprune.ir.protos import STANDARD_DOMAINS, integer
 
 _Array: TypeAlias = NDArray[Any]
 _Operator: TypeAlias = Callable[[NodeProto, Sequence[_Array]], "_Array | None"]
@@ -47,10 +47,6 @@ def evaluate(node: NodeProto, operands: Sequence[_Array]) -> _Array | None:
     return operator(node, operands) if known else None
 
 
-def _integer(node: NodeProto, name: str, default: int) -> int:
-    return next((a.i for a in node.attribute if a.name == name), default)
-
-
 def _binary(function: Callable[[_Array, _Array], Any]) -> _Operator:
     def run(node: NodeProto, operands: Sequence[_Array]) -> _Array | None:
         a, b = operands
@@ -67,7 +63,7 @@ def _divide(node: NodeProto, operands: Sequence[_Array]) -> _Array | None:
 
 def _remainder(node: NodeProto, operands: Sequence[_Array]) -> _Array | None:
     a, b = operands
-    common = a.dtype == b.dtype != np.bool_ and not _integer(node, "fmod", 0) and (b != 0).all()
+    common = a.dtype == b.dtype != np.bool_ and not integer(node, "fmod", 0) and (b != 0).all()
     return np.asarray(a % b) if common else None
 
 
@@ -111,7 +107,7 @@ def _expand(_: NodeProto, operands: Sequence[_Array]) -> _Array | None:
 
 
 def _reshape(node: NodeProto, operands: Sequence[_Array]) -> _Array | None:
-    if len(operands) < 2 or _integer(node, "allowzero", 0):
+    if len(operands) < 2 or integer(node, "allowzero", 0):
         return None  # an attribute up to opset 4; zeros that do not stand for the extent there
     data, shape = operands
     extents = [extent or data.shape[dim] for dim, extent in enumerate(shape.tolist())]
@@ -129,16 +125,16 @@ def _squeeze(node: NodeProto, operands: Sequence[_Array]) -> _Array | None:
 
 
 def _cast(node: NodeProto, operands: Sequence[_Array]) -> _Array | None:
-    dtype = _CAST_TO.get(_integer(node, "to", 0))
+    dtype = _CAST_TO.get(integer(node, "to", 0))
     return None if dtype is None else operands[0].astype(dtype)
 
 
 def _concat(node: NodeProto, operands: Sequence[_Array]) -> _Array | None:
-    return np.concatenate(operands, axis=_integer(node, "axis", 0))
+    return np.concatenate(operands, axis=integer(node, "axis", 0))
 
 
 def _gather(node: NodeProto, operands: Sequence[_Array]) -> _Array | None:
-    return np.asarray(np.take(operands[0], operands[1], axis=_integer(node, "axis", 0)))
+    return np.asarray(np.take(operands[0], operands[1], axis=integer(node, "axis", 0)))
 
 
 def _unsqueeze(node: NodeProto, operands: Sequence[_Array]) -> _Array | None:

@@ -17,7 +17,7 @@ from typing import TypeAlias
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
 from onnxprune.ir.model import Draft, Model, tensor_names
-from onnxprune.ir.protos import STANDARD_DOMAINS, bodies
+from onnxprune.ir.protos import STANDARD_DOMAINS, bodies, integer, standard_opset
 from onnxprune.ir.weights import Array, ExternalFiles, Weight
 
 DOMAIN = "onnxprune.flow"
@@ -72,7 +72,7 @@ def close_bodies(model: Model) -> Model:
 
 def body_weights(model: Model) -> dict[str, BodyWeight]:
     """Where the weights are that bodies hold, by the names that they have in the opened model."""
-    opset = _opset(model)
+    opset = standard_opset(model.skeleton)
     if not any(_can_open(node, opset) for node in model.graph.node):
         return {}
     opener = _Opener(model, opset)
@@ -117,7 +117,7 @@ def border_operands(node: NodeProto) -> tuple[list[str], dict[str, list[str]]]:
 
 def border_number(node: NodeProto) -> int:
     """What tells the borders of one If, Loop or Scan from those of others."""
-    return next(attribute.i for attribute in node.attribute if attribute.name == "number")
+    return integer(node, "number", -1)
 
 
 def scope_of(node: NodeProto) -> str:
@@ -157,12 +157,8 @@ def _is_plain(body: GraphProto, opset: int) -> bool:
     return all(_can_open(node, opset) for node in body.node if any(bodies(node)))
 
 
-def _opset(model: Model) -> int:
-    return max((o.version for o in model.skeleton.opset_import if o.domain in STANDARD_DOMAINS), default=1)
-
-
 def _open(model: Model) -> Model:
-    opset = _opset(model)
+    opset = standard_opset(model.skeleton)
     if is_open(model) or not any(_can_open(node, opset) for node in model.graph.node):
         return model
     return _Opener(model, opset).run()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnxprune.ir.control_flow import DOMAIN, ENTRY, border_number, border_operands
+from onnxprune.ir.protos import integer
 
 Extents = tuple[int, ...]
 Carried = tuple[int, int]
@@ -116,7 +117,7 @@ def varying_values(nodes: Iterable[NodeProto], extents: Mapping[str, Extents]) -
 
 def _scan_operands(node: NodeProto, operands: list[str]) -> tuple[list[str], list[str]]:
     """State variables and scanned tensors."""
-    count = next(attribute.i for attribute in node.attribute if attribute.name == "num_scan_inputs")
+    count = integer(node, "num_scan_inputs", 0)
     return operands[: len(operands) - count], operands[len(operands) - count :]
 
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import ShapeError
+from onnxprune.ir.protos import integer
 
 if TYPE_CHECKING:
     from onnx import TensorShapeProto
@@ -241,7 +242,7 @@ def _convolved_channels(model: Model, places: Collection[Place]) -> dict[Place, 
     found: dict[Place, tuple[int, str]] = {}
     for node in model.graph.node if places else ():
         if node.op_type == "Conv" and node.input[1] in model.weights and (node.input[0], 1) in places:
-            group = next((a.i for a in node.attribute if a.name == "group"), 1)
+            group = integer(node, "group", 1)
             wanted = model.weights[node.input[1]].shape[1] * group
             found[node.input[0], 1] = wanted, f"Conv '{node.name or node.output[0]}'"
     return found

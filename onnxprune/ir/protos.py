@@ -21,6 +21,21 @@ def bodies(node: NodeProto) -> Iterator[GraphProto]:
         yield from attribute.graphs
 
 
+def body_of(node: NodeProto, name: str) -> GraphProto:
+    """The graph that an attribute of a node holds."""
+    return next(attribute.g for attribute in node.attribute if attribute.name == name)
+
+
+def integer(node: NodeProto, name: str, default: int) -> int:
+    """The value of an integer attribute."""
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
+
+
+def standard_opset(model: ModelProto) -> int:
+    """The version of the standard operators that a model imports, 1 if it does not say."""
+    return max((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), default=1)
+
+
 def undecodable(model: ModelProto) -> str | None:
     """Where a model has a name that is not UTF-8, which protobuf gives as bytes; None if nowhere."""
     if not _decoded(entry.domain for entry in model.opset_import):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, NodeProto, helper, numpy_helper
 
 from onnxprune.ir.model import Model
-from onnxprune.ir.protos import STANDARD_DOMAINS, captured_names
+from onnxprune.ir.protos import STANDARD_DOMAINS, body_of, captured_names, standard_opset
 from onnxprune.ir.weights import ExternalFiles, Weight
 
 _LOOPS = frozenset({"Loop", "Scan"})
@@ -113,7 +113,7 @@ class _Opener:
         self._defined: set[str] = set(model.weights)
         self._defined.update(value.name for value in model.graph.input)
         self._defined.update(name for node in model.graph.node for name in node.output)
-        self._opset = max((o.version for o in model.skeleton.opset_import if o.domain in STANDARD_DOMAINS), default=1)
+        self._opset = standard_opset(model.skeleton)
 
     def opened(self, graph: GraphProto, guards: tuple[tuple[str, bool], ...]) -> Iterator[Step]:
         """The steps of one graph."""
@@ -139,7 +139,7 @@ class _Opener:
                     yield Step(helper.make_node("Identity", [value.name], [result], name=node.name), inside)
 
     def _first_iteration(self, node: NodeProto, guards: tuple[tuple[str, bool], ...]) -> Iterator[Step]:
-        body = next(a.g for a in node.attribute if a.name == "body")
+        body = body_of(node, "body")
         if node.op_type == "Scan" and self._opset < _FIRST_SCAN_WITHOUT_BATCH:
             return
         if not self._enter(body):
