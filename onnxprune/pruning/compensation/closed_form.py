@@ -10,6 +10,7 @@ from onnxprune.data.memory import memory_budget
 from onnxprune.data.samples import DEFAULT_COUNT, CalibrationSource, Samples, collect
 from onnxprune.errors import UsageError
 from onnxprune.ir.model import Model, ModelLike, as_model
+from onnxprune.ops import Registry
 from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.compensation.gathering import Walk
 from onnxprune.pruning.compensation.normalisation import fold_means, is_reestimable, reestimate
@@ -58,6 +59,7 @@ def compensate(
     direct: bool = False,
     seed: int = 0,
     memory: int | None = None,
+    registry: Registry | None = None,
 ) -> Compensation:
     """Change the remaining weights of a pruned model so that it computes what the original did, as well as it can.
 
@@ -77,6 +79,7 @@ def compensate(
         seed: of the choice of samples and of output positions.
         memory: bytes that it may take beside the models and samples; half of what is free, if not given. Layers whose
             weights cannot be fitted in it are in ``skipped``, with the reason; their biases are fitted.
+        registry: the operators, which say what is a layer; those that onnxprune and plugins know, if not given.
 
     Raises:
         UsageError: an unknown method, one that needs data and has none, or no memory at all.
@@ -106,7 +109,7 @@ def compensate(
         return Compensation(walk.draft.finish(), method, len(chosen), changed, (), {})
     layers: list[LayerFit] = []
     skipped: dict[str, str] = {}
-    for layer in linear_layers(walk.graph):
+    for layer in linear_layers(walk.graph, registry):
         if layer.input not in behind or (direct and layer.in_dim not in plan.removed.get(layer.input, {})):
             continue
         reason = _reason(walk, layer)

@@ -18,6 +18,7 @@ from onnxprune.data.samples import Samples
 from onnxprune.data.staging import MOST_IN_MEMORY, StagedRun
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
+from onnxprune.ops import Registry
 from onnxprune.pruning.compensation.biases import BiasPlace, add_to_bias, bias_of_layer, bias_place
 from onnxprune.pruning.compensation.gathering import Walk, pieces, row_count
 from onnxprune.pruning.compensation.solving import Solution, solve_bias, solve_moments, solve_rows, way_of
@@ -53,10 +54,10 @@ class LayerFit:
         return self.rows < 2 * self.unknowns
 
 
-def linear_layers(graph: Graph) -> Iterator[LinearLayer]:
+def linear_layers(graph: Graph, registry: Registry | None = None) -> Iterator[LinearLayer]:
     """The layers of a graph that are matrix products, in order."""
     for node in graph.nodes:
-        layer = linear_layer(node)
+        layer = linear_layer(node, registry)
         if layer is not None:
             yield layer
 

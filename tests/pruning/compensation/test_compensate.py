@@ -15,6 +15,10 @@ from onnx import numpy_helper
 import onnxprune
 from onnxprune.data.samples import collect
 from onnxprune.errors import DataError, UsageError
+from onnxprune.ir.graph import Node
+from onnxprune.ops import Registry, contrib, elementwise, matmul
+from onnxprune.ops.contrib import FusedMatMul
+from onnxprune.ops.linear import LinearLayer, MatrixLayer, common
 from onnxprune.pruning.compensation import compensate
 from onnxprune.pruning.plan import Plan
 from tests.helpers import GraphBuilder, run
@@ -244,3 +248,26 @@ def test_compress_certifies_the_removal_and_reports_the_effect(tmp_path: Path) -
         onnxprune.compress(model, channels=0.4, compensate="refit")
     with pytest.raises(UsageError, match="choose one of refit, bias, batchnorm"):
         onnxprune.compress(model, channels=0.4, calibration=data, compensate="magic")
+
+
+def test_a_layer_of_ones_own_is_refitted() -> None:
+    g = GraphBuilder(17, domains={"com.microsoft": 1})
+    first, second = g.weight(6, 12), g.weight(12, 4)
+    h = g.op("Relu", g.op("MatMul", g.input("x", ("n", 6)), first))
+    g.output(g.op("FusedMatMul", h, second, domain="com.microsoft", transA=0), ["n", 4])
+    model = g.model()
+
+    class Product(FusedMatMul):
+        """The same, and it says that it is a product."""
+
+        def linear(self, node: Node) -> LinearLayer:
+            return MatrixLayer(**common(node, groups=1, in_dim=1, out_dim=1, bias=-1), transposed=False, scale=1.0)
+
+    others = [o for o in contrib.OPERATORS if not isinstance(o, FusedMatMul)]
+    own = Registry([*matmul.OPERATORS, *elementwise.OPERATORS, *others, Product()])
+    plan = onnxprune.plan(model, channels=0.5, seed=1)
+    pruned = onnxprune.apply(model, plan)
+    data = _samples(64, 6)
+    assert not compensate(pruned, model, plan, data).layers
+    fits = compensate(pruned, model, plan, data, registry=own).layers
+    assert [fit.after < fit.before for fit in fits if fit.share is not None] == [True]
