@@ -80,7 +80,7 @@ def verify(
         _check_original(analysis, original, runs[0])
         raise VerificationError(f"{error}; the original runs: please report this model") from error
     if certificate.passed:
-        _check_as_used(certifier, analysis, original, result, runs[0])
+        _check_as_used(certifier, analysis, original, result, certifier.ran[0])
     return certificate
 
 
