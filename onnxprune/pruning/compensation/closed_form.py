@@ -12,8 +12,8 @@ from onnxprune.errors import UsageError
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ops import Registry
 from onnxprune.passes.normalize import normalize
+from onnxprune.pruning.compensation.batchnorm import fold_means, is_reestimable, reestimate
 from onnxprune.pruning.compensation.gathering import Walk
-from onnxprune.pruning.compensation.normalisation import fold_means, is_reestimable, reestimate
 from onnxprune.pruning.compensation.refit import LayerFit, begin, linear_layers, refit_layer
 from onnxprune.pruning.plan import Plan
 

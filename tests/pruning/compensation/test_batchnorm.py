@@ -15,7 +15,7 @@ import onnxprune
 from onnxprune.errors import UsageError
 from onnxprune.pruning.choosing import removed_by_axis
 from onnxprune.pruning.compensation import compensate
-from onnxprune.pruning.compensation.normalisation import removed_means
+from onnxprune.pruning.compensation.batchnorm import removed_means
 from onnxprune.pruning.plan import Plan
 from tests.helpers import GraphBuilder, run
 
