@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +29,20 @@ def test_no_arguments_is_help() -> None:
 
 def test_version() -> None:
     assert done("--version") == f"onnxprune {onnxprune.__version__}\n"
+
+
+def test_log_level_tells_what_passes_did(tmp_path: Path) -> None:
+    words = ("normalize", VGG, "-o", tmp_path / "out.onnx")
+    assert "onnxprune.passes" not in run_apart(*words)
+    assert "DEBUG onnxprune.passes.base: pass fold_shapes: nothing to do" in run_apart(
+        "--log-level", "debug", *words, "--force"
+    )
+
+
+def run_apart(*words: object) -> str:
+    """What a command says on standard error, in a process of its own: logging is set up once per process."""
+    command = [sys.executable, "-m", "onnxprune", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
 
 def test_module_runs_and_help_imports_nothing_heavy() -> None:
