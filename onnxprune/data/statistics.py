@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.data.memory import memory_budget
 from onnxprune.data.samples import Samples
 from onnxprune.data.staging import StagedRun
 from onnxprune.ir.model import Model
@@ -17,13 +18,15 @@ FloatArray = NDArray[np.float64]
 #: A covariance matrix of more channels is not gathered: only its diagonal is.
 MOST_CHANNELS = 4096
 _MOST_ROWS = 1 << 15
+#: Bytes per entry of a covariance matrix: as it is kept, and of what is made of them at once.
+_KEPT, _AT_WORK = 8, 96
 
 
 @dataclass(frozen=True)
 class ChannelStatistics:
     """Per channel, over samples and positions: mean, mean magnitude and variance, [C].
 
-    ``covariance`` [C, C] is None where it was not asked for, or of too many channels.
+    ``covariance`` [C, C] is None where it was not asked for, of too many channels, or where memory does not suffice.
     """
 
     count: int
@@ -40,6 +43,7 @@ def channel_statistics(
     *,
     covariances: Collection[str] = (),
     seed: int = 0,
+    memory: int | None = None,
 ) -> dict[str, ChannelStatistics]:
     """Run a model and describe tensors.
 
@@ -49,6 +53,8 @@ def channel_statistics(
         tensors: the channel dimension by tensor.
         covariances: tensors whose covariances are wanted, too. They are taken from at most 32768 positions.
         seed: of the choice of these positions.
+        memory: bytes that covariances may take, and what is made of one; half of what is free, if not given. Those of
+            further tensors are left out.
 
     Raises:
         VerificationError: onnxruntime does not run the model.
@@ -56,22 +62,30 @@ def channel_statistics(
     """
     run = StagedRun(model, samples, "the model")
     found: dict[str, ChannelStatistics] = {}
+    left = memory_budget(memory)
+
+    def describe(name: str) -> None:
+        nonlocal left
+        entries = run.values(name)[0].shape[tensors[name]] ** 2
+        gather = name in covariances and entries <= MOST_CHANNELS**2 and (_KEPT + _AT_WORK) * entries <= left
+        left -= _KEPT * entries if gather else 0
+        found[name] = _described(run.values(name), tensors[name], gather, seed)
+
     for name in [name for name in tensors if name in run]:
-        found[name] = _described(run.values(name), tensors[name], name in covariances, seed)
+        describe(name)
     for index, node in enumerate(model.graph.node):
         for name in node.output:
             if name in tensors:
                 run.advance(index + 1, (name,))
-                found[name] = _described(run.values(name), tensors[name], name in covariances, seed)
+                describe(name)
                 run.drop(name)
     return found
 
 
-def _described(batches: Iterable[NDArray[np.generic]], dim: int, covariance: bool, seed: int) -> ChannelStatistics:
+def _described(batches: Iterable[NDArray[np.generic]], dim: int, gather: bool, seed: int) -> ChannelStatistics:
     arrays = [np.moveaxis(np.asarray(batch), dim, -1) for batch in batches]
     channels = arrays[0].shape[-1]
     count = sum(array.size // max(channels, 1) for array in arrays)
-    gather = covariance and channels <= MOST_CHANNELS
     share, rng = min(1.0, _MOST_ROWS / max(count, 1)), np.random.default_rng(seed)
     total, absolute, square = np.zeros(channels), np.zeros(channels), np.zeros(channels)
     products = np.zeros((channels, channels)) if gather else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ class Consumer:
 
     layer: LinearLayer
     labels: NDArray[np.int64]
-    matrix: FloatArray
+    matrix: NDArray[np.floating[Any]]
     outputs: NDArray[np.int64]
     bias: FloatArray | None
 
@@ -41,7 +42,7 @@ def consumers(scoring: Scoring) -> Iterator[Consumer]:
         weight = graph.model.weights[layer.weight].array
         if owner is None or (layer.groups > 1 and layer.groups == node.shape(layer.input)[layer.in_dim]):
             continue
-        blocks = layer.matrix(weight).astype(np.float64)
+        blocks = np.asarray(layer.matrix(weight), dtype=np.promote_types(weight.dtype, np.float32))
         groups, features, filters = blocks.shape
         channels = node.shape(layer.input)[layer.in_dim] // groups
         matrix = blocks.reshape(groups * channels, -1)

@@ -28,10 +28,13 @@ _RIDGE = 1e-2
 
 @dataclass
 class _Input:
-    """A tensor that consumers read: the components of its channels, their covariance, and the weights' products."""
+    """A tensor that consumers read: the components of its channels, their statistics, and the weights' products.
+
+    Of tensors whose covariance is not known, products are those of each channel with itself, [C]; else [C, C].
+    """
 
     labels: NDArray[np.int64]
-    covariance: FloatArray
+    statistics: ChannelStatistics
     products: FloatArray
 
 
@@ -65,19 +68,23 @@ def _inputs(found: list[Consumer], statistics: dict[str, ChannelStatistics]) -> 
         if name not in statistics:
             continue
         known = statistics[name]
-        covariance = np.diag(known.variance) if known.covariance is None else known.covariance
-        products = consumer.matrix @ consumer.matrix.T
-        if consumer.layer.groups > 1:
-            # Channels of different groups never meet in an output.
-            group_of = np.arange(len(products)) // (len(products) // consumer.layer.groups)
-            products *= group_of[:, None] == group_of
-        energy = float((covariance * products).sum())
+        covariance = known.covariance
+        if covariance is None:
+            products = np.einsum("cm,cm->c", consumer.matrix, consumer.matrix, dtype=np.float64)
+            energy = float(known.variance @ products)
+        else:
+            products = (consumer.matrix @ consumer.matrix.T).astype(np.float64)
+            if consumer.layer.groups > 1:
+                # Channels of different groups never meet in an output.
+                group_of = np.arange(len(products)) // (len(products) // consumer.layer.groups)
+                products *= group_of[:, None] == group_of
+            energy = float((covariance * products).sum())
         if energy <= 0:
             continue
         if name in inputs:
             inputs[name].products += products / energy
         else:
-            inputs[name] = _Input(consumer.labels, covariance, products / energy)
+            inputs[name] = _Input(consumer.labels, known, products / energy)
     return list(inputs.values())
 
 
@@ -88,7 +95,11 @@ def _plain_order(group: Group, inputs: list[_Input]) -> FloatArray:
     for read in inputs:
         place = _places(group, read)
         inside = np.flatnonzero(place >= 0)
-        form = (read.covariance * read.products)[np.ix_(inside, inside)]
+        covariance = read.statistics.covariance
+        if covariance is None:
+            np.fill_diagonal(errors, errors.diagonal() + _apart(place, read, count))
+            continue
+        form = (covariance * read.products)[np.ix_(inside, inside)]
         collected = np.zeros((count, len(inside)))
         np.add.at(collected, place[inside], form)
         np.add.at(errors.T, place[inside], collected.T)
@@ -109,18 +120,25 @@ def _refitted_order(group: Group, inputs: list[_Input]) -> FloatArray:
     both lose what B explains.
     """
     count = len(group.atoms)
-    states = [(_places(group, read), _damped_inverse(read.covariance), read.products.copy()) for read in inputs]
+    apart = np.zeros(count)
+    states = []
+    for read in inputs:
+        place, covariance = _places(group, read), read.statistics.covariance
+        if covariance is None:
+            apart += _apart(place, read, count)
+        else:
+            states.append((place, _damped_inverse(covariance), read.products.copy()))
     scores, left, highest = np.full(count, np.inf), np.ones(count, dtype=bool), 0.0
     step = max(1, -(-count // _STEPS))
     while left.any():
-        cost = np.zeros(count)
+        cost = apart.copy()
         for place, inverse, products in states:
             inside = place >= 0
             single = np.diag(products)[inside] / np.maximum(np.diag(inverse)[inside], 1e-300)
             np.add.at(cost, place[inside], single)
         cost[~left] = np.inf
         gone = np.argsort(cost, kind="stable")[: min(step, int(left.sum()))]
-        exact = 0.0
+        exact = float(apart[gone].sum())
         for index, (place, inverse, products) in enumerate(states):
             channels = np.flatnonzero(np.isin(place, gone))
             if len(channels):
@@ -155,6 +173,13 @@ def _without(
     inverse[channels] = inverse[:, channels] = 0.0
     products[channels] = products[:, channels] = 0.0
     return max(error, 0.0), inverse, products
+
+
+def _apart(place: NDArray[np.int64], read: _Input, count: int) -> FloatArray:
+    """The error of each of ``count`` atoms where channels are taken as uncorrelated."""
+    inside = place >= 0
+    alone = (read.statistics.variance * read.products)[inside]
+    return np.bincount(place[inside], alone, minlength=count).astype(np.float64)
 
 
 def _damped_inverse(covariance: FloatArray) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import combinations
 from typing import Any
 
@@ -198,3 +199,37 @@ def test_channels_that_no_layer_reads_get_a_score_from_their_weights() -> None:
         for group in analysis.coupling.groups:
             assert np.isfinite(scores[group.atoms]).all()
             assert (scores[group.atoms] > 0).all()
+
+
+def test_more_channels_than_a_matrix_is_made_for_take_no_matrix() -> None:
+    """Of 5,000 channels a covariance would be 200 MB; the variances alone decide, and are as written out."""
+    g = GraphBuilder(17)
+    first, second = g.weight(5, 5000), g.weight(5000, 2)
+    g.output(g.op("MatMul", g.op("Relu", g.op("MatMul", g.input("x", ("n", 5)), first)), second), ["n", 2])
+    model = g.model()
+    x = np.random.default_rng(1).standard_normal((32, 5)).astype(np.float32)
+    analysis = onnxprune.analyze(model)
+    coupling = analysis.coupling
+    labels = coupling.class_labels(coupling.class_of[coupling.axes.id(first, 1)])
+    scoring = Scoring(analysis, np.random.default_rng(0), collect({"x": x}, analysis.model))
+    tracemalloc.start()
+    try:
+        scores = criterion("refit").scores(scoring)[labels]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    hidden = np.maximum(x @ weights[first], 0).astype(np.float64)
+    alone = hidden.var(axis=0) * np.square(weights[second]).sum(axis=1)
+    np.testing.assert_array_equal(np.argsort(scores)[:20], np.argsort(alone)[:20])
+
+
+def test_covariances_keep_to_the_memory_that_is_given() -> None:
+    model = _convolutions()
+    name = next(n.output[0] for n in model.graph.node if n.op_type == "Relu")
+    arguments = (onnxprune.load(model), _samples(model), {name: 1})
+    assert channel_statistics(*arguments, covariances=[name], memory=1 << 20)[name].covariance is not None
+    scarce = channel_statistics(*arguments, covariances=[name], memory=100)[name]
+    assert scarce.covariance is None
+    assert (scarce.variance > 0).all()
