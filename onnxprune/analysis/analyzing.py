@@ -303,10 +303,8 @@ def analyze(
     with blaming(source):
         pairs = state_pairs(source, state)
         normal = normalize(source)
-        if registry is not None:
-            return _analyze(normal, input_shapes, Split(split), pairs, trials, registry)
         shapes = tuple((name, tuple(shape)) for name, shape in (input_shapes or {}).items())
-        key = _Analysis(shapes, Split(split), pairs, trials)
+        key = _Analysis(shapes, Split(split), pairs, trials, registry or default_registry())
         found = normal.derived(key)
         repeated = tuple(found.shapes.bound.to_repeat.items())
         # A plan records shapes that were searched; with them given, this is the analysis.
@@ -321,12 +319,13 @@ class _Analysis:
     split: Split
     state: tuple[StatePair, ...]
     trials: bool
+    registry: Registry
     known: Analysis | None = field(default=None, compare=False)
 
     def __call__(self, model: Model) -> Analysis:
         if self.known is not None:
             return self.known
-        return _analyze(model, dict(self.input_shapes), self.split, self.state, self.trials, default_registry())
+        return _analyze(model, dict(self.input_shapes), self.split, self.state, self.trials, self.registry)
 
 
 def _analyze(

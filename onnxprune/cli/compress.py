@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,21 +15,19 @@ from onnxprune.analysis.sentences import assumptions
 from onnxprune.cli import training as options
 from onnxprune.cli.files import Paths, save_text
 from onnxprune.cli.options import (
-    BUDGET,
     ForceOption,
     InputShapeOption,
     JsonOption,
-    MaxFlopsOption,
-    MaxMemoryOption,
-    MaxParamsOption,
     ModelArgument,
+    Offer,
     OutputOption,
-    ReduceOption,
+    offering,
 )
 from onnxprune.cli.reading import read_and_analyze
 from onnxprune.cli.result import show_certificate
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
+from onnxprune.pruning.options import BUDGET, PlanOptions
 
 if TYPE_CHECKING:
     from onnxprune.data.evaluation import Score
@@ -37,35 +35,27 @@ if TYPE_CHECKING:
     from onnxprune.torch import Training
 
 
+@offering
 def compress(
+    *,
     model: ModelArgument,
     output: OutputOption,
     train: Annotated[str, typer.Option(metavar="SPEC", help=options.DATA_HELP, show_default=False)],
-    mode: Annotated[
-        str,
-        typer.Option(
-            help="What layers are drawn by and --reduce counts: params (pa), flops (fa; MACs) or memory (ma).",
-            rich_help_panel=BUDGET,
+    plan: Annotated[
+        PlanOptions,
+        Offer(
+            (*("mode", "reduce", "max_params", "max_flops", "max_memory"), *("allocation", "criterion", "round_to")),
+            plain=("round_to",),
+            panel=BUDGET,
+            helps={
+                "mode": "What layers are drawn by and --reduce counts: params (pa), flops (fa; MACs) or memory (ma).",
+                "allocation": "How many channels go from which layer: complexity, complexity-mean or uniform.",
+                "criterion": "Which go first; before training there is nothing to rank.",
+                "round_to": "Keep channel counts multiples of this.",
+            },
+            defaults={"criterion": "random"},
         ),
-    ] = "flops",
-    reduce: ReduceOption = None,
-    max_params: MaxParamsOption = None,
-    max_flops: MaxFlopsOption = None,
-    max_memory: MaxMemoryOption = None,
-    allocation: Annotated[
-        str,
-        typer.Option(
-            help="How many channels go from which layer: complexity, complexity-mean or uniform.",
-            rich_help_panel=BUDGET,
-        ),
-    ] = "complexity",
-    criterion: Annotated[
-        str,
-        typer.Option(help="Which go first; before training there is nothing to rank.", rich_help_panel=BUDGET),
-    ] = "random",
-    round_to: Annotated[
-        int, typer.Option(min=1, help="Keep channel counts multiples of this.", rich_help_panel=BUDGET)
-    ] = 1,
+    ],
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Train the unpruned model in the same way, and show both.")
     ] = False,
@@ -91,7 +81,7 @@ def compress(
     as_json: JsonOption = False,
 ) -> None:
     """Prune a model at initialisation, train it directly, and report what that saved. Works under torchrun."""
-    if all(budget is None for budget in (reduce, max_params, max_flops, max_memory)):
+    if plan.reduce is None and not plan.limits:
         raise UsageError("give a budget: --reduce, --max-params, --max-flops or --max-memory")
     options.require_torch()
     terminal = Terminal(as_json)
@@ -115,26 +105,14 @@ def compress(
         patience=patience,
     )
     from onnxprune.data import read_data
-    from onnxprune.pruning.pipeline import compress as prune
+    from onnxprune.pruning.pipeline import run as prune
 
     reading = read_and_analyze(terminal, model, input_shape)
     tutor = None if teacher is None else options.read_teacher(terminal, teacher)
     with terminal.step("Reading data"):
         data = read_data(train, reading.model)
     with terminal.step("Pruning"):
-        pruned = prune(
-            reading.model,
-            input_shapes=reading.shapes,
-            mode=mode,
-            reduce=reduce,
-            max_params=max_params,
-            max_flops=max_flops,
-            max_memory=max_memory,
-            allocation=allocation,
-            criterion=criterion,
-            round_to=round_to,
-            seed=seed,
-        )
+        pruned = prune(reading.model, replace(plan, input_shapes=reading.shapes, seed=seed))
     job = options.Job(terminal, data, recipe, tutor, device)
     job.advise(pruned.model)
     results = [_run(job, "Pruned", pruned.model, pruned.plan.after, states[0], states[0] if resume else None)]

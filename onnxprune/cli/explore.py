@@ -12,12 +12,13 @@ import typer
 from onnxprune._display import MACS
 from onnxprune.cli import training as options
 from onnxprune.cli.files import Paths
-from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, input_shapes
+from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, Offer, input_shapes, offering
 from onnxprune.cli.reading import read
 from onnxprune.cli.runs import SCORES, runs_table
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
 from onnxprune.ir.files import same_place
+from onnxprune.pruning.options import PlanOptions
 
 if TYPE_CHECKING:
     from onnxprune.exploration.backends import Backend
@@ -56,7 +57,9 @@ def _listed(text: str, name: str, kind: Callable[[str], Any]) -> tuple[Any, ...]
         raise UsageError(f"{name} '{text}' is not a list of numbers like 0.3,0.5") from error
 
 
+@offering
 def explore(
+    *,
     model: ModelArgument,
     data: DataOption,
     output: Annotated[
@@ -100,14 +103,15 @@ def explore(
         ),
     ] = None,
     search_seed: Annotated[int, typer.Option(min=0, help="Of the search.", rich_help_panel=_GRID)] = 0,
-    floor: Annotated[float, typer.Option(min=0, help="As in prune.", rich_help_panel=_GRID)] = 0.1,
-    round_to: Annotated[int, typer.Option(min=1, help="As in prune.", rich_help_panel=_GRID)] = 1,
-    include: Annotated[
-        list[str] | None, typer.Option(help="As in prune. Repeatable.", rich_help_panel=_GRID, show_default=False)
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="As in prune. Repeatable.", rich_help_panel=_GRID, show_default=False)
-    ] = None,
+    plan: Annotated[
+        PlanOptions,
+        Offer(
+            ("floor", "round_to", "include", "exclude"),
+            plain=("round_to",),
+            panel=_GRID,
+            helps={"": "As in prune.", "include": "As in prune. Repeatable.", "exclude": "As in prune. Repeatable."},
+        ),
+    ],
     epochs: options.EpochsOption = 10,
     lr: options.RateOption = 1e-3,
     batch_size: options.BatchSizeOption = 128,
@@ -192,13 +196,8 @@ def explore(
     from onnxprune.exploration.steps import Compensate, Nothing, Train
     from onnxprune.exploration.subject import default_rounds
     from onnxprune.latency.engine import Engine
-    from onnxprune.pruning.choosing import DEFAULT_FLOOR
 
     resources = None if over is None else check_resources(_listed(over, "--over", str))
-    # What is as it always is does not show up, so that runs are those of the library's own defaults.
-    fixed: dict[str, Any] = {"floor": floor} if floor != DEFAULT_FLOOR else {}
-    fixed.update({"round_to": round_to} if round_to > 1 else {})
-    fixed.update({n: tuple(v) for n, v in (("include", include), ("exclude", exclude)) if v})
     recipe = {
         "epochs": epochs,
         "lr": lr,
@@ -223,7 +222,7 @@ def explore(
         criteria=_listed(criterion, "--criterion", str),
         seeds=_listed(seeds, "--seeds", int),
         steps=_steps(_listed(then, "--then", str), known),
-        options=tuple(sorted(fixed.items())),
+        options=plan,
     )
     settings = grid.settings() if search is None else grid.search(search, search_seed)
     where = _backend(backend, scheduler, jobs, threads)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,82 +13,42 @@ from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import Analysis
+    from onnxprune.latency.engine import Engine
     from onnxprune.latency.fitting import LatencyFit
+    from onnxprune.pruning.options import PlanOptions
     from onnxprune.pruning.plan import Plan
 
 ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads inside one operator; 0 leaves it to onnxruntime.")]
 ProviderOption = Annotated[str, typer.Option(help="onnxruntime's execution provider.")]
 
-_AUTO = "auto"
-_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
-_DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+) ?(?P<unit>s|ms|us|µs)")
 
-
-def parse_duration(text: str) -> float:
-    """The seconds that ``5ms``, ``1.2s`` or ``800us`` stand for.
+def timed(
+    terminal: Terminal, analysis: Analysis, engine: Engine, options: PlanOptions
+) -> tuple[PlanOptions | Plan, LatencyFit | None]:
+    """The options with what had to be measured for them, or the plan that meets a latency, and how.
 
     Raises:
-        typer.BadParameter: it is none of these.
-    """
-    match = _DURATION.fullmatch(text.strip().lower())
-    if match is None:
-        raise typer.BadParameter(f"'{text}' is not a time; write it like 5ms, 1.2s or 800us")
-    return float(match["number"]) * _UNITS[match["unit"]]
-
-
-def rounding(text: str) -> int | str:
-    """The value of ``--round-to``: a positive number, or ``auto``.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if text.strip().lower() == _AUTO:
-        return _AUTO
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise UsageError(f"--round-to '{text}' is neither '{_AUTO}' nor a number of at least 1")
-    return int(text)
-
-
-@dataclass(frozen=True)
-class Timing:
-    """The values of ``--max-latency``, ``--threads`` and ``--provider``."""
-
-    max_latency: float | None = None
-    threads: int = 1
-    provider: str = "CPUExecutionProvider"
-
-
-def planned(terminal: Terminal, analysis: Analysis, timing: Timing, **options: Any) -> tuple[Plan, LatencyFit | None]:
-    """The plan for these options of :func:`onnxprune.plan`; measured and corrected where a latency is asked for.
-
-    Raises:
-        BudgetError: the budget cannot be met.
+        BudgetError: the latency cannot be met.
         MeasurementError: the machine is too noisy, or onnxruntime does not run the model.
     """
-    from onnxprune.pruning.choosing import MODES, plan
-
-    wanted = timing.max_latency is not None or MODES.get(str(options["mode"]).lower()) == "latency"
-    if not wanted and options["round_to"] != _AUTO:
-        with terminal.step("Planning"):
-            return plan(analysis, **options), None
-    if options.get("channels") is not None and wanted:
+    if not options.timed and options.round_to != "auto":
+        return options, None
+    if options.channels is not None and options.timed:
         raise UsageError("give either --channels, or a latency")
-    from onnxprune.latency.engine import Engine
-    from onnxprune.latency.fitting import meet_latency
+    from onnxprune.latency.fitting import FitOptions, fit
     from onnxprune.latency.machine import LocalMachine
     from onnxprune.latency.profile import choose_multiple, profile_latency
 
-    machine = LocalMachine(Engine(timing.threads, provider=timing.provider))
-    if not wanted:
+    machine = LocalMachine(engine)
+    if not options.timed:
         with terminal.step("Measuring layers"):
-            options["round_to"] = choose_multiple(analysis, machine=machine)
-        with terminal.step("Planning"):
-            return plan(analysis, **options), None
+            return replace(options, round_to=choose_multiple(analysis, machine=machine)), None
     with terminal.step("Measuring layers"):
-        profile = profile_latency(analysis, machine=machine, round_to=options["round_to"])
+        profile = profile_latency(analysis, machine=machine, round_to=options.round_to)
     with terminal.step("Planning, and measuring the result"):
-        fit = meet_latency(analysis, profile, machine=machine, max_latency=timing.max_latency, **options)
-    return fit.plan, fit
+        asked = {**options.given(), "mode": options.mode, "latency": profile, "machine": machine}
+        found = fit(analysis, FitOptions(**asked))
+    return found.plan, found
 
 
 def latency_lines(fit: LatencyFit) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from onnxprune.cli.units import parse_quantity
+from onnxprune.cli.units import parse_duration, parse_quantity
 from onnxprune.errors import UsageError
+from onnxprune.pruning.options import Given, JobOptions, Kind, Option, PlanOptions, options_of
 
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
@@ -29,64 +32,144 @@ InputShapeOption = Annotated[
         show_default=False,
     ),
 ]
-SplitOption = Annotated[
-    str,
-    typer.Option(
-        help="Which part of an axis that a Reshape splits carries a removal: finest (the width of attention heads, "
-        "usually) or outer (whole heads, whole groups)."
-    ),
-]
-StateOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="IN=OUT",
-        help="The output that is fed to an input in the next run (h0=hn), or auto for what names propose: their width "
-        "may shrink, together. Repeatable.",
-        show_default=False,
-    ),
-]
-BUDGET = "Budget"
-"""The panel of ``--help`` for what says how much is to go."""
-
-
-def _most(name: str, text: str) -> Any:
-    return typer.Option(
-        name, parser=parse_quantity, metavar="5M", help=text, rich_help_panel=BUDGET, show_default=False
-    )
-
-
-ReduceOption = Annotated[
-    float | None,
-    typer.Option(metavar="0.5", help="Fraction of it to remove.", rich_help_panel=BUDGET, show_default=False),
-]
-MaxParamsOption = Annotated[float | None, _most("--max-params", "Most parameters left, like 300k.")]
-MaxFlopsOption = Annotated[float | None, _most("--max-flops", "Most MACs left, like 1.2G.")]
-MaxMemoryOption = Annotated[float | None, _most("--max-memory", "Most bytes of weights and output activations left.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Allow the output to replace an input.")]
-NoVerifyOption = Annotated[
-    bool, typer.Option("--no-verify", help="Write without checker, onnxruntime and certificate.")
-]
-AcceptUnwitnessedOption = Annotated[
-    bool, typer.Option("--accept-unwitnessed", help="Write although no input can show some faults (they are named).")
-]
-VerifyMemoryOption = Annotated[
-    str, typer.Option("--verify-memory", metavar="1G", help="Bytes that the certificate may take for tensors.")
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 
 
 @dataclass(frozen=True)
-class Proof:
-    """How a result is to be verified, if it is: ``memory`` in bytes."""
+class Offer:
+    """That a command offers options of a class: all, or ``only`` those, with what differs in the command.
 
-    asked: bool = True
-    memory: int = 1 << 30
-    accept_unwitnessed: bool = False
+    Attributes:
+        only: the names of the options, in the order of the help; none for all.
+        panel: the panel of the help that shows them all.
+        without: or all but these.
+        plain: the names of those that are written as plain numbers.
+        helps: texts that differ; ``""`` is that of all the others.
+        defaults: defaults that differ.
+    """
+
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+    panel: str | None = None
+    helps: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def parameters(self, kind: type[Given]) -> list[Parameter]:
+        """The parameters that typer reads."""
+        said, defaults = options_of(kind), {f.name: f.default for f in fields(kind)}
+        names = self.only or [n for n, option in said.items() if option.kind != "object" and n not in self.without]
+        return [self._parameter(name, said[name], self.defaults.get(name, defaults[name])) for name in names]
+
+    def _parameter(self, name: str, option: Option, default: Any) -> Parameter:
+        if name in self.plain:
+            option = replace(option, kind="plain", text=None, example=None)
+        type_, parser = _READ[option.kind]
+        if option.kind == "plain" and default is not None:
+            type_ = type(default)
+        value = default
+        if type_ is bool:
+            value = False
+        elif option.kind != "plain":
+            value = None if default is None else option.text
+        said = typer.Option(
+            option.flag or f"--{name.replace('_', '-')}",
+            parser=parser,
+            metavar=option.example,
+            min=option.least if option.kind == "plain" else None,
+            help=self.helps.get(name, self.helps.get("", option.help)),
+            rich_help_panel=self.panel or option.panel,
+            show_default=value is not None or option.text or False,
+        )
+        return Parameter(name, Parameter.KEYWORD_ONLY, default=value, annotation=Annotated[type_, said])
+
+    def read(self, kind: type[Given], values: Mapping[str, Any]) -> Given:
+        """The options that these values of the command line stand for. Raises UsageError."""
+        said = options_of(kind)
+        return kind(**{n: v if n in self.plain else _value(said[n], v) for n, v in values.items()})
 
 
-def proof(no_verify: bool, memory: str, accept_unwitnessed: bool) -> Proof:
-    """The values of ``--no-verify``, ``--verify-memory`` and ``--accept-unwitnessed``."""
-    return Proof(not no_verify, int(parse_quantity(memory)), accept_unwitnessed)
+_READ: Mapping[Kind, tuple[Any, Callable[[str], float] | None]] = {
+    "plain": (str | None, None),
+    "fraction": (float | None, None),
+    "quantity": (float | None, parse_quantity),
+    "duration": (float | None, parse_duration),
+    "names": (list[str] | None, None),
+    "floors": (list[str] | None, None),
+    "state": (list[str] | None, None),
+    "rounding": (str, None),
+}
+"""The type that typer sees, and how it reads a value."""
+
+
+def _value(option: Option, value: Any) -> Any:
+    match option.kind:
+        case "names":
+            return tuple(value or ())
+        case "floors":
+            return named_floors(value)
+        case "state":
+            return carried_state(value)
+        case "rounding":
+            return rounding(value)
+        case "quantity" if value is not None and option.whole:
+            return int(value)
+    if option.flag is not None and option.flag.startswith("--no-"):
+        return not value
+    return value
+
+
+def offering(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all options of the parameters that are annotated with an :class:`Offer`."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[Parameter] = []
+    offers: dict[str, tuple[Offer, type[Given], list[str]]] = {}
+    for name, parameter in signature(command).parameters.items():
+        offer = next((said for said in getattr(hints[name], "__metadata__", ()) if isinstance(said, Offer)), None)
+        if offer is None:
+            parameters.append(parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
+            continue
+        kind = get_args(hints[name])[0]
+        offered = offer.parameters(kind)
+        offers[name] = (offer, kind, [p.name for p in offered])
+        parameters += offered
+
+    @wraps(command)
+    def called(**values: Any) -> None:
+        for name, (offer, kind, names) in offers.items():
+            values[name] = offer.read(kind, {option: values.pop(option) for option in names})
+        command(**values)
+
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    vars(called)["__signature__"] = Signature(parameters)
+    return called
+
+
+AllPlanOptions = Annotated[PlanOptions, Offer(without=("calibration",))]
+AllJobOptions = Annotated[JobOptions, Offer()]
+
+
+def only(name: str) -> Any:
+    """The annotation of one option of a plan, for commands that take it by itself."""
+    return Offer((name,)).parameters(PlanOptions)[0].annotation
+
+
+SplitOption = only("split")
+StateOption = only("state")
+
+
+def rounding(text: str) -> int | str:
+    """The value of ``--round-to``: a positive number, or ``auto``.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text.strip().lower() == "auto":
+        return "auto"
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise UsageError(f"--round-to '{text}' is neither 'auto' nor a number of at least 1")
+    return int(text)
 
 
 def input_shapes(given: Sequence[str] | None, model: Model) -> dict[str, tuple[int, ...]] | None:

@@ -14,7 +14,7 @@ from onnxprune.cli.options import ForceOption, JsonOption, OutputOption
 from onnxprune.cli.runs import SCORES, figure_titles, figures_row
 from onnxprune.cli.tables import empty_table
 from onnxprune.cli.terminal import Terminal
-from onnxprune.cli.units import parse_quantity, parse_seconds
+from onnxprune.cli.units import parse_duration, parse_quantity
 
 if TYPE_CHECKING:
     from onnxprune.exploration.picking import Picked
@@ -30,7 +30,7 @@ def _limit(name: str, metavar: str, text: str, parser: Any = parse_quantity) -> 
 def pick(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="What 'explore' recorded.", show_default=False)],
     output: OutputOption,
-    max_latency: Annotated[float | None, _limit("--max-latency", "5ms", "Longest latency.", parse_seconds)] = None,
+    max_latency: Annotated[float | None, _limit("--max-latency", "5ms", "Longest latency.", parse_duration)] = None,
     max_params: Annotated[float | None, _limit("--max-params", "300k", "Most parameters.")] = None,
     max_flops: Annotated[float | None, _limit("--max-flops", "1.2G", "Most MACs.")] = None,
     max_memory: Annotated[

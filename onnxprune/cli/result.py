@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,191 +12,130 @@ from onnxprune._display import MACS, long
 from onnxprune.analysis.sentences import assumptions, carried, not_understood
 from onnxprune.cli.files import Paths, save_plan
 from onnxprune.cli.latency import latency_lines
-from onnxprune.cli.options import Proof
 from onnxprune.cli.reading import Reading
 from onnxprune.cli.terminal import Terminal
+from onnxprune.errors import VerificationError
+from onnxprune.pruning.options import JobOptions, PlanOptions
 
 if TYPE_CHECKING:
-    from onnxprune.data.samples import Samples
-    from onnxprune.ir.model import Model
+    from onnxprune.data.fidelity import Fidelity
     from onnxprune.latency.fitting import LatencyFit
     from onnxprune.pruning.certificate import Certificate
     from onnxprune.pruning.comparison import Comparison
     from onnxprune.pruning.compensation import Compensation
-    from onnxprune.pruning.pipeline import Finished
+    from onnxprune.pruning.pipeline import Compression
     from onnxprune.pruning.plan import Plan
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """The values of ``--calibrate``, ``--compensate``, ``--calibration-samples`` and ``--memory``."""
-
-    spec: str | None = None
-    compensate: str | None = None
-    samples: int = 256
-    memory: float | None = None
-
-    @property
-    def method(self) -> str | None:
-        """The compensation to run: refit where there is data and nothing else was asked for."""
-        if self.compensate is None:
-            return None if self.spec is None else "refit"
-        return None if self.compensate == "none" else self.compensate
-
-    def collected(self, model: Model) -> tuple[Samples, Samples, bool] | None:
-        """Samples to calibrate with, samples to compare with, and whether they are the same; None without data."""
-        if self.spec is None:
-            return None
-        return model.derived(_Collect(self.spec, self.samples))
-
-
-@dataclass(frozen=True)
-class _Collect:
-    """Collecting these samples: a key that the model can remember them by."""
-
-    spec: str
-    count: int
-
-    def __call__(self, model: Model) -> tuple[Samples, Samples, bool]:
-        from onnxprune.data.samples import collect_both
-
-        return collect_both(self.spec, model, self.count)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is to be made of which model, and where it goes."""
+class Task:
+    """What is to be made of which model and how (the options of the plan, or the plan), and where it goes."""
 
     reading: Reading
     output: Path
     plan_output: Path | None
     paths: Paths
-    proof: Proof
-    calibration: Calibration = Calibration()
+    how: PlanOptions | Plan
     latency: LatencyFit | None = None
 
 
-def finish(terminal: Terminal, job: Job, plan: Plan) -> None:
-    """Apply a plan, verify the result, write it and report.
+def repairing(job: JobOptions) -> JobOptions:
+    """The values of the command line as the library reads them: a refit where there is data and nothing else asked."""
+    asked = job.compensate or ("none" if job.calibration is None else "refit")
+    return replace(job, compensate=None if asked == "none" else asked)
+
+
+def finish(terminal: Terminal, task: Task, job: JobOptions) -> None:
+    """Make a smaller model, write it and report.
 
     Raises:
+        BudgetError: the budget cannot be met.
         PlanError: the plan does not fit the model.
         VerificationError: the result is not what was promised; nothing is written.
         OutputError: it cannot be written.
     """
     from onnxprune.pruning.comparison import compare
-    from onnxprune.pruning.pipeline import apply
+    from onnxprune.pruning.pipeline import VERIFYING, run
 
-    comparison = compare(job.reading.analysis, plan)
-    with terminal.step("Removing channels"):
-        pruned = apply(job.reading.model, plan)
-    certificate = _certified(terminal, job, pruned, plan) if job.proof.asked else None
-    finished = _calibrated(terminal, job, pruned, plan)
-    pruned = finished.model
-    with terminal.step(f"Writing {job.output.name}"):
-        job.paths.save_model(pruned, job.output)
-        if job.plan_output is not None:
-            save_plan(plan, job.plan_output)
-    before = {**comparison.before, "file_size": job.reading.model.file_size}
-    after = {**comparison.after, "file_size": pruned.file_size}
-    terminal.json({**_report(job, plan, comparison, before, after, certificate), **_measured(finished)})
+    @contextmanager
+    def step(title: str) -> Iterator[None]:
+        with terminal.step(title):
+            try:
+                yield
+            except VerificationError as error:
+                if title != VERIFYING:
+                    raise
+                advice = "nothing was written (--no-verify writes without this check)"
+                raise VerificationError(f"{error}; {advice}") from error
+
+    made = run(task.reading.model, task.how, job, progress=step)
+    with terminal.step(f"Writing {task.output.name}"):
+        task.paths.save_model(made.model, task.output)
+        if task.plan_output is not None:
+            save_plan(made.plan, task.plan_output)
+    comparison = compare(task.reading.analysis, made.plan)
+    before = {**comparison.before, "file_size": task.reading.model.file_size}
+    after = {**comparison.after, "file_size": made.model.file_size}
+    terminal.json(_report(task, made, comparison, before, after))
     if not terminal.as_json:
-        _show(terminal, job, plan, comparison, before, after, certificate, finished)
-
-
-def _calibrated(terminal: Terminal, job: Job, pruned: Model, plan: Plan) -> Finished:
-    from onnxprune.pruning.pipeline import Finished
-    from onnxprune.pruning.pipeline import finish as compensated
-
-    calibration = job.calibration
-    if calibration.spec is None and calibration.method is None:
-        return Finished(pruned)
-    given = calibration.collected(job.reading.model)
-    with terminal.step("Compensating" if calibration.method else "Comparing"):
-        memory = None if calibration.memory is None else int(calibration.memory)
-        return compensated(job.reading.model, pruned, plan, given, calibration.method, memory=memory)
-
-
-def _measured(finished: Finished) -> dict[str, Any]:
-    compensation, fidelity = finished.compensation, finished.fidelity
-    return {
-        "compensation": None if compensation is None else compensation.to_dict(),
-        "fidelity": None if fidelity is None else fidelity.to_dict(),
-    }
-
-
-def _certified(terminal: Terminal, job: Job, pruned: Model, plan: Plan) -> Certificate:
-    from onnxprune.errors import VerificationError
-    from onnxprune.pruning.certificate import verify
-
-    with terminal.step("Verifying"):
-        try:
-            certificate = verify(
-                job.reading.model, pruned, plan, input_shapes=job.reading.shapes, memory=job.proof.memory
-            )
-            certificate.require(accept_unwitnessed=job.proof.accept_unwitnessed)
-        except VerificationError as error:
-            advice = "nothing was written (--no-verify writes without this check)"
-            raise VerificationError(f"{error}; {advice}") from error
-    return certificate
+        _show(terminal, task, made, comparison, before, after)
 
 
 def _report(
-    job: Job,
-    plan: Plan,
-    comparison: Comparison,
-    before: dict[str, float],
-    after: dict[str, float],
-    certificate: Certificate | None,
+    task: Task, made: Compression, comparison: Comparison, before: dict[str, float], after: dict[str, float]
 ) -> dict[str, Any]:
-    shapes = job.reading.analysis.shapes
+    shapes = task.reading.analysis.shapes
     return {
-        "model": str(job.reading.model.path),
-        "output": str(job.output),
-        "plan": None if job.plan_output is None else str(job.plan_output),
-        "settings": dict(plan.settings),
+        "model": str(task.reading.model.path),
+        "output": str(task.output),
+        "plan": None if task.plan_output is None else str(task.plan_output),
+        "settings": dict(made.plan.settings),
         "input_shapes": {name: list(shape) for name, shape in shapes.binding.items()},
         "assumed_inputs": list(shapes.assumed),
         **comparison.to_dict(),
         "before": before,
         "after": after,
         "removed": {key: 1 - after[key] / value if value else 0.0 for key, value in before.items()},
-        "unknown": job.reading.analysis.unknown,
-        "certificate": None if certificate is None else certificate.to_dict(),
-        "latency": None if job.latency is None else job.latency.to_dict(),
+        "unknown": task.reading.analysis.unknown,
+        "certificate": _plain(made.certificate),
+        "latency": _plain(task.latency),
+        "compensation": _plain(made.compensation),
+        "fidelity": _plain(made.fidelity),
     }
+
+
+def _plain(result: Certificate | LatencyFit | Compensation | Fidelity | None) -> dict[str, Any] | None:
+    return None if result is None else result.to_dict()
 
 
 def _show(
     terminal: Terminal,
-    job: Job,
-    plan: Plan,
+    task: Task,
+    made: Compression,
     comparison: Comparison,
     before: dict[str, float],
     after: dict[str, float],
-    certificate: Certificate | None,
-    finished: Finished,
 ) -> None:
     from onnxprune.cli.tables import change_table, totals_table
 
     terminal.show(change_table(comparison, terminal.wide), "", totals_table(before, after), "")
-    terminal.show(assumptions(job.reading.analysis), MACS)
-    for line in carried(job.reading.analysis, finished.model):
+    terminal.show(assumptions(task.reading.analysis), MACS)
+    for line in carried(task.reading.analysis, made.model):
         terminal.show(line)
-    for line in not_understood(job.reading.analysis):
+    for line in not_understood(task.reading.analysis):
         terminal.show(line, style="yellow")
     for reason in comparison.approximate:
         terminal.show(f"Approximate: {reason}. The certificate's reference sees kept channels only.", style="yellow")
-    if not plan:
+    if not made.plan:
         terminal.show("The model meets the budget as it is: nothing was removed.", style="yellow")
-    if certificate is None:
+    if made.certificate is None:
         terminal.show("No certificate: the result was not verified.", style="yellow")
     else:
-        show_certificate(terminal, certificate)
-    for line in [*data_lines(finished), *([] if job.latency is None else latency_lines(job.latency))]:
+        show_certificate(terminal, made.certificate)
+    for line in [*data_lines(made), *([] if task.latency is None else latency_lines(task.latency))]:
         terminal.show(line)
-    also = "" if job.plan_output is None else f", the plan to {job.plan_output}"
-    terminal.show(f"Wrote {job.output} ({long(after['file_size'], 'B')}){also}.")
+    also = "" if task.plan_output is None else f", the plan to {task.plan_output}"
+    terminal.show(f"Wrote {task.output} ({long(after['file_size'], 'B')}){also}.")
 
 
 def show_certificate(terminal: Terminal, certificate: Certificate) -> None:
@@ -203,10 +144,10 @@ def show_certificate(terminal: Terminal, certificate: Certificate) -> None:
         terminal.show(line, style="green" if certificate.complete else "yellow" if certificate.passed else "red")
 
 
-def data_lines(finished: Finished) -> list[str]:
+def data_lines(made: Compression) -> list[str]:
     """What compensation did, and how the outputs compare on data."""
     lines = []
-    done, fidelity = finished.compensation, finished.fidelity
+    done, fidelity = made.compensation, made.fidelity
     if done is not None:
         lines.append(
             f"Compensation ({done.method}) with {done.samples} samples, after the certificate: "

@@ -10,7 +10,7 @@ _FACTORS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2
 _QUANTITY = re.compile(
     r"(?P<number>[0-9][0-9_]*(\.[0-9]*)?(e[0-9]+)?|\.[0-9]+) ?(?P<suffix>[kmgt]i?)?b?", re.IGNORECASE
 )
-_TIME = re.compile(r"(?P<number>[0-9]*\.?[0-9]+(e-?[0-9]+)?) ?(?P<unit>s|ms|us|µs)", re.IGNORECASE)
+_DURATION = re.compile(r"(?P<number>([0-9]+(\.[0-9]*)?|\.[0-9]+)(e-?[0-9]+)?) ?(?P<unit>s|ms|us|µs)")
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
 
 
@@ -26,13 +26,13 @@ def parse_quantity(text: str) -> float:
     return float(match["number"]) * _FACTORS[(match["suffix"] or "").lower()]
 
 
-def parse_seconds(text: str) -> float:
-    """The seconds that ``5ms``, ``0.2s`` or ``800us`` stand for.
+def parse_duration(text: str) -> float:
+    """The seconds that ``5ms``, ``1.2s`` or ``800us`` stand for.
 
     Raises:
         typer.BadParameter: it is none of these.
     """
-    match = _TIME.fullmatch(text.strip())
+    match = _DURATION.fullmatch(text.strip().lower())
     if match is None:
-        raise typer.BadParameter(f"'{text}' is not a time; write it like 5ms, 0.2s or 800us")
-    return float(match["number"]) * _SECONDS[match["unit"].lower()]
+        raise typer.BadParameter(f"'{text}' is not a time; write it like 5ms, 1.2s or 800us")
+    return float(match["number"]) * _SECONDS[match["unit"]]

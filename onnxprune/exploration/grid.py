@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from onnxprune.errors import UsageError
 from onnxprune.exploration.runs import Setting
 from onnxprune.exploration.steps import Nothing, Step
+from onnxprune.pruning.options import MODES, PlanOptions
 
 _DECIMALS = 3
-_MODES = {"params": "params", "flops": "flops", "memory": "memory", "pa": "params", "fa": "flops", "ma": "memory"}
-"""Both names of every mode."""
+_MODES = {name: metric for name, metric in MODES.items() if metric != "latency"}
+"""Both names of every mode. A profile of latencies belongs to one machine, and runs may be made on many."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The values to choose from; those of :class:`~onnxprune.exploration.runs.Setting`."""
+    """The values to choose from, and the ``options`` of :func:`onnxprune.plan` that are the same in every run."""
 
     modes: Sequence[str] = ("params", "flops", "memory")
     reduce: Sequence[float] = (0.3, 0.5, 0.7)
@@ -26,31 +27,17 @@ class Grid:
     criteria: Sequence[str] = ("l2",)
     seeds: Sequence[int] = (0,)
     steps: Sequence[Step] = (Nothing(),)
-    options: tuple[tuple[str, Any], ...] = ()
+    options: PlanOptions = field(default_factory=PlanOptions)
 
     def __post_init__(self) -> None:
         for name in ("modes", "reduce", "allocations", "criteria", "seeds", "steps"):
             if not len(getattr(self, name)):
                 raise UsageError(f"there is nothing to explore: no {name} given")
-        for value in self.reduce:
-            if not 0 < value < 1:
-                raise UsageError(f"reduce is a fraction between 0 and 1, not {value}")
         for mode in self.modes:
             if mode not in _MODES:
-                # A profile of latencies belongs to one machine, and runs may be made on many.
-                more = "; limit latencies when you pick" if mode in ("latency", "la") else ""
+                more = "; limit latencies when you pick" if mode in MODES else ""
                 raise UsageError(f"mode '{mode}' cannot be explored; choose some of {', '.join(_MODES)}{more}")
-        self._check_names()
-
-    def _check_names(self) -> None:
-        """A misspelt name is refused now, and not in every run."""
-        from onnxprune.pruning.allocation import allocation
-        from onnxprune.pruning.criteria import default_registry
-
-        for name in self.allocations:
-            allocation(name)
-        for name in self.criteria:
-            default_registry().find(name)
+        self.settings()  # Odd values are refused now, and not in every run.
 
     def settings(self) -> tuple[Setting, ...]:
         """Every combination once, strong and weak reductions mixed as they are listed."""
@@ -58,7 +45,7 @@ class Grid:
             self.seeds, self.steps, self.allocations, self.criteria, self.reduce, self._canonical_modes
         )
         found = (
-            Setting(mode, float(reduce), allocation, criterion, seed, step, self.options)
+            self._setting(mode, float(reduce), allocation, criterion, seed, step)
             for seed, step, allocation, criterion, reduce, mode in product
         )
         return tuple(dict.fromkeys(found))
@@ -85,8 +72,12 @@ class Grid:
                 for options, at in zip(choices, rest, strict=True)
             )
             reduce = round(least + (greatest - least) * first, _DECIMALS)
-            found.append(Setting(mode, reduce, allocation, criterion, draw, step, self.options))
+            found.append(self._setting(mode, reduce, allocation, criterion, draw, step))
         return tuple(dict.fromkeys(found))
+
+    def _setting(self, mode: str, reduce: float, allocation: str, criterion: str, seed: int, then: Step) -> Setting:
+        varied = {"mode": mode, "reduce": reduce, "allocation": allocation, "criterion": criterion, "seed": seed}
+        return Setting(**{**self.options.given(), **varied}, then=then)
 
     @property
     def _canonical_modes(self) -> tuple[str, ...]:

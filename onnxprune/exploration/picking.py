@@ -260,7 +260,7 @@ def _model_of(
         if path.is_file() and file_digest(path) == run.digest:
             return load(path), "kept", plan
     setting = setting_of(parse(run.settings))
-    return prune(subject, opened, plan, setting), "rebuilt", plan
+    return prune(subject, opened, setting, plan)[1], "rebuilt", plan
 
 
 def setting_of(settings: Mapping[str, Any]) -> Setting:
@@ -269,9 +269,8 @@ def setting_of(settings: Mapping[str, Any]) -> Setting:
     try:
         name = str(rest.pop("then"))
         step = step_of(name, rest.pop(name))
-        known = {key: rest.pop(key) for key in ("mode", "reduce", "allocation", "criterion", "seed")}
-        setting = Setting(**known, then=step, options=tuple(sorted(rest.items())))
+        setting = Setting(**rest, then=step)
         setting.to_dict()  # Odd values of what follows the pruning are refused here.
         return setting
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise ResultsError(f"the settings of a run cannot be read: {error!r}") from error

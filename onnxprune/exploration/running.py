@@ -18,6 +18,7 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.exploration.runs import Figures, Run, Setting, run_of
 from onnxprune.exploration.subject import Opened, Subject, open_subject
 from onnxprune.ir.model import Model
+from onnxprune.pruning.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,7 @@ def failed(task: Task, message: str) -> Outcome:
 
 
 def _made(subject: Subject, opened: Opened, task: Task) -> tuple[Figures, str, str]:
-    from onnxprune.pruning.choosing import plan as make_plan
-
-    chosen = make_plan(opened.analysis, calibration=opened.calibration, **task.setting.plan_options())
-    model = prune(subject, opened, chosen, task.setting)
+    chosen, model = prune(subject, opened, task.setting)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx" if subject.keep is None else kept_path(Path(subject.keep), task.key)
         model.save(path)
@@ -80,14 +78,13 @@ def _made(subject: Subject, opened: Opened, task: Task) -> tuple[Figures, str, s
     return figures, json.dumps(chosen.to_dict(), separators=(",", ":")), digest
 
 
-def prune(subject: Subject, opened: Opened, plan: Any, setting: Setting) -> Model:
-    """The model of one run: what the plan names removed, certified, and whatever follows done."""
-    from onnxprune.pruning.certificate import verify
-    from onnxprune.pruning.pipeline import apply
+def prune(subject: Subject, opened: Opened, setting: Setting, plan: Plan | None = None) -> tuple[Plan, Model]:
+    """Plan (if there is none yet) and model of one run: pruned and certified, and whatever follows done."""
+    from onnxprune.pruning.pipeline import run
 
-    pruned = apply(opened.model, plan)
-    verify(opened.model, pruned, plan, input_shapes=subject.shapes).require()
-    return setting.then(pruned, opened.model, plan, opened.data, setting.seed)
+    options = replace(setting, calibration=opened.calibration, input_shapes=subject.shapes)
+    made = run(opened.model, options if plan is None else plan)
+    return made.plan, setting.then(made.model, opened.model, made.plan, opened.data, setting.seed)
 
 
 def measure(subject: Subject, opened: Opened, model: Model, path: Path) -> Figures:

@@ -9,41 +9,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from onnxprune.exploration.steps import Nothing, Step
+from onnxprune.pruning.options import PlanOptions
 
 Status = Literal["done", "failed"]
 _KEY_LENGTH = 32
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How one run prunes, and what follows.
+@dataclass(frozen=True, kw_only=True)
+class Setting(PlanOptions):
+    """How one run prunes, and what follows: ``then`` is done to the pruned model before it is judged."""
 
-    ``mode``, ``reduce``, ``allocation``, ``criterion`` and ``seed`` are those of :func:`onnxprune.plan`; ``options``
-    further arguments of it, as pairs; ``then`` is done to the pruned model before it is judged.
-    """
-
-    mode: str
-    reduce: float
-    allocation: str = "complexity"
-    criterion: str = "l2"
-    seed: int = 0
     then: Step = field(default_factory=Nothing)
-    options: tuple[tuple[str, Any], ...] = ()
-
-    def plan_options(self) -> dict[str, Any]:
-        """The arguments of :func:`onnxprune.plan`."""
-        return {
-            "mode": self.mode,
-            "reduce": self.reduce,
-            "allocation": self.allocation,
-            "criterion": self.criterion,
-            "seed": self.seed,
-            **dict(self.options),
-        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; all that decides the result, given model and data."""
-        return {**self.plan_options(), "then": self.then.name, self.then.name: dict(self.then.to_dict(self.seed))}
+        always = {name: getattr(self, name) for name in ("mode", "reduce", "allocation", "criterion", "seed")}
+        given = {name: value for name, value in self.given().items() if name != "then"}
+        return {**always, **given, "then": self.then.name, self.then.name: dict(self.then.to_dict(self.seed))}
 
 
 @dataclass(frozen=True)
@@ -153,7 +135,7 @@ def run_of(key: str, setting: Setting) -> dict[str, Any]:
     return {
         "key": key,
         "mode": setting.mode,
-        "reduce": setting.reduce,
+        "reduce": setting.reduce or 0.0,
         "allocation": setting.allocation,
         "criterion": setting.criterion,
         "seed": setting.seed,

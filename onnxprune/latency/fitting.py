@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,9 +15,9 @@ from onnxprune.latency.model import LatencyProfile
 from onnxprune.latency.profile import inputs_of
 from onnxprune.latency.sampling import Rounds
 from onnxprune.latency.statistics import Ratio, Spread, paired_ratio, spread
-from onnxprune.pruning.choosing import MODES
-from onnxprune.pruning.choosing import plan as make_plan
-from onnxprune.pruning.pipeline import apply
+from onnxprune.pruning.choosing import choose
+from onnxprune.pruning.options import JobOptions, PlanOptions, by_keyword
+from onnxprune.pruning.pipeline import run
 from onnxprune.pruning.plan import Plan
 
 #: Measured and asked latency may differ by this fraction.
@@ -75,58 +75,52 @@ class LatencyFit:
         }
 
 
-def meet_latency(
-    model: Analysis,
-    latency: LatencyProfile,
-    *,
-    mode: str = "latency",
-    reduce: float | None = None,
-    max_latency: float | None = None,
-    machine: Machine | None = None,
-    rounds: Rounds | None = None,
-    seed: int = 0,
-    **options: Any,
-) -> LatencyFit:
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(PlanOptions):
+    """How a latency is met: the options of the plan, how it is measured (``latency`` is what is known so far)."""
+
+    latency: LatencyProfile = field(kw_only=False)
+    mode: str = "latency"
+    machine: Machine | None = None
+    rounds: Rounds | None = None
+
+
+def fit(model: Analysis, options: FitOptions) -> LatencyFit:
     """Plan until the pruned model, measured end to end beside the original, meets a latency within 5 %.
 
     Args:
         model: the analysis that ``latency`` was measured for.
         latency: what :func:`onnxprune.profile_latency` measured.
-        mode: as for :func:`onnxprune.plan`; with ``latency``, ``reduce`` is the fraction of the time to remove.
-        reduce: the fraction of the mode's complexity to remove.
+        mode: with ``latency``, ``reduce`` is the fraction of the time to remove.
         max_latency: largest allowed seconds per run.
         machine: the one that the profile was measured on; onnxruntime here with one thread, if not another.
         rounds: how often and how long each trial is measured.
-        seed: of the draws, and of the random inputs.
-        options: the other arguments of :func:`onnxprune.plan`.
 
     Raises:
         UsageError: no latency is asked for.
         BudgetError: no width reaches it; the message names the least.
         MeasurementError: the machine is too noisy to see whether it is met; the message gives the spread.
     """
-    if latency.identity != (machine := machine or LocalMachine()).identity:
+    latency, machine, rounds = options.latency, options.machine or LocalMachine(), options.rounds
+    if latency.identity != machine.identity:
         raise UsageError("the latency profile was measured on another machine, or with other settings; measure it here")
     unpruned = latency.baseline.median
-    asked = max_latency
-    if MODES.get(mode.lower()) == "latency" and reduce is not None:
-        if not 0 < reduce < 1:
-            raise UsageError(f"reduce must lie between 0 and 1, not {reduce}")
-        asked = min(unpruned * (1 - reduce), max_latency or unpruned)
-    else:
-        options["reduce"] = reduce
+    asked = options.max_latency
+    if options.metric == "latency" and options.reduce is not None:
+        asked = min(unpruned * (1 - options.reduce), asked or unpruned)
+        options = replace(options, reduce=None)
     if asked is None:
         raise UsageError("no latency is asked for: give max_latency, or reduce with mode latency")
-    inputs = inputs_of(model, seed)
+    inputs = inputs_of(model, options.seed)
     profile, known, done = latency, [(1.0, 1.0)], list[tuple[Plan, Model, Trial]]()
     target = asked * _AIM if asked < unpruned else asked
     while len(done) < _MOST_TRIALS:
         # Only what was measured can tell that a latency is out of reach; a first prediction may be too careful.
         plan, target = _planned(
             [target, asked] if done else [target, asked, *(asked + part * (unpruned - asked) for part in _NEARER)],
-            partial(make_plan, model, mode=mode, latency=profile, seed=seed, **options),
+            partial(_chosen, model, replace(options, latency=profile)),
         )
-        pruned = apply(model.model, plan, registry=model.registry)
+        pruned = run(model.model, plan, JobOptions(certify=False, registry=model.registry)).model
         ratio, original = _ratio(machine, [model.model, pruned], inputs, rounds or Rounds(least=20, seconds=6.0))
         predicted = unpruned - (unpruned - plan.after["latency"]) / profile.gain
         done.append((plan, pruned, Trial(predicted, ratio.median * unpruned, ratio)))
@@ -151,12 +145,20 @@ def meet_latency(
     return LatencyFit(plan, pruned, asked, best, tuple(trial for _, _, trial in done), profile)
 
 
-def _planned(targets: Sequence[float], plan: Callable[..., Plan]) -> tuple[Plan, float]:
+meet_latency = by_keyword(FitOptions)(fit)
+meet_latency.__name__ = meet_latency.__qualname__ = "meet_latency"
+
+
+def _chosen(model: Analysis, options: FitOptions, limit: float) -> Plan:
+    return choose(model, replace(options, max_latency=limit))
+
+
+def _planned(targets: Sequence[float], plan: Callable[[float], Plan]) -> tuple[Plan, float]:
     """The plan for the first target that the prediction reaches. Raises BudgetError, for what was asked, if none."""
     refusals: list[BudgetError] = []
     for target in targets:
         try:
-            return plan(max_latency=target), target
+            return plan(target), target
         except BudgetError as error:
             refusals.append(error)
     raise refusals[min(1, len(refusals) - 1)]

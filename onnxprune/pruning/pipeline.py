@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import onnx
 
-from onnxprune.analysis.analyzing import Analysis, InputShapes, analyze
+from onnxprune.analysis.analyzing import Analysis, analyze
 from onnxprune.ir.model import Model, ModelLike, as_model
-from onnxprune.ir.state import State
 from onnxprune.ir.validation import blaming
 from onnxprune.ops import Registry
 from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.certificate import Certificate, check, verify
-from onnxprune.pruning.choosing import plan as make_plan
+from onnxprune.pruning.choosing import choose
+from onnxprune.pruning.options import CompressOptions, JobOptions, PlanOptions, by_keyword
 from onnxprune.pruning.plan import Plan
 
 if TYPE_CHECKING:
@@ -65,6 +67,16 @@ class Compression:
         return compare(self.analysis, self.plan)._repr_html_() + told
 
 
+VERIFYING = "Verifying"
+"""The step of :func:`run` in which the result is compared with the masked original."""
+Progress = Callable[[str], AbstractContextManager[None]]
+"""Called with what a step does; the step is done within the context."""
+
+
+def _quietly(step: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 def apply(model: ModelLike, plan: Plan, *, registry: Registry | None = None) -> Model:
     """Remove from a model what a plan names.
 
@@ -78,34 +90,66 @@ def apply(model: ModelLike, plan: Plan, *, registry: Registry | None = None) -> 
         return Shrink(plan, registry)(normalize(source)).model
 
 
-def compress(
-    model: ModelLike,
-    *,
-    input_shapes: InputShapes | None = None,
-    registry: Registry | None = None,
-    split: str = "finest",
-    state: State = None,
-    certify: bool = True,
-    accept_unwitnessed: bool = False,
-    calibration: CalibrationSource | None = None,
-    calibration_samples: int | None = None,
-    compensate: str | None = None,
-    **options: Any,
+def run(
+    model: ModelLike, options: PlanOptions | Plan, job: JobOptions | None = None, *, progress: Progress = _quietly
 ) -> Compression:
+    """The main job: analyse, plan, remove, verify, compensate, and compare with the original.
+
+    Args:
+        model: a Model, ModelProto or path.
+        options: how to plan, or the plan.
+        job: how to prove and repair.
+        progress: gives a context for every step, by what the step does; see :data:`VERIFYING`.
+
+    Raises:
+        BudgetError: the budget cannot be met.
+        PlanError: the plan does not fit the model.
+        VerificationError: the result does not equal the masked original, or not all of it could be compared.
+        DataError: the calibration data is empty, not finite, or does not fit the model.
+        UsageError: a compensation that is not known, or that needs calibration data and has none.
+    """
+    job = job or JobOptions()
+    source = as_model(model)
+    registry = job.registry or (None if isinstance(options, Plan) else options.registry)
+    shapes = options.input_shapes or None
+    analysis = analyze(source, shapes, split=options.split, state=options.state or None, registry=registry)
+    data = calibrated(source, job)
+    if isinstance(options, Plan):
+        plan = options
+    else:
+        with progress("Planning"):
+            plan = choose(analysis, options if data is None else replace(options, calibration=data.fit))
+    with progress("Removing channels"):
+        result = apply(source, plan, registry=registry)
+    certificate = None
+    if job.certify:
+        with progress(VERIFYING), blaming(source):
+            certificate = verify(source, result, plan, input_shapes=shapes, registry=registry, memory=job.verify_memory)
+            certificate.require(accept_unwitnessed=job.accept_unwitnessed)
+    if data is None and job.compensate is None:
+        return Compression(result, plan, analysis, certificate)
+    with progress("Comparing" if job.compensate is None else "Compensating"):
+        found = None
+        if job.compensate is not None:
+            from onnxprune.pruning.compensation import compensate
+
+            fit = None if data is None else data.fit
+            found = compensate(result, source, plan, fit, method=job.compensate, memory=job.memory, registry=registry)
+            result = found.model
+            check(result, "the compensated model")
+        fidelity = None
+        if data is not None:
+            from onnxprune.data.fidelity import measure_fidelity
+
+            fidelity = measure_fidelity(source, result, data.held_out, seen=data.same and found is not None)
+    return Compression(result, plan, analysis, certificate, found, fidelity)
+
+
+def _compressed(model: ModelLike, options: CompressOptions) -> Compression:
     """Analyse, plan, apply, verify and compensate in one go.
 
     Args:
         model: a Model, ModelProto or path.
-        input_shapes: shapes for inputs with symbolic dimensions.
-        registry: the known operators, if not the default ones.
-        split: which part of an axis that a Reshape splits carries a removal; see :func:`onnxprune.analyze`.
-        state: outputs that are fed to inputs in the next run, and shrink with them; see :func:`onnxprune.analyze`.
-        certify: compare the result of the removal with the masked original.
-        accept_unwitnessed: be content with a certificate that could not have noticed every fault.
-        calibration: samples to compensate and compare with: a SPEC, Data, Batches, or arrays by input.
-        calibration_samples: how many of them to use at most (256).
-        compensate: how the remaining weights make good what was removed; see :func:`onnxprune.compensate`.
-        options: those of :func:`onnxprune.plan`.
 
     Raises:
         BudgetError: the budget cannot be met.
@@ -113,69 +157,47 @@ def compress(
         DataError: the calibration data is empty, not finite, or does not fit the model.
         UsageError: a compensation that is not known, or that needs calibration data and has none.
     """
-    source = as_model(model)
-    analysis = analyze(source, input_shapes, split=split, state=state, registry=registry)
-    given = None if calibration is None else _calibration(calibration, source, calibration_samples)
-    chosen = make_plan(analysis, calibration=None if given is None else given[0], **options)
-    pruned = apply(source, chosen, registry=registry)
-    certificate = None
-    if certify:
-        with blaming(source):
-            certificate = verify(source, pruned, chosen, input_shapes=input_shapes, registry=registry)
-        certificate.require(accept_unwitnessed=accept_unwitnessed)
-    finished = finish(source, pruned, chosen, given, compensate)
-    return Compression(finished.model, chosen, analysis, certificate, finished.compensation, finished.fidelity)
+    return run(model, options, options)
 
 
-def _calibration(source: CalibrationSource, model: Model, count: int | None) -> tuple[Samples, Samples, bool]:
-    from onnxprune.data.samples import DEFAULT_COUNT, collect_both
-
-    return collect_both(source, model, DEFAULT_COUNT if count is None else count)
+compress = by_keyword(CompressOptions)(_compressed)
+compress.__name__ = compress.__qualname__ = "compress"
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What becomes of a pruned model on calibration data."""
+class Calibration:
+    """Samples to fit to, samples to compare with, and whether they are the same."""
 
-    model: Model
-    compensation: Compensation | None = None
-    fidelity: Fidelity | None = None
+    fit: Samples
+    held_out: Samples
+    same: bool
 
 
-def finish(
-    original: Model,
-    pruned: Model,
-    plan: Plan,
-    given: tuple[Samples, Samples, bool] | None,
-    method: str | None,
-    *,
-    memory: int | None = None,
-) -> Finished:
-    """Compensate a pruned model, if ``method`` is given, and compare it with the original, if there is data.
-
-    Args:
-        original: the model before.
-        pruned: the result of applying ``plan``.
-        plan: what was removed.
-        given: samples to fit to, samples to compare with, and whether they are the same.
-        method: see :func:`onnxprune.compensate`.
-        memory: see :func:`onnxprune.compensate`.
+def calibrated(model: Model, job: JobOptions) -> Calibration | None:
+    """The samples that a job asks for, None if it does not. Those of a SPEC are read once for a model.
 
     Raises:
-        DataError: the calibration data does not fit the model.
-        UsageError: an unknown method, or one that needs data and has none.
-        VerificationError: the compensated model is not valid.
+        DataError: they are empty, not finite, or do not fit the model.
     """
-    if given is None and method is None:
-        return Finished(pruned)
-    from onnxprune.data.fidelity import measure_fidelity
-    from onnxprune.pruning.compensation import compensate as run
+    from onnxprune.data.samples import Samples
 
-    fit, held_out, seen = given or (None, None, False)
-    found = None if method is None else run(pruned, original, plan, fit, method=method, memory=memory)
-    result = pruned if found is None else found.model
-    if found is not None:
-        check(result, "the compensated model")
-    if held_out is None:
-        return Finished(result, found)
-    return Finished(result, found, measure_fidelity(original, result, held_out, seen=seen and found is not None))
+    source = job.calibration
+    if source is None:
+        return None
+    if isinstance(source, Samples):
+        return Calibration(source, source, True)
+    read = _Reading(source, job.calibration_samples)
+    return model.derived(read) if isinstance(source, str) else read(model)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Reading these samples: a key that the model can remember them by."""
+
+    source: CalibrationSource
+    count: int
+
+    def __call__(self, model: Model) -> Calibration:
+        from onnxprune.data.samples import collect_both
+
+        return Calibration(*collect_both(self.source, model, self.count))

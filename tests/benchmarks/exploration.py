@@ -139,7 +139,7 @@ def _by_hand(model: Path, spec: str, grid: Grid) -> list[dict[str, Any]]:
     engine, inputs = Engine(), random_inputs(source, analysis.shapes.binding, 0)
     found = [_measured(source, model, data, analysis, engine, inputs)]
     for setting in grid.settings():
-        pruned = onnxprune.compress(source, **setting.plan_options()).model
+        pruned = onnxprune.compress(source, **{k: v for k, v in setting.given().items() if k != "then"}).model
         trained = train(pruned, replace(data, test=None), Recipe(**dict(RECIPE), seed=setting.seed)).model
         found.append(_measured(trained, model, data, onnxprune.analyze(trained), engine, inputs))
     return found

@@ -109,8 +109,9 @@ def time_row(path: Path, shape: tuple[int, ...] | None, threads: int) -> Row:
 
 def fidelity_rows(path: Path) -> list[Row]:
     """What is left of a trained classifier's outputs at half its time, by latency and by FLOPs."""
+    from onnxprune.data.fidelity import measure_fidelity
     from onnxprune.data.samples import collect
-    from onnxprune.pruning.pipeline import finish
+    from onnxprune.pruning.compensation import compensate
 
     analysis = _analyzed(path, None)
     name = next(iter(analysis.shapes.binding))
@@ -127,9 +128,10 @@ def fidelity_rows(path: Path) -> list[Row]:
                 plan, ratio = _at_time(analysis, profile, mode, asked, runtime, options)
                 pruned = onnxprune.apply(analysis.model, plan)
                 for method in (None, "refit"):
-                    done = finish(analysis.model, pruned, plan, (fit_on, held_out, False), method)
-                    assert done.fidelity is not None
-                    output = done.fidelity.outputs[0]
+                    done = pruned
+                    if method is not None:
+                        done = compensate(pruned, analysis.model, plan, fit_on, method=method).model
+                    output = measure_fidelity(analysis.model, done, held_out).outputs[0]
                     rows.append(
                         {
                             "allocation": allocation, "mode": mode, "seed": seed, "ratio": ratio,

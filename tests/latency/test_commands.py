@@ -9,7 +9,8 @@ import typer
 
 import onnxprune
 from onnxprune._display import seconds
-from onnxprune.cli.latency import parse_duration, rounding
+from onnxprune.cli.options import rounding
+from onnxprune.cli.units import parse_duration
 from onnxprune.errors import UsageError
 from tests.cli.support import done, done_json, refused, saved
 from tests.latency.fakes import FakeMachine

@@ -1,0 +1,400 @@
+"""The options of planning, proving and repairing: name, type, default, range and help of each, defined once.
+
+From the fields of these classes derive the keyword arguments of :func:`onnxprune.plan` and
+:func:`onnxprune.compress`, the options of the command line, the settings of explorations, and those in plan files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing import Concatenate, ParamSpec
+
+    from onnxprune.analysis.analyzing import InputShapes, MetricSource
+    from onnxprune.analysis.cost import Metric
+    from onnxprune.data.samples import CalibrationSource, Samples
+    from onnxprune.ir.state import State
+    from onnxprune.ops import Registry
+    from onnxprune.pruning.allocation import LossCurves
+    from onnxprune.pruning.criteria import Criterion
+
+    _P = ParamSpec("_P")
+
+_T = TypeVar("_T")
+_M = TypeVar("_M")
+_R = TypeVar("_R")
+
+MODES: Mapping[str, Metric] = {
+    "params": "params",
+    "pa": "params",
+    "flops": "flops",
+    "fa": "flops",
+    "memory": "memory",
+    "ma": "memory",
+    "latency": "latency",
+    "la": "latency",
+}
+"""What a mode counts, by both of its names."""
+LIMITED: tuple[Metric, ...] = ("params", "flops", "memory", "latency")
+"""What a budget can limit, by an option ``max_<metric>``."""
+
+Kind = Literal["plain", "fraction", "quantity", "duration", "names", "floors", "rounding", "state", "object"]
+"""How a value is written on the command line; an ``object`` is for Python only."""
+BUDGET, CHOICE, LIMITS, DATA = "Budget", "How to choose", "What must stay", "Calibration data"
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is said of an option besides its name, type and default.
+
+    ``example`` shows how a value is written; ``flag`` is the option on the command line where it is not the name;
+    ``text`` the default as it is written there; a ``whole`` quantity has no fraction. ``valid`` tells whether a value
+    is in range, and ``must`` what range that is. ``recorded`` says whether a plan file tells the value even where it
+    is the default.
+    """
+
+    help: str
+    kind: Kind = "plain"
+    example: str | None = None
+    panel: str | None = None
+    flag: str | None = None
+    text: str | None = None
+    least: int | None = None
+    whole: bool = False
+    valid: Callable[[Any], bool] | None = None
+    must: str = ""
+    choices: tuple[str, ...] = ()
+    recorded: bool = False
+
+    def check(self, name: str, value: Any) -> None:
+        """See that a value is in range. Raises UsageError."""
+        if self.choices and value not in self.choices:
+            raise UsageError(f"{name} '{value}' is not known; choose one of {', '.join(self.choices)}")
+        if self.least is not None and not isinstance(value, str) and not value >= self.least:
+            raise UsageError(f"{name} must be at least {self.least}, not {value}")
+        if self.valid is not None and value is not None and not self.valid(value):
+            raise UsageError(f"{name} must {self.must}, not {value}")
+
+
+def _option(default: _T, help: str, *, hash: bool = True, **said: Any) -> _T:
+    return dataclasses.field(default=default, hash=hash, metadata={"option": Option(help, **said)})
+
+
+def _fraction(help: str, example: str | None = "0.5") -> float | None:
+    return _option(
+        None,
+        help,
+        kind="fraction",
+        example=example,
+        panel=BUDGET,
+        valid=lambda value: 0 < value < 1,
+        must="be a fraction between 0 and 1",
+    )
+
+
+def _most(help: str, kind: Kind = "quantity", example: str = "5M") -> float | None:
+    return _option(
+        None, help, kind=kind, example=example, panel=BUDGET, valid=lambda value: value > 0, must="be positive"
+    )
+
+
+def _is_floor(value: float) -> bool:
+    return 0 <= value < math.inf
+
+
+_FLOOR = "be a fraction below 1 or a number of channels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What planning, proving and repairing all take."""
+
+    calibration: CalibrationSource | Samples | None = _option(
+        None,
+        "Samples, labels not needed: an .npz file, a folder, or module:function. They serve criteria, compensation and "
+        "the comparison of outputs.",
+        flag="--calibrate",
+        example="SPEC",
+        panel=DATA,
+    )
+    registry: Registry | None = _option(None, "The known operators, if not the default ones.", kind="object")
+
+    def given(self) -> dict[str, Any]:
+        """The options that are not as they are by default."""
+        fields = dataclasses.fields(self)
+        return {f.name: getattr(self, f.name) for f in fields if getattr(self, f.name) != f.default}
+
+    def __post_init__(self) -> None:
+        for name, option in options_of(type(self)).items():
+            option.check(name, getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(Given):
+    """What decides a plan. ``fields`` tell it all.
+
+    Raises:
+        UsageError: a value outside its range, or a name that is not known.
+    """
+
+    mode: str = _option(
+        "flops",
+        "What layers are drawn by and --reduce counts: params (pa), flops (fa; MACs), memory (ma) or latency (la; "
+        "measured here).",
+        panel=BUDGET,
+        recorded=True,
+    )
+    reduce: float | None = _fraction("Fraction of it to remove.")
+    max_params: float | None = _most("Most parameters left, like 300k.")
+    max_flops: float | None = _most("Most MACs left, like 1.2G.")
+    max_memory: float | None = _most("Most bytes of weights and output activations left.")
+    max_latency: float | None = _most("Longest time of a run, measured here and met within 5 %.", "duration", "5ms")
+    channels: float | None = _fraction("Instead of a budget: fraction of every group's channels to remove.")
+    allocation: str = _option(
+        "complexity",
+        "How many go from which layer: complexity, complexity-mean, uniform or global (channels of all layers "
+        "compete).",
+        panel=CHOICE,
+        recorded=True,
+    )
+    criterion: str | Criterion = _option(
+        "l2",
+        "Which channels of a layer go first: l2, l1, fpgm, lamp, bn_scale, random; with --calibrate also activation, "
+        "relief, variance, reconstruction, refit, taylor.",
+        panel=CHOICE,
+        recorded=True,
+    )
+    seed: int = _option(0, "Of all draws.", panel=CHOICE, least=0, recorded=True)
+    floor: float = _option(
+        0.1,
+        "What every layer keeps: a fraction below 1, or channels.",
+        panel=LIMITS,
+        least=0,
+        valid=_is_floor,
+        must=_FLOOR,
+        recorded=True,
+    )
+    floors: Mapping[str, float] | None = _option(
+        None,
+        "The same for layers by name or glob. Repeatable.",
+        kind="floors",
+        example="NAME=VALUE",
+        panel=LIMITS,
+        hash=False,
+        valid=lambda value: all(map(_is_floor, value.values())),
+        must=f"each {_FLOOR}",
+    )
+    round_to: int | str = _option(
+        1,
+        "Keep channel counts multiples of this; auto measures which gives the most channels for the time.",
+        kind="rounding",
+        example="8|auto",
+        panel=LIMITS,
+        text="1",
+        least=1,
+        valid=lambda value: value == "auto" or isinstance(value, int),
+        must="be a whole number, or 'auto'",
+        recorded=True,
+    )
+    include: str | Sequence[str] = _option(
+        (),
+        "Only these layers, by name or glob, lose filters. Repeatable.",
+        kind="names",
+        example="NAME",
+        panel=LIMITS,
+    )
+    exclude: str | Sequence[str] = _option(
+        (),
+        "These layers, by name or glob, keep all filters. Repeatable.",
+        kind="names",
+        example="NAME",
+        panel=LIMITS,
+    )
+    exact_only: bool = _option(False, "Leave approximate groups alone.", panel=LIMITS, recorded=True)
+    exact_norm: bool = _option(
+        False,
+        "Normalise over removed channels as if they were there and zero: exact, at the price of some nodes.",
+        panel=CHOICE,
+    )
+    grouped: str = _option(
+        "aligned",
+        "How grouped convolutions shrink: aligned (the same channels of every group), balanced (every group its own, "
+        "equally many), whole (whole groups) or best (balanced or whole).",
+        panel=CHOICE,
+        choices=("aligned", "balanced", "whole", "best"),
+        recorded=True,
+    )
+    split: str = _option(
+        "finest",
+        "Which part of an axis that a Reshape splits carries a removal: finest (the width of attention heads, "
+        "usually) or outer (whole heads, whole groups).",
+        choices=("finest", "outer"),
+        recorded=True,
+    )
+    state: State = _option(
+        None,
+        "The output that is fed to an input in the next run (h0=hn), or auto for what names propose: their width may "
+        "shrink, together. Repeatable.",
+        kind="state",
+        example="IN=OUT",
+        hash=False,
+    )
+    input_shapes: InputShapes | None = _option(
+        None, "Shapes for inputs with symbolic dimensions, by name.", kind="object", hash=False
+    )
+    latency: MetricSource | None = _option(
+        None,
+        "What onnxprune.profile_latency measured of this model, which predicts times; planning measures nothing.",
+        kind="object",
+    )
+    sensitivity: LossCurves | None = _option(
+        None,
+        "What onnxprune.scan_sensitivity measured of this model; allocation 'global' weighs its curves, too.",
+        kind="object",
+    )
+
+    def __post_init__(self) -> None:
+        # A single name is meant as one, not as its letters.
+        for name in ("include", "exclude"):
+            names = getattr(self, name)
+            object.__setattr__(self, name, (names,) if isinstance(names, str) else tuple(names))
+        super().__post_init__()
+        if self.mode.lower() not in MODES:
+            raise UsageError(f"mode '{self.mode}' is not known; choose one of {', '.join(MODES)}")
+        from onnxprune.pruning.allocation import allocation
+        from onnxprune.pruning.criteria import default_registry
+
+        allocation(self.allocation)
+        if isinstance(self.criterion, str):
+            default_registry().find(self.criterion)
+
+    @property
+    def metric(self) -> Metric:
+        """What the mode counts."""
+        return MODES[self.mode.lower()]
+
+    @property
+    def limits(self) -> dict[Metric, float]:
+        """The absolute budgets that are given."""
+        found = {metric: getattr(self, f"max_{metric}") for metric in LIMITED}
+        return {metric: float(limit) for metric, limit in found.items() if limit is not None}
+
+    @property
+    def timed(self) -> bool:
+        """Whether a latency is asked for."""
+        return self.metric == "latency" or self.max_latency is not None
+
+    def check_budget(self) -> None:
+        """See that it is said, once, how much is to go. Raises UsageError."""
+        budgets = self.reduce is not None or bool(self.limits)
+        if self.channels is not None and budgets:
+            raise UsageError(
+                "give either channels, or budgets (reduce, max_params, max_flops, max_memory, max_latency)"
+            )
+        if self.channels is None and not budgets:
+            raise UsageError("give a budget: reduce, max_params, max_flops, max_memory or max_latency, or channels")
+
+    def settings(self) -> dict[str, Any]:
+        """What a plan file records: all that it takes to make the same plan again."""
+        always = [name for name, option in options_of(type(self)).items() if option.recorded]
+        given = {name: value for name, value in self.given().items() if name in _ORDER}
+        values = {**{name: getattr(self, name) for name in always}, **given}
+        if self.channels is not None:
+            del values["allocation"]
+        return {name: _plain(values[name]) for name in _ORDER if name in values and values[name] not in ((), {})}
+
+
+_ORDER = (
+    *("mode", "allocation", "criterion", "seed", "reduce", "channels", *(f"max_{metric}" for metric in LIMITED)),
+    *("floor", "round_to", "exact_only", "exact_norm", "floors", "include", "exclude", "grouped", "split", "state"),
+    "input_shapes",
+)
+"""The options that plan files record, as they list them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions(Given):
+    """How a result is proven and repaired.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    compensate: str | None = _option(
+        None,
+        "How the remaining weights make good what was removed: refit (least squares, layer by layer), bias, batchnorm "
+        "(its statistics anew), or none. Without data only bias, from the statistics of BatchNormalization.",
+        panel=DATA,
+        text="refit with --calibrate",
+    )
+    calibration_samples: int = _option(256, "How many to use.", panel=DATA, least=1)
+    memory: int | None = _option(
+        None,
+        "What compensation may take beside models and samples; layers that need more keep their weights.",
+        kind="quantity",
+        example="4GB",
+        whole=True,
+        panel=DATA,
+        text="half of what is free",
+    )
+    certify: bool = _option(True, "Write without checker, onnxruntime and certificate.", flag="--no-verify")
+    accept_unwitnessed: bool = _option(False, "Write although no input can show some faults (they are named).")
+    verify_memory: int = _option(
+        10**9,
+        "Bytes that the certificate may take for tensors.",
+        kind="quantity",
+        example="1G",
+        whole=True,
+        text="1G",
+        valid=lambda value: value > 0,
+        must="be positive",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressOptions(JobOptions, PlanOptions):
+    """All options of the way from a model to a smaller, proven one."""
+
+
+def options_of(kind: type[Given]) -> dict[str, Option]:
+    """What is said of the options of a class, by name."""
+    return {f.name: f.metadata["option"] for f in dataclasses.fields(kind) if "option" in f.metadata}
+
+
+def by_keyword(kind: Callable[_P, _T]) -> Callable[[Callable[[_M, _T], _R]], Callable[Concatenate[_M, _P], _R]]:
+    """Make a function of a model and options one of a model and keyword arguments, which type checkers know."""
+
+    def decorate(function: Callable[[_M, _T], _R]) -> Callable[Concatenate[_M, _P], _R]:
+        @wraps(function)
+        def called(model: _M, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+            return function(model, kind(*args, **kwargs))
+
+        own, parameters = inspect.signature(function), inspect.signature(kind).parameters.values()
+        first = next(iter(own.parameters.values()))
+        signature = own.replace(parameters=[first.replace(kind=first.POSITIONAL_ONLY), *parameters])
+        vars(called)["__signature__"] = signature
+        called.__doc__ = _documented(inspect.getdoc(function) or "", options_of(cast(type[Given], kind)))
+        return called
+
+    return decorate
+
+
+def _documented(text: str, options: Mapping[str, Option]) -> str:
+    """A docstring whose ``Args`` go on with these options."""
+    lines = [f"    {name}: {option.help.replace('--calibrate', 'calibration')}" for name, option in options.items()]
+    return text.replace("\n\nRaises:", "\n" + "\n".join(lines) + "\n\nRaises:", 1)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value
