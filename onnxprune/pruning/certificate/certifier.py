@@ -439,7 +439,7 @@ class Certifier:
         """
         if name in self._normal.outputs:
             return True
-        if name in self._normal.data_free:
+        if name in self._normal.data_free and not self.kept.classes(name):
             return False
         if name in self._analysis.coupling.axes:
             return True
