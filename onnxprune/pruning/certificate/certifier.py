@@ -123,7 +123,10 @@ class Certifier:
         cells = self.cells(result)
         before: tuple[Cells, ...] = ()
         if original is not None:
-            before = (Cells(flatten(original), self._normal, "the original model", self._shared),)
+            unrolled = flatten(original)
+            # Normalising unrolls loops; what was made in each of their turns bears the name of one of them.
+            shared = self._shared - unrolled.iterated
+            before = (Cells(unrolled, self._normal, "the original model", shared),)
         findings = Findings({}, {})
         witnesses = Witnesses(self._losing(), self._tolerance, self._seed)
         done: list[Arrays] = []

@@ -56,13 +56,15 @@ class Step:
 class FlatModel:
     """The steps of a model in an order in which they can run.
 
-    ``weights`` holds those of opened bodies, too; ``entries`` are what the bodies of Loop and Scan receive.
+    ``weights`` holds those of opened bodies, too; ``entries`` are what the bodies of Loop and Scan receive, and
+    ``iterated`` everything that is made in them.
     """
 
     model: Model
     steps: tuple[Step, ...]
     weights: Mapping[str, Weight]
     entries: frozenset[str] = frozenset()
+    iterated: frozenset[str] = frozenset()
 
     @cached_property
     def producers(self) -> dict[str, tuple[int, ...]]:
@@ -103,13 +105,14 @@ def flatten(model: Model) -> FlatModel:
 def _flatten(model: Model) -> FlatModel:
     opener = _Opener(model)
     steps = tuple(opener.opened(model.graph, ()))
-    return FlatModel(model, steps, opener.weights, frozenset(opener.entries))
+    return FlatModel(model, steps, opener.weights, frozenset(opener.entries), frozenset(opener.iterated))
 
 
 class _Opener:
     def __init__(self, model: Model) -> None:
         self.weights: dict[str, Weight] = dict(model.weights)
         self.entries: set[str] = set()
+        self.iterated: set[str] = set()
         self._defined: set[str] = set(model.weights)
         self._defined.update(value.name for value in model.graph.input)
         self._defined.update(name for node in model.graph.node for name in node.output)
@@ -148,7 +151,9 @@ class _Opener:
         begin = self._loop_begins if node.op_type == "Loop" else self._scan_begins
         for start in begin(node, body):
             yield Step(start, guards)
-        yield from self.opened(body, guards)
+        for step in self.opened(body, guards):
+            self.iterated.update(step.makes)
+            yield step
 
     def _loop_begins(self, node: NodeProto, body: GraphProto) -> Iterator[NodeProto]:
         number, condition, *carried = (value.name for value in body.input)
