@@ -84,7 +84,6 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
     made = replace(
         options,
         mode=metric,
-        criterion=chooser.name,
         grouped=chosen.analysis.coupling.grouping.value,
         split=model.split.value,
         state=dict(model.state) or None,
@@ -92,7 +91,7 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
     )
     return Plan(
         removed=removed_by_axis(chosen.analysis, chosen.atoms),
-        settings=made.settings(),
+        settings={**made.settings(), "criterion": chooser.name},
         before={**model.totals, **{m: model.costs.total(m, model.costs.full) for m in model.costs.measured}},
         after={
             **{m: chosen.analysis.costs.total(m, chosen.kept) for m in (*METRICS, *chosen.analysis.costs.measured)},
