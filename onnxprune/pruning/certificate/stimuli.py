@@ -49,7 +49,8 @@ def _smooth(array: NDArray[Any]) -> NDArray[Any]:
 def fed_directly(value: Any, rng: np.random.Generator, *, positive: bool) -> Any:
     """Values like these, but alive.
 
-    Floats and bytes are drawn at random (floats positive, if asked for), extents of 0 become 3.
+    Floats and bytes are drawn at random (floats positive, if asked for), extents of 0 become 3; whole numbers that
+    say nothing become 0 or 1.
     """
     if not isinstance(value, np.ndarray):
         return value
@@ -63,7 +64,10 @@ def fed_directly(value: Any, rng: np.random.Generator, *, positive: bool) -> Any
         return rng.integers(limits.min, limits.max + 1, shape).astype(value.dtype)
     if value.dtype == np.bool_ and value.size != 1:
         return rng.integers(0, 2, shape).astype(np.bool_)
-    return value if value.size else np.zeros(shape, dtype=value.dtype)
+    if value.size and (value.any() or not positive):
+        return value
+    # 0 and 1 are valid as indices and counts, mostly.
+    return rng.integers(0, 2, shape).astype(value.dtype)
 
 
 def blank(elem_type: int, shape: tuple[int, ...]) -> NDArray[Any]:

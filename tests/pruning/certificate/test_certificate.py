@@ -19,8 +19,10 @@ from onnxprune.cli.app import app
 from onnxprune.ir.comparing import compare
 from onnxprune.ir.model import Model
 from onnxprune.pruning.certificate import TOLERANCE, Unwitnessed
+from onnxprune.pruning.certificate.rehearsal import Rehearsal
+from onnxprune.pruning.certificate.verifying import certifier_of, usual_inputs
 from onnxprune.pruning.certificate.witnesses import Witnesses
-from onnxprune.pruning.mutations import mutations
+from onnxprune.pruning.mutations import Kind, mutations
 from onnxprune.pruning.mutations.power import measure_power
 
 _MODELS = ("residual_torchscript", "depthwise_dynamo", "dense_torchscript", "vgg_keras_torch", "unet_keras_tensorflow")
@@ -183,6 +185,37 @@ def test_what_nothing_can_show_is_not_written_unless_accepted(tmp_path: Path, mo
     accepted = CliRunner().invoke(app, [*arguments, "--accept-unwitnessed", "--json"])
     assert json.loads(accepted.stdout)["certificate"]["unwitnessed"][0]["where"] == "c[1]"
     assert (tmp_path / "out.onnx").exists()
+
+
+def test_an_index_into_what_no_input_selects_is_noticed() -> None:
+    """No box passes the threshold, so that the boxes' numbers are empty: the column that is read still counts."""
+    model = parsed(
+        """<ir_version: 8, opset_import: ["": 17]>
+        net (float[1, 3, 2, 2] x) => (float[1, 4, n] y)
+        <int64[1] most = {10}, float[1] overlap = {0.5}, float[1] least = {1e9}, int64[1] column = {2},
+         int64[3] four = {1, 4, 4}, int64[3] one = {1, 1, 4}, int64[1] minus = {-1}> {
+            a = Conv(x, first)
+            b = Conv(a, boxing)
+            r = Reshape(b, four)
+            boxes = Transpose <perm = [0, 2, 1]> (r)
+            s = Conv(a, scoring)
+            scores = Reshape(s, one)
+            found = NonMaxSuppression(boxes, scores, most, overlap, least)
+            place = Gather <axis = 1> (found, column)
+            flat = Reshape(place, minus)
+            y = Gather <axis = 2> (r, flat)
+        }""",
+        first=(8, 3, 1, 1),
+        boxing=(4, 8, 1, 1),
+        scoring=(1, 8, 1, 1),
+    )
+    source, plan, pruned = halved(model)
+    assert onnxprune.verify(source, pruned, plan).complete
+    analysis = onnxprune.analyze(source)
+    faults = [m for m in mutations(pruned, analysis, plan, kinds=[Kind.SHIFTED_INDEX]) if m.tensor == "column"]
+    assert faults
+    rehearsal = Rehearsal(certifier_of(analysis, plan), pruned, usual_inputs(analysis))
+    assert all(rehearsal.differing(fault.apply(pruned)) for fault in faults)
 
 
 def test_witnesses_split_what_differs_by_enough_only() -> None:
