@@ -223,7 +223,7 @@ def test_failed_certificate_writes_nothing(tmp_path: Path, monkeypatch: pytest.M
     plan = onnxprune.plan(RESIDUAL, reduce=0.5)
     passed = onnxprune.verify(RESIDUAL, onnxprune.apply(RESIDUAL, plan), plan)
     failed = dataclasses.replace(passed, failures=passed.outputs)
-    monkeypatch.setattr("onnxprune.pruning.certificate.verify", lambda *_, **__: failed)
+    monkeypatch.setattr("onnxprune.pruning.pipeline.verify", lambda *_, **__: failed)
     message = refused(1, "prune", RESIDUAL, "-o", tmp_path / "out.onnx", "--reduce", "0.5")
     assert "'logits'" in message
     assert "nothing was written" in message
@@ -232,7 +232,7 @@ def test_failed_certificate_writes_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize(
-    "moment", ["onnxprune.pruning.choosing.plan", "onnxprune.pruning.certificate.verify", "os.fsync"]
+    "moment", ["onnxprune.pruning.pipeline.choose", "onnxprune.pruning.pipeline.verify", "os.fsync"]
 )
 def test_interrupted(tmp_path: Path, moment: str) -> None:
     module, _, name = moment.rpartition(".")

@@ -176,7 +176,6 @@ def test_what_nothing_can_show_is_not_written_unless_accepted(tmp_path: Path, mo
     with pytest.raises(onnxprune.VerificationError, match="except for what no input can show: c"):
         certificate.require()
     certificate.require(accept_unwitnessed=True)
-    monkeypatch.setattr("onnxprune.pruning.certificate.verify", lambda *_, **__: certificate)
     monkeypatch.setattr("onnxprune.pruning.pipeline.verify", lambda *_, **__: certificate)
     arguments = ["prune", "models/residual_dynamo.onnx", "-o", str(tmp_path / "out.onnx"), "--channels", "0.5"]
     refused = CliRunner().invoke(app, arguments)
