@@ -13,9 +13,16 @@ SOURCES = [*(ROOT / "onnxprune").rglob("*.py"), *(ROOT / "passes").rglob("*.py")
 FORBIDDEN_MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "yaml"})
 FORBIDDEN_CALLS = frozenset({"eval", "exec", "compile", "__import__"})
 IMPORTS = frozenset(
-    {"__init__.py", "exploration/__init__.py", "exploration/clusters.py", "data/loaders.py", "passes/registry.py"}
+    {
+        "__init__.py",
+        "exploration/__init__.py",
+        "exploration/clusters.py",
+        "data/loaders.py",
+        "ops/registry.py",
+        "passes/registry.py",
+    }
 )
-"""Where modules are imported by name: our own, those of the backends, data of ``module:function``, and passes."""
+"""Where modules are imported by name: our own, backends, data of ``module:function``, plugins, and passes."""
 
 
 def faults(source: str) -> Iterator[str]:
