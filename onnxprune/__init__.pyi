@@ -14,11 +14,11 @@ from .errors import RegistryError as RegistryError
 from .errors import ShapeError as ShapeError
 from .errors import UsageError as UsageError
 from .errors import VerificationError as VerificationError
+from .ir.engine import Engine as Engine
 from .ir.model import Model as Model
 from .ir.model import load as load
 from .latency.bench import Bench as Bench
 from .latency.bench import bench as bench
-from .latency.engine import Engine as Engine
 from .latency.fitting import LatencyFit as LatencyFit
 from .latency.fitting import meet_latency as meet_latency
 from .latency.machine import LocalMachine as LocalMachine

@@ -51,8 +51,8 @@ def bench(
     loaded = [read(terminal, path) for path in models]
     shapes = shapes_for_each(input_shape, loaded)
     with terminal.step("Measuring"):
+        from onnxprune.ir.sampling import Rounds, exactly
         from onnxprune.latency.bench import bench as measure
-        from onnxprune.latency.sampling import Rounds, exactly
 
         result = measure(
             *models,
@@ -105,7 +105,7 @@ def _latency_table(result: Bench) -> Table:
 
 def _type_table(subject: ModelTimes) -> Table:
     from onnxprune.cli.tables import empty_table
-    from onnxprune.latency.operators import by_type
+    from onnxprune.ir.tracing import by_type
 
     table = empty_table()
     table.add_column("operator type, as onnxruntime runs it")

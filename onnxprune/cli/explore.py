@@ -195,7 +195,7 @@ def explore(
     from onnxprune.exploration.pareto import check_resources
     from onnxprune.exploration.steps import Compensate, Nothing, Train
     from onnxprune.exploration.subject import default_rounds
-    from onnxprune.latency.engine import Engine
+    from onnxprune.ir.engine import Engine
 
     resources = None if over is None else check_resources(_listed(over, "--over", str))
     recipe = {

@@ -13,7 +13,7 @@ from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import Analysis
-    from onnxprune.latency.engine import Engine
+    from onnxprune.ir.engine import Engine
     from onnxprune.latency.fitting import LatencyFit
     from onnxprune.pruning.options import PlanOptions
     from onnxprune.pruning.plan import Plan

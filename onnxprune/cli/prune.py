@@ -72,7 +72,7 @@ def prune(
 
         raise BudgetError(f"{why_nothing(analysis)}; nothing was written")
     layers = [(layer.name, layer.op_type) for layer in analysis.layers]
-    from onnxprune.latency.engine import Engine
+    from onnxprune.ir.engine import Engine
     from onnxprune.pruning.pipeline import calibrated
 
     job = repairing(job)

@@ -17,8 +17,8 @@ from onnxprune.exploration.running import Task, execute, failed, measure
 from onnxprune.exploration.runs import About, Figures, Run, Setting, beside, run_key
 from onnxprune.exploration.store import Store
 from onnxprune.exploration.subject import Subject, default_rounds, described, open_subject
-from onnxprune.latency.engine import Engine
-from onnxprune.latency.sampling import Rounds
+from onnxprune.ir.engine import Engine
+from onnxprune.ir.sampling import Rounds
 
 if TYPE_CHECKING:
     from onnxprune.exploration.grid import Grid

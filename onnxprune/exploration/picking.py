@@ -17,10 +17,10 @@ from onnxprune.exploration.running import file_digest, kept_path, measure, prune
 from onnxprune.exploration.runs import Figures, Run, Setting
 from onnxprune.exploration.steps import step_of
 from onnxprune.exploration.subject import Opened, Subject, described, open_subject
+from onnxprune.ir.engine import Engine
 from onnxprune.ir.model import Model, load
 from onnxprune.ir.plain import parse
-from onnxprune.latency.engine import Engine
-from onnxprune.latency.sampling import Rounds
+from onnxprune.ir.sampling import Rounds
 from onnxprune.pruning.plan import Plan
 
 _UNITS = {"params": "parameters", "flops": "MACs", "memory": "bytes of memory", "latency": "s", "size": "bytes on disk"}

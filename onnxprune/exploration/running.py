@@ -111,8 +111,8 @@ def measure(subject: Subject, opened: Opened, model: Model, path: Path) -> Figur
 def _timed(subject: Subject, opened: Opened, analysis: Analysis, path: Path, figures: Figures) -> Figures:
     if subject.rounds is None:
         return figures
+    from onnxprune.ir.sampling import sample
     from onnxprune.ir.session import random_inputs
-    from onnxprune.latency.sampling import sample
 
     inputs = random_inputs(opened.model, opened.analysis.shapes.binding, seed=0)
     sessions = [subject.engine.session(source) for source in (subject.model, path)]

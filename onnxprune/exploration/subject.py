@@ -13,9 +13,9 @@ from onnxprune.analysis.analyzing import Analysis, analyze
 from onnxprune.errors import ResultsError
 from onnxprune.exploration.judging import Judge, judge_for
 from onnxprune.ir.digest import model_digest
+from onnxprune.ir.engine import Engine
 from onnxprune.ir.model import Model, load
-from onnxprune.latency.engine import Engine
-from onnxprune.latency.sampling import Rounds
+from onnxprune.ir.sampling import Rounds
 
 if TYPE_CHECKING:
     from onnxprune.data import Data

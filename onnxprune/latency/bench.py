@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.errors import MeasurementError, UsageError
+from onnxprune.ir.engine import Engine
+from onnxprune.ir.sampling import Clock, Rounds, sample
 from onnxprune.ir.session import first_line
-from onnxprune.latency.engine import Engine
+from onnxprune.ir.tracing import NodeTime, by_type, traced
 from onnxprune.latency.memory import Memory, peak_memory
-from onnxprune.latency.operators import NodeTime, by_type, traced
-from onnxprune.latency.sampling import Clock, Rounds, sample
 from onnxprune.latency.statistics import Ratio, Spread, paired_ratio, spread
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import Any
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import BudgetError, MeasurementError, UsageError
 from onnxprune.ir.model import Model
+from onnxprune.ir.sampling import Rounds
 from onnxprune.latency.machine import LocalMachine, Machine
 from onnxprune.latency.model import LatencyProfile
 from onnxprune.latency.profile import inputs_of
-from onnxprune.latency.sampling import Rounds
 from onnxprune.latency.statistics import Ratio, Spread, paired_ratio, spread
 from onnxprune.pruning.choosing import choose
 from onnxprune.pruning.options import JobOptions, PlanOptions, by_keyword

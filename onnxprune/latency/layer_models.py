@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from onnxprune.ir.tracing import NodeTime
 from onnxprune.latency.layers import LayerCase, NotMeasurable, Operand, Widths
-from onnxprune.latency.operators import NodeTime
 
 #: What surrounds a layer only because it is alone: layout conversions at its border, and the maximum behind it.
 _SURROUNDINGS = frozenset({"ReorderInput", "ReorderOutput", "ReduceMax"})

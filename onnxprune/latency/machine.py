@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from onnxprune.errors import MeasurementError
+from onnxprune.ir.engine import Engine
+from onnxprune.ir.sampling import Clock, FloatArray, Rounds, sample
 from onnxprune.ir.session import first_line
-from onnxprune.latency.engine import Engine
+from onnxprune.ir.tracing import Trace, traced
 from onnxprune.latency.layer_models import Point, side_by_side, times_of_points
-from onnxprune.latency.operators import Trace, traced
-from onnxprune.latency.sampling import Clock, FloatArray, Rounds, sample
 
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import MeasurementError
+from onnxprune.ir.engine import Engine
 from onnxprune.ir.session import first_line
-from onnxprune.latency.engine import Engine
 
 _RUNS = 3
 _PATIENCE = 600.0

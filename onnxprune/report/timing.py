@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnxprune.analysis.analyzing import Analysis
+from onnxprune.ir.engine import Engine
 from onnxprune.ir.session import random_inputs
-from onnxprune.latency.engine import Engine
-from onnxprune.latency.operators import NodeTime, traced
+from onnxprune.ir.tracing import NodeTime, traced
 
 _MARKS = re.compile(r"^fused |(_nchwc|_token_\d+|/\w*Fusion\w*)+$")
 _LAYER = re.compile(r"Conv|Gemm|MatMul")

@@ -26,8 +26,8 @@ from onnxprune.exploration import Figures, Grid, Limits, Picked, Results, Run, e
 from onnxprune.exploration.exploring import Exploration
 from onnxprune.exploration.steps import Train
 from onnxprune.exploration.store import Store
-from onnxprune.latency.engine import Engine
-from onnxprune.latency.sampling import Rounds, sample
+from onnxprune.ir.engine import Engine
+from onnxprune.ir.sampling import Rounds, sample
 
 DOCS = Path(__file__).parents[2] / "docs"
 TABLE, PICTURE, PAGE = DOCS / "exploration.sqlite", DOCS / "img" / "exploration.svg", DOCS / "exploration.md"

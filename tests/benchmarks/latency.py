@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 import onnxprune
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import OnnxPruneError
-from onnxprune.latency.engine import Engine
+from onnxprune.ir.engine import Engine
+from onnxprune.ir.sampling import Rounds
 from onnxprune.latency.fitting import meet_latency
 from onnxprune.latency.machine import LocalMachine, processor
 from onnxprune.latency.profile import inputs_of, profile_latency
-from onnxprune.latency.sampling import Rounds
 from onnxprune.latency.statistics import paired_ratio
 from onnxprune.pruning.plan import Plan
 

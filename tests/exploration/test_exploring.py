@@ -21,7 +21,7 @@ from onnxprune.exploration.picking import setting_of
 from onnxprune.exploration.results import Results
 from onnxprune.exploration.steps import Compensate, Nothing, Train
 from onnxprune.ir.model import Model
-from onnxprune.latency.sampling import exactly
+from onnxprune.ir.sampling import exactly
 from onnxprune.pruning.plan import Plan
 from tests.exploration.support import QUICK, made_up, recorded, tiny_data, tiny_model
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 import onnxprune
 from onnxprune.ir.model import Model
+from onnxprune.ir.sampling import Rounds
+from onnxprune.ir.tracing import NodeTime, Trace
 from onnxprune.latency.layer_models import Point
 from onnxprune.latency.layers import LayerCase, Widths, layer_cases
-from onnxprune.latency.operators import NodeTime, Trace
-from onnxprune.latency.sampling import Rounds
 
 
 class FakeClock:

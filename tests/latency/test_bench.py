@@ -9,9 +9,9 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import MeasurementError, UsageError
+from onnxprune.ir.sampling import exactly
+from onnxprune.ir.tracing import NodeTime, TypeTime, by_type, read_trace
 from onnxprune.latency.bench import ModelTimes, _noise
-from onnxprune.latency.operators import NodeTime, TypeTime, by_type, read_trace
-from onnxprune.latency.sampling import exactly
 from onnxprune.latency.statistics import paired_ratio, spread
 from tests.cli.support import RESIDUAL, VGG, done, done_json, refused, saved, two_convs
 

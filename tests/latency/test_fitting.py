@@ -9,11 +9,11 @@ import pytest
 import onnxprune
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import BudgetError, MeasurementError, UsageError
+from onnxprune.ir.sampling import exactly
 from onnxprune.latency.cache import Cache
 from onnxprune.latency.fitting import _gain, meet_latency
 from onnxprune.latency.model import LatencyProfile
 from onnxprune.latency.profile import profile_latency
-from onnxprune.latency.sampling import exactly
 from tests.latency.fakes import FakeMachine
 from tests.latency.networks import chain
 

@@ -9,10 +9,10 @@ import pytest
 from onnx import ModelProto
 
 import onnxprune
+from onnxprune.ir.tracing import NodeTime
 from onnxprune.latency.grid import knots, points, typical
 from onnxprune.latency.layer_models import Point, batches, side_by_side, times_of_points
 from onnxprune.latency.layers import LayerCase, layer_cases
-from onnxprune.latency.operators import NodeTime
 from tests.cli.support import MODELS
 from tests.latency.networks import chain, depthwise
 

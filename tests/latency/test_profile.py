@@ -15,11 +15,11 @@ from scipy.interpolate import RegularGridInterpolator
 import onnxprune
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import BudgetError, UsageError
+from onnxprune.ir.sampling import exactly
 from onnxprune.latency.cache import Cache, default_folder
 from onnxprune.latency.layers import layer_cases
 from onnxprune.latency.model import LatencyProfile
 from onnxprune.latency.profile import _monotone, choose_multiple, profile_latency
-from onnxprune.latency.sampling import exactly
 from onnxprune.pruning.consistency import removed_per_class
 from tests.latency.fakes import FakeMachine
 from tests.latency.networks import chain, depthwise

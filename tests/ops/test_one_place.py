@@ -44,7 +44,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
         "shape arithmetic is evaluated before operators are asked",
     ),
     "onnxprune/latency/layer_models.py": ("ReduceMax", "a node of the models that it measures"),
-    "onnxprune/latency/operators.py": ("If Loop Scan", _BODIES),
+    "onnxprune/ir/tracing.py": ("If Loop Scan", _BODIES),
     "onnxprune/latency/profile.py": ("Gemm MatMul", "what onnxruntime makes of a MatMul"),
     "onnxprune/pruning/certificate/flat.py": ("Gather Identity If Loop Scan Shape Size", _BODIES),
     "onnxprune/pruning/certificate/verifying.py": ("Equal", "what inputs are compared with, to be tried"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import onnxprune
-from onnxprune.latency.operators import NodeTime, Trace
+from onnxprune.ir.tracing import NodeTime, Trace
 from onnxprune.report import timing
 from tests.cli.support import MODELS, RESIDUAL, done
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import bootstrap
 
 from onnxprune.errors import UsageError
-from onnxprune.latency.sampling import Rounds, exactly, sample
+from onnxprune.ir.sampling import Rounds, exactly, sample
 from onnxprune.latency.statistics import paired_ratio, spread
 from tests.latency.fakes import FakeClock
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import MeasurementError
+from onnxprune.ir.engine import Engine
 from onnxprune.ir.session import first_line
-from onnxprune.latency.engine import Engine
 
 _KERNEL = "_kernel_time"
 _MICROSECOND = 1e-6
