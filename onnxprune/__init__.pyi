@@ -2,6 +2,7 @@
 
 from .analysis.analyzing import Analysis as Analysis
 from .analysis.analyzing import analyze as analyze
+from .errors import AnswersError as AnswersError
 from .errors import BudgetError as BudgetError
 from .errors import ConversionError as ConversionError
 from .errors import DataError as DataError

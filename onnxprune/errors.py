@@ -35,6 +35,10 @@ class VerificationError(OnnxPruneError):
     """The pruned model does not equal the masked original, or onnxruntime does not run it."""
 
 
+class AnswersError(OnnxPruneError):
+    """Less is left of what a model says than was asked for."""
+
+
 class UsageError(OnnxPruneError):
     """An argument outside what the function takes."""
 

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from onnxprune._display import shown
 from onnxprune.errors import (
+    AnswersError,
     BudgetError,
     ClusterError,
     MeasurementError,
@@ -31,6 +32,7 @@ class OutputError(OnnxPruneError):
 
 
 _COULD_NOT = (
+    AnswersError,
     BudgetError,
     VerificationError,
     PassError,

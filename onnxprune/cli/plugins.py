@@ -15,7 +15,7 @@ _Plugins = Annotated[
     typer.Option(
         "--plugin",
         metavar="MODULE",
-        help="A module, or a .py file, with OPERATORS, CRITERIA, CONVERTERS or PASSES of its own. Repeatable.",
+        help="A module, or a .py file, with OPERATORS, CRITERIA, CONVERTERS, PASSES or TASKS of its own. Repeatable.",
         show_default=False,
     ),
 ]

@@ -25,7 +25,7 @@ from onnxprune.cli.options import (
     offering,
 )
 from onnxprune.cli.reading import read, read_and_analyze
-from onnxprune.cli.result import Task, finish, repairing, show_certificate
+from onnxprune.cli.result import Task, finish, show_certificate
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.pruning.options import JobOptions
@@ -75,7 +75,6 @@ def prune(
     from onnxprune.ir.engine import Engine
     from onnxprune.pruning.pipeline import calibrated
 
-    job = repairing(job)
     data = calibrated(reading.model, job)
     options = replace(
         options,
@@ -131,7 +130,7 @@ def apply(
     reading = read_and_analyze(terminal, model, input_shape, chosen.split, chosen.input_shapes, chosen.state)
     if reading.shapes:
         chosen = chosen.for_inputs(reading.shapes)
-    finish(terminal, Task(reading, output, None, paths, chosen), repairing(job))
+    finish(terminal, Task(reading, output, None, paths, chosen), job)
 
 
 @offering

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from onnxprune.pruning.options import JobOptions, PlanOptions
 
 if TYPE_CHECKING:
     from onnxprune.data.fidelity import Fidelity
+    from onnxprune.data.tasks import Verdict
     from onnxprune.latency.fitting import LatencyFit
     from onnxprune.pruning.certificate import Certificate
     from onnxprune.pruning.comparison import Comparison
@@ -37,12 +38,6 @@ class Task:
     paths: Paths
     how: PlanOptions | Plan
     latency: LatencyFit | None = None
-
-
-def repairing(job: JobOptions) -> JobOptions:
-    """The values of the command line as the library reads them: a refit where there is data and nothing else asked."""
-    asked = job.compensate or ("none" if job.calibration is None else "refit")
-    return replace(job, compensate=None if asked == "none" else asked)
 
 
 def finish(terminal: Terminal, task: Task, job: JobOptions) -> None:
@@ -134,6 +129,8 @@ def _show(
         show_certificate(terminal, made.certificate)
     for line in [*data_lines(made), *([] if task.latency is None else latency_lines(task.latency))]:
         terminal.show(line)
+    for line, style in answer_lines(made.fidelity):
+        terminal.show(line, style=style)
     also = "" if task.plan_output is None else f", the plan to {task.plan_output}"
     terminal.show(f"Wrote {task.output} ({long(after['file_size'], 'B')}){also}.")
 
@@ -163,7 +160,29 @@ def data_lines(made: Compression) -> list[str]:
             parts.append(f"KL {output.kl:.4f}")
         if output.accuracy_before is not None:
             parts.append(f"accuracy {output.accuracy_before:.2%} → {output.accuracy_after:.2%}")
+        if output.rows and output.worst[0].cosine < output.cosine - 0.01:
+            worst = output.worst[0]
+            parts.append(f"the worst of {output.rows} rows is {worst.index} with cosine {worst.cosine:.4f}")
         lines.append(f"Output '{output.name}' on {where}: {', '.join(parts)}.")
+    return lines
+
+
+_STYLES: dict[Verdict, str] = {"kept": "green", "damaged": "yellow", "ruined": "bold red"}
+_NEXT = "remove less, give more samples (--calibration-samples), or train it (onnxprune train --teacher MODEL)"
+
+
+def answer_lines(fidelity: Fidelity | None) -> list[tuple[str, str]]:
+    """What is left of the answers, in words, with a style: a verdict for every output, and what to do next."""
+    if fidelity is None:
+        return [("Answers unknown; next: --calibrate FOLDER (samples of what the model will see).", "yellow")]
+    if not fidelity.answers:
+        return [("Answers unknown: the outputs are none that can be compared; next: --task NAME.", "yellow")]
+    lines = []
+    for one in fidelity.answers:
+        told = one.verdict if one.verdict == "kept" else one.verdict.upper()
+        lines.append((f"Answers {told} ({one.task}): {one.words}.", _STYLES[one.verdict]))
+    if fidelity.verdict != "kept":
+        lines.append((f"Next: {_NEXT}.", _STYLES[fidelity.verdict or "damaged"]))
     return lines
 
 

@@ -336,6 +336,21 @@ class JobOptions(Given):
         panel=DATA,
         text="refit with --calibrate",
     )
+    task: str = _option(
+        "auto",
+        "What the outputs say, for how much of it is left: classes, labels, detection, segmentation, text, embeddings, "
+        "values, a plugin's, or auto, which looks at them.",
+        panel=DATA,
+    )
+    min_agreement: float | None = _option(
+        None,
+        "Write nothing if less than this share of the original's answers is left.",
+        kind="fraction",
+        example="0.9",
+        panel=DATA,
+        valid=lambda value: 0 < value <= 1,
+        must="be a share above 0, at most 1",
+    )
     calibration_samples: int = _option(256, "How many to use.", panel=DATA, least=1)
     memory: int | None = _option(
         None,
@@ -358,6 +373,23 @@ class JobOptions(Given):
         valid=lambda value: value > 0,
         must="be positive",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_agreement is not None and self.calibration is None:
+            raise UsageError(
+                "how much is left of the answers is measured with samples: min_agreement needs calibration data"
+            )
+        if self.task != "auto":
+            from onnxprune.data.tasks import find_task
+
+            find_task(self.task)
+
+    @property
+    def compensation(self) -> str | None:
+        """How what was removed is made good: as asked, else a refit where there is data; None for not at all."""
+        asked = self.compensate or ("none" if self.calibration is None else "refit")
+        return None if asked == "none" else asked
 
 
 @dataclass(frozen=True, kw_only=True)

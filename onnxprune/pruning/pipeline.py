@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from onnxprune.analysis.analyzing import Analysis, analyze
+from onnxprune.errors import AnswersError
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.validation import blaming
 from onnxprune.ops import Registry
@@ -106,7 +107,8 @@ def run(
         PlanError: the plan does not fit the model.
         VerificationError: the result does not equal the masked original, or not all of it could be compared.
         DataError: the calibration data is empty, not finite, or does not fit the model.
-        UsageError: a compensation that is not known, or that needs calibration data and has none.
+        AnswersError: less is left of what the model says than ``min_agreement``.
+        UsageError: a compensation or task that is not known, or that needs calibration data and has none.
     """
     job = job or JobOptions()
     source = as_model(model)
@@ -126,23 +128,38 @@ def run(
         with progress(VERIFYING), blaming(source):
             certificate = verify(source, result, plan, input_shapes=shapes, registry=registry, memory=job.verify_memory)
             certificate.require(accept_unwitnessed=job.accept_unwitnessed)
-    if data is None and job.compensate is None:
+    method = job.compensation
+    if data is None and method is None:
         return Compression(result, plan, analysis, certificate)
-    with progress("Comparing" if job.compensate is None else "Compensating"):
+    with progress("Comparing" if method is None else "Compensating"):
         found = None
-        if job.compensate is not None:
+        if method is not None:
             from onnxprune.pruning.compensation import compensate
 
             fit = None if data is None else data.fit
-            found = compensate(result, source, plan, fit, method=job.compensate, memory=job.memory, registry=registry)
+            found = compensate(result, source, plan, fit, method=method, memory=job.memory, registry=registry)
             result = found.model
             check(result, "the compensated model")
         fidelity = None
         if data is not None:
             from onnxprune.data.fidelity import measure_fidelity
 
-            fidelity = measure_fidelity(source, result, data.held_out, seen=data.same and found is not None)
+            seen = data.same and found is not None
+            fidelity = measure_fidelity(source, result, data.held_out, seen=seen, task=job.task)
+            _require_answers(fidelity, job.min_agreement)
     return Compression(result, plan, analysis, certificate, found, fidelity)
+
+
+def _require_answers(fidelity: Fidelity, least: float | None) -> None:
+    """See that enough is left of what the model says. Raises AnswersError."""
+    if least is None or (fidelity.share is not None and fidelity.share >= least):
+        return
+    said = "; ".join(f"{one.verdict}: {one.words}" for one in fidelity.answers) or "nothing can be compared"
+    share = "" if fidelity.share is None else f", {fidelity.share:.3f}"
+    raise AnswersError(
+        f"less than {least:g} of the original's answers is left{share} ({said}); remove less, give more samples, or "
+        "train the result with the original as its teacher"
+    )
 
 
 def _compressed(model: ModelLike, options: CompressOptions) -> Compression:
@@ -155,7 +172,8 @@ def _compressed(model: ModelLike, options: CompressOptions) -> Compression:
         BudgetError: the budget cannot be met.
         VerificationError: the result does not equal the masked original, or not all of it could be compared.
         DataError: the calibration data is empty, not finite, or does not fit the model.
-        UsageError: a compensation that is not known, or that needs calibration data and has none.
+        AnswersError: less is left of what the model says than ``min_agreement``.
+        UsageError: a compensation or task that is not known, or that needs calibration data and has none.
     """
     return run(model, options, options)
 

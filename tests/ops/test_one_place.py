@@ -27,6 +27,9 @@ ALLOWED: dict[str, tuple[str, str]] = {
         "Cast Flatten Identity LogSoftmax Reshape Sigmoid Softmax Squeeze Unsqueeze",
         "what classifiers end with",
     ),
+    "onnxprune/data/tasks/base.py": ("LogSoftmax Softmax", "what classifiers end with"),
+    "onnxprune/data/tasks/classes.py": ("Sigmoid", "what classifiers end with"),
+    "onnxprune/data/tasks/segmentation.py": ("Sigmoid", "what masks end with"),
     "onnxprune/ir/arithmetic.py": (
         "Add Cast Concat ConstantOfShape Div Equal Expand Gather Mod Mul Not Range Reshape Slice Squeeze Sub Unsqueeze "
         "Where",

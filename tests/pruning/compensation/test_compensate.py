@@ -235,7 +235,7 @@ def test_activations_that_overflow_are_named() -> None:
 def test_compress_certifies_the_removal_and_reports_the_effect(tmp_path: Path) -> None:
     model, _, _ = _two_convs()
     data = {"x": np.random.default_rng(0).standard_normal((80, 3, 9, 9)).astype(np.float32)}
-    plain = onnxprune.compress(model, channels=0.4, calibration=data, calibration_samples=64)
+    plain = onnxprune.compress(model, channels=0.4, calibration=data, calibration_samples=64, compensate="none")
     fitted = onnxprune.compress(model, channels=0.4, calibration=data, calibration_samples=64, compensate="refit")
     assert fitted.certificate is not None
     assert fitted.certificate.passed

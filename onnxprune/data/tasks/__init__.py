@@ -1,0 +1,66 @@
+"""Tasks: what outputs say, and how much of it is left: classes, boxes, masks, strings, embeddings, or plain values.
+
+A task recognises outputs by their shapes and values, and compares what two models say. Write your own as a subclass of
+:class:`Task`; packages list it in the entry-point group ``onnxprune.tasks``, plugin modules in ``TASKS``.
+"""
+
+from __future__ import annotations
+
+from onnxprune.data.tasks.base import Answers, Judgement, Task, Verdict, verdict_of
+from onnxprune.data.tasks.classes import ClassTask, LabelTask
+from onnxprune.data.tasks.detection import DetectionTask
+from onnxprune.data.tasks.embeddings import EmbeddingTask
+from onnxprune.data.tasks.segmentation import SegmentationTask
+from onnxprune.data.tasks.text import TextTask
+from onnxprune.data.tasks.values import ValueTask
+from onnxprune.errors import UsageError
+from onnxprune.ops.registry import contributed
+
+__all__ = ["AUTO", "Answers", "Judgement", "Task", "Verdict", "find_task", "judge", "known_tasks", "verdict_of"]
+
+AUTO = "auto"
+
+
+def known_tasks() -> tuple[Task, ...]:
+    """All tasks, in the order in which they are asked: those of plugins and packages first."""
+    built_in = (DetectionTask(), TextTask(), SegmentationTask(), LabelTask(), ClassTask(), EmbeddingTask(), ValueTask())
+    return (*contributed("tasks", lambda item: isinstance(item, Task)), *built_in)
+
+
+def find_task(name: str) -> Task:
+    """The task of that name. Raises UsageError for an unknown one."""
+    for task in known_tasks():
+        if task.name == name:
+            return task
+    raise UsageError(f"task '{name}' is not known; choose one of {', '.join(t.name for t in known_tasks())}, or {AUTO}")
+
+
+def judge(before: Answers, after: Answers, task: str = AUTO) -> tuple[Judgement, ...]:
+    """Compare what two models say.
+
+    Plain values are compared only where no other task recognises an output: what a detector says of places where it
+    sees nothing is not worth a verdict.
+
+    Args:
+        before: the outputs of the original.
+        after: those of the changed model, for the same samples.
+        task: the name of one, which then takes every output whose shape it can read; or ``auto``.
+
+    Raises:
+        UsageError: the task is not known, or reads none of the outputs.
+    """
+    if task != AUTO:
+        asked = find_task(task)
+        found = [asked.compare(before.only(names), after.only(names)) for names in asked.recognise(before, asked=True)]
+        if not found:
+            shapes = ", ".join(f"'{name}' {before.described(name)}" for name in before.outputs)
+            raise UsageError(f"task '{task}' reads none of the outputs ({shapes}); it takes {asked.takes}")
+        return tuple(found)
+    found, left = [], before
+    for one in known_tasks():
+        if isinstance(one, ValueTask) and found:
+            break
+        for names in one.recognise(left, asked=False):
+            found.append(one.compare(before.only(names), after.only(names)))
+            left = left.without(names)
+    return tuple(found)
