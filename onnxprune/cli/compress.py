@@ -45,13 +45,11 @@ def compress(
         PlanOptions,
         Offer(
             (*("mode", "reduce", "max_params", "max_flops", "max_memory"), *("allocation", "criterion", "round_to")),
-            plain=("round_to",),
             panel=BUDGET,
             helps={
                 "mode": "What layers are drawn by and --reduce counts: params (pa), flops (fa; MACs) or memory (ma).",
                 "allocation": "How many channels go from which layer: complexity, complexity-mean or uniform.",
                 "criterion": "Which go first; before training there is nothing to rank.",
-                "round_to": "Keep channel counts multiples of this.",
             },
             defaults={"criterion": "random"},
         ),

@@ -107,7 +107,6 @@ def explore(
         PlanOptions,
         Offer(
             ("floor", "round_to", "include", "exclude"),
-            plain=("round_to",),
             panel=_GRID,
             helps={"": "As in prune.", "include": "As in prune. Repeatable.", "exclude": "As in prune. Repeatable."},
         ),

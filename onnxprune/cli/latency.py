@@ -10,6 +10,7 @@ import typer
 from onnxprune._display import seconds
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
+from onnxprune.pruning.options import AUTO, MEASURED
 
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import Analysis
@@ -31,7 +32,11 @@ def timed(
         BudgetError: the latency cannot be met.
         MeasurementError: the machine is too noisy, or onnxruntime does not run the model.
     """
-    if not options.timed and options.round_to != "auto":
+    from onnxprune.pruning.widths import block
+
+    if not options.timed and options.round_to == AUTO and options.channels is None:
+        return replace(options, round_to=f"{AUTO}:{block(engine.provider)}"), None
+    if not options.timed and options.round_to != MEASURED:
         return options, None
     if options.channels is not None and options.timed:
         raise UsageError("give either --channels, or a latency")
@@ -44,7 +49,8 @@ def timed(
         with terminal.step("Measuring layers"):
             return replace(options, round_to=choose_multiple(analysis, machine=machine)), None
     with terminal.step("Measuring layers"):
-        profile = profile_latency(analysis, machine=machine, round_to=options.round_to)
+        wanted = options.round_to if isinstance(options.round_to, int) else AUTO
+        profile = profile_latency(analysis, machine=machine, round_to=wanted)
     with terminal.step("Planning, and measuring the result"):
         asked = {**options.given(), "mode": options.mode, "latency": profile, "machine": machine}
         found = fit(analysis, FitOptions(**asked))

@@ -112,7 +112,7 @@ def _value(option: Option, value: Any) -> Any:
         case "state":
             return carried_state(value)
         case "rounding":
-            return rounding(value)
+            return int(value) if value.strip().isdecimal() else value.strip().lower()
         case "quantity" if value is not None and option.whole:
             return int(value)
     if option.flag is not None and option.flag.startswith("--no-"):
@@ -157,19 +157,6 @@ def only(name: str) -> Any:
 
 SplitOption = only("split")
 StateOption = only("state")
-
-
-def rounding(text: str) -> int | str:
-    """The value of ``--round-to``: a positive number, or ``auto``.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if text.strip().lower() == "auto":
-        return "auto"
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise UsageError(f"--round-to '{text}' is neither 'auto' nor a number of at least 1")
-    return int(text)
 
 
 def input_shapes(given: Sequence[str] | None, model: Model) -> dict[str, tuple[int, ...]] | None:

@@ -6,8 +6,8 @@ their floor, remove one step of channels from its group, update the complexity o
 consumes them, and repeat until every budget is met. A step is 1/64 of the group's channels on average: where that is
 no whole number, whole steps are drawn so much less or more often. (Steps of at least one channel for all would take
 from narrow groups, bottlenecks and residual streams, many times the share that wide ones lose, which costs accuracy:
-docs/accuracy.md.) ``complexity-mean`` follows the expectation of these draws,
-``uniform`` removes one ratio everywhere, ``global`` lets the units of all groups compete.
+docs/accuracy.md.) Where counts go in blocks, a step is at least a block. ``complexity-mean`` follows the
+expectation of these draws, ``uniform`` removes one ratio everywhere, ``global`` lets the units of all groups compete.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from onnxprune.analysis.atoms import Group
 from onnxprune.analysis.cost import CostModel, Metric
 from onnxprune.errors import UsageError
 from onnxprune.ops.relations import IntArray
+from onnxprune.pruning.widths import ANY, Grid
 
 FloatArray = NDArray[np.float64]
 
@@ -48,18 +49,30 @@ class LossCurves(Protocol):
 class Problem:
     """What an allocation has to solve.
 
-    ``levels[g]`` are the numbers of units that may go from group g, ascending from 0; ``limits`` the budgets as
-    (metric, largest allowed total); ``groups_of_layer[l]`` the groups whose removal takes filters from layer l.
+    ``spared[g]`` are the units that group g has to keep, ``grid`` the counts that may be kept; ``limits`` the budgets
+    as (metric, largest allowed total); ``groups_of_layer[l]`` the groups whose removal takes filters from layer l.
     ``losses[g][u]`` is the importance that goes with the first u units of group g (for ``global`` only).
     """
 
     costs: CostModel
     metric: Metric
     groups: tuple[Group, ...]
-    levels: tuple[IntArray, ...]
+    spared: tuple[int, ...]
     limits: tuple[tuple[Metric, float], ...]
     groups_of_layer: tuple[tuple[int, ...], ...]
     losses: tuple[FloatArray, ...] = ()
+    grid: Grid = ANY
+
+    @cached_property
+    def levels(self) -> tuple[IntArray, ...]:
+        """The numbers of units that may go from every group, ascending from 0."""
+        return tuple(self.grid.levels(group, least) for group, least in zip(self.groups, self.spared, strict=True))
+
+    @cached_property
+    def steps(self) -> IntArray:
+        """The units that one draw takes from every group: within a block of the grid nothing would be saved."""
+        blocks = [self.grid.step(group) for group in self.groups]
+        return np.maximum(np.maximum(1, self.units // _STEPS_PER_GROUP), np.array(blocks, dtype=np.int64))
 
     @cached_property
     def effect(self) -> csr_matrix:
@@ -89,6 +102,14 @@ class Problem:
         """Whether every budget holds."""
         return all(self.costs.total(metric, kept) <= limit for metric, limit in self.limits)
 
+    def spare(self, kept: IntArray) -> float:
+        """What budgets leave over, as a share of the model: of the scarcest; negative where one does not hold."""
+        full = self.costs.full
+        return min(
+            (limit - self.costs.total(metric, kept)) / (self.costs.total(metric, full) or 1.0)
+            for metric, limit in self.limits
+        )
+
     def to_levels(self, removed: FloatArray) -> IntArray:
         """The largest allowed numbers that do not exceed ``removed``."""
         return np.array(
@@ -113,7 +134,7 @@ def complexity(problem: Problem, rng: np.random.Generator) -> IntArray:
     """Draw layers in proportion to their complexity; see the module's description."""
     removed = np.zeros(len(problem.groups), dtype=np.int64)
     kept = problem.kept(removed)
-    steps = np.maximum(1, problem.units // _STEPS_PER_GROUP)
+    steps = problem.steps
     pace = problem.units / _STEPS_PER_GROUP / steps
     open_groups = [[g for g in groups if problem.most[g] > 0] for groups in problem.groups_of_layer]
     chance = _chances(open_groups, pace)
@@ -200,7 +221,7 @@ def global_(problem: Problem, rng: np.random.Generator) -> IntArray:
         raise UsageError("allocation 'global' needs the losses of the groups")
     groups = len(problem.groups)
     removed = np.zeros(groups, dtype=np.int64)
-    steps = np.maximum(1, problem.units // _STEPS_PER_GROUP)
+    steps = problem.steps
     target, loss = np.zeros(groups, dtype=np.int64), np.full(groups, np.inf)
     for group in range(groups):
         target[group], loss[group] = _best_step(problem, group, 0, int(steps[group]))
@@ -289,29 +310,58 @@ def give_back(problem: Problem, removed: IntArray) -> IntArray:
     groups get back, those with the costliest units first.
     """
     removed = removed.copy()
-    totals = {metric: problem.costs.total(metric, problem.costs.full) for metric, _ in problem.limits}
-
-    def slack(kept: IntArray) -> float:
-        return min((limit - problem.costs.total(metric, kept)) / totals[metric] for metric, limit in problem.limits)
-
-    if slack(problem.kept(removed)) <= _NEGLIGIBLE:
+    if problem.spare(problem.kept(removed)) <= _NEGLIGIBLE:
         return removed
-    full = slack(problem.kept(np.zeros_like(removed)))
+    full = problem.spare(problem.kept(np.zeros_like(removed)))
     worth = np.array(
-        [slack(problem.kept(np.eye(1, len(removed), g, dtype=np.int64)[0])) - full for g in range(len(removed))]
+        [problem.spare(problem.kept(np.eye(1, len(removed), g, dtype=np.int64)[0])) - full for g in range(len(removed))]
     )
     for group in np.argsort(-worth, kind="stable").tolist():
-        if slack(problem.kept(removed)) <= _NEGLIGIBLE:
+        if problem.spare(problem.kept(removed)) <= _NEGLIGIBLE:
             break
-        levels = problem.levels[group]
-        low, high = 0, int(np.searchsorted(levels, removed[group]))
-        while low < high:
-            middle = (low + high) // 2
-            trial = removed.copy()
-            trial[group] = levels[middle]
-            low, high = (low, middle) if problem.met(problem.kept(trial)) else (middle + 1, high)
-        removed[group] = levels[low]
+        removed[group] = _fewest(problem, removed, group)
     return removed
+
+
+def give_back_partly(problem: Problem, removed: IntArray, blocks: Grid, enough: float) -> IntArray:
+    """Return parts of blocks until the budgets leave over no more than a share ``enough`` of the model.
+
+    A part costs the engine a whole block: first come the groups where that is least, for what the budgets regain.
+    """
+    removed = removed.copy()
+    shrinks = np.asarray(problem.effect.sum(axis=1)).ravel() > 0
+
+    def work(kept: IntArray) -> float:
+        """Multiply-accumulates where counts are whole blocks."""
+        whole = -(-kept // blocks.multiple) * blocks.multiple
+        return problem.costs.total("flops", np.where(shrinks, whole, kept))
+
+    while (spare := problem.spare(before := problem.kept(removed))) > enough:
+        best = (np.inf, 0, 0)
+        for group in np.flatnonzero(removed).tolist():
+            trial = removed.copy()
+            trial[group] = _fewest(problem, removed, group)
+            regained = spare - problem.spare(kept := problem.kept(trial))
+            if regained > 0:
+                best = min(best, ((work(kept) - work(before)) / regained, group, int(trial[group])))
+        if best[0] == np.inf:
+            break
+        removed[best[1]] = best[2]
+    return removed
+
+
+def _fewest(problem: Problem, removed: IntArray, group: int) -> int:
+    """The least that may go from a group so that the budgets hold, all others staying as they are."""
+    levels = problem.levels[group]
+    # What goes may lie between two levels, where it followed another grid.
+    levels = np.append(levels[levels < removed[group]], removed[group])
+    trial = removed.copy()
+    low, high = 0, len(levels) - 1
+    while low < high:
+        middle = (low + high) // 2
+        trial[group] = levels[middle]
+        low, high = (low, middle) if problem.met(problem.kept(trial)) else (middle + 1, high)
+    return int(levels[low])
 
 
 def same_share(problem: Problem, share: float) -> IntArray:

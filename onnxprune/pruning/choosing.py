@@ -9,22 +9,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.analysis.analyzing import Analysis, MetricSource, analyze
+from onnxprune.analysis.analyzing import Analysis, analyze
 from onnxprune.analysis.atoms import Group, Grouping
 from onnxprune.analysis.cost import METRICS, FloatArray, Layer, Metric
 from onnxprune.analysis.prunability import why_nothing
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.ir.model import ModelLike
 from onnxprune.ops.relations import IntArray
-from onnxprune.pruning.allocation import Problem, give_back, global_, same_share
+from onnxprune.pruning.allocation import Problem, give_back, give_back_partly, global_, same_share
 from onnxprune.pruning.allocation import allocation as find_allocation
 from onnxprune.pruning.criteria import Criterion, Scoring, comparable, default_registry
 from onnxprune.pruning.floors import least_units
-from onnxprune.pruning.options import PlanOptions, by_keyword
+from onnxprune.pruning.options import AUTO, MEASURED, PlanOptions, by_keyword
 from onnxprune.pruning.plan import Plan
+from onnxprune.pruning.widths import block, finer, grids, remainders
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import CalibrationSource, Samples
+
+
+#: A grid will do where what it removes beyond the budget is at most this share of the model.
+_NEAR_ENOUGH = 0.02
 
 
 def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
@@ -48,7 +53,7 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
     limits = _limits(model, options)
     chooser = default_registry().find(options.criterion) if isinstance(options.criterion, str) else options.criterion
     allocate = find_allocation(options.allocation)
-    options = replace(options, round_to=_multiple(options.round_to, latency))
+    options = replace(options, round_to=_rounding(options))
     if not model.coupling.groups:
         raise BudgetError(why_nothing(model))
 
@@ -58,27 +63,31 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
     def chosen_under(grouping: Grouping) -> _Choice:
         analysis = model.under(grouping).measured("latency", latency)
         problem = _problem(analysis, options, limits, exact)
-        rng = np.random.default_rng(options.seed)
-        scoring = Scoring(analysis, rng, samples)
-        scores = None
+        scores, losses = None, problem.losses
         if allocate is global_ and channels is None:
+            scoring = Scoring(analysis, np.random.default_rng(options.seed), samples)
             scores = chooser.scores(scoring)
             losses = _losses(problem, scoring, scores, chooser)
             if options.sensitivity is not None:
                 losses = options.sensitivity.losses(problem.groups, losses)
-            problem = replace(problem, losses=losses)
-        removed = same_share(problem, channels) if channels is not None else allocate(problem, rng)
-        kept = problem.kept(removed)
-        if not problem.met(kept):
+        for grid in grids(options.round_to):
+            problem = replace(problem, grid=grid, losses=losses)
+            rng = np.random.default_rng(options.seed)
+            removed = same_share(problem, channels) if channels is not None else allocate(problem, rng)
+            if problem.met(problem.kept(removed)):
+                break
+        else:
             raise BudgetError(_unmet(analysis, problem))
         if channels is None:
             removed = give_back(problem, removed)
-            kept = problem.kept(removed)
+            # What whole blocks take too much, a few groups get back in parts of them; all others stay on the grid.
+            for grid in remainders(options.round_to):
+                removed = give_back_partly(replace(problem, grid=grid), removed, problem.grid, _NEAR_ENOUGH)
         if scores is None:
-            scores = chooser.scores(scoring)
+            scores = chooser.scores(Scoring(analysis, rng, samples))
         lowest = [group.lowest(int(units), scores) for group, units in zip(problem.groups, removed, strict=True)]
         atoms = np.concatenate(lowest) if lowest else np.zeros(0, dtype=np.int64)
-        return _Choice(analysis, atoms, kept, float(scores[atoms].sum()))
+        return _Choice(analysis, atoms, problem.kept(removed), float(scores[atoms].sum()))
 
     chosen = _least_loss(chosen_under, _GROUPINGS[options.grouped])
     made = replace(
@@ -169,12 +178,21 @@ def _least_loss(choose: Callable[[Grouping], _Choice], groupings: Sequence[Group
     return min(found, key=lambda choice: choice.lost)
 
 
-def _multiple(round_to: int | str, latency: MetricSource | None) -> int:
+def _rounding(options: PlanOptions) -> int | str:
+    """The multiple, or the multiple that is preferred, as a plan records it: nothing about it depends on the machine.
+
+    The share of ``channels`` is taken as it is said.
+    """
+    round_to, latency = options.round_to, options.latency
     if isinstance(round_to, int):
         return round_to
-    if latency is None:
-        raise UsageError("round_to 'auto' needs a latency profile: pass latency=onnxprune.profile_latency(...)")
-    return latency.multiple
+    if round_to == MEASURED and latency is None:
+        raise UsageError("round_to 'measured' needs a latency profile: pass latency=onnxprune.profile_latency(...)")
+    if latency is not None and round_to in (AUTO, MEASURED):
+        return latency.multiple
+    if options.channels is not None:
+        return 1
+    return f"{AUTO}:{block()}" if round_to == AUTO else round_to
 
 
 def _limits(analysis: Analysis, options: PlanOptions) -> tuple[tuple[Metric, float], ...]:
@@ -204,14 +222,10 @@ def _problem(
     if include:
         allowed &= _groups_matching(analysis, layers, names, include)
     allowed -= _groups_matching(analysis, layers, names, exclude)
-    multiple = _multiple(options.round_to, options.latency)
     at_least = least_units(analysis, options.floor, floors, names)
-    levels = tuple(
-        _levels(group, int(at_least[group.index]), multiple) if group.index in allowed else np.zeros(1, dtype=np.int64)
-        for group in coupling.groups
-    )
+    spared = tuple(int(at_least[g.index]) if g.index in allowed else g.units for g in coupling.groups)
     groups_of_layer = tuple(tuple(g.index for g in analysis.groups_of(layer) if g.index in allowed) for layer in layers)
-    return Problem(analysis.costs, options.metric, coupling.groups, levels, limits, groups_of_layer)
+    return Problem(analysis.costs, options.metric, coupling.groups, spared, limits, groups_of_layer)
 
 
 def _groups_matching(
@@ -223,15 +237,6 @@ def _groups_matching(
         if any(fnmatchcase(name, pattern) for pattern in patterns)
         for group in analysis.groups_of(layer)
     }
-
-
-def _levels(group: Group, least: int, round_to: int) -> IntArray:
-    """The numbers of units that may go, so that at least ``least`` stay and counts are multiples of ``round_to``."""
-    kept = np.arange(group.units, least - 1, -1, dtype=np.int64)
-    if round_to > 1:
-        kept = kept[(kept == group.units) | (kept * group.width % round_to == 0)]
-        kept = kept[(kept > 0) | (least == 0)]
-    return group.units - kept
 
 
 def _unmet(analysis: Analysis, problem: Problem) -> str:
@@ -254,6 +259,11 @@ def _unmet(analysis: Analysis, problem: Problem) -> str:
         reasons = dict.fromkeys(pin.reason for pin in analysis.coupling.pins_on(layer.output_axis))
         why = "; ".join(reasons) or ("at its floor" if problem.groups_of_layer[layer.index] else "may not shrink")
         ways.append(f"{analysis.layer_name(layer)} ({why})")
+    for grid in finer(problem.grid):
+        less_round = replace(problem, grid=grid)
+        if less_round.met(less_round.kept(less_round.most)):
+            also = f" at multiples of {problem.grid.multiple}; round_to={grid.multiple} reaches it"
+            return "; ".join(parts) + also
     stands = f". What stands in the way: {', '.join(ways)}" if ways else ". The model has no layer to prune"
     return "; ".join(parts) + stands + ". Ask for less, lower the floors, or allow more layers"
 

@@ -107,6 +107,18 @@ def _most(help: str, kind: Kind = "quantity", example: str = "5M") -> float | No
     )
 
 
+AUTO, MEASURED = "auto", "measured"
+"""Multiples of channels: those that suit the engine, and those that measuring finds best."""
+
+
+def is_rounding(value: int | str) -> bool:
+    """Whether it is a multiple of channels, or says how to find one: auto, auto:16 or measured."""
+    if isinstance(value, int) or value in (AUTO, MEASURED):
+        return True
+    word, _, number = value.partition(":")
+    return word == AUTO and number.isdecimal() and int(number) > 0
+
+
 def _is_floor(value: float) -> bool:
     return 0 <= value < math.inf
 
@@ -194,15 +206,17 @@ class PlanOptions(Given):
         must=f"each {_FLOOR}",
     )
     round_to: int | str = _option(
-        1,
-        "Keep channel counts multiples of this; auto measures which gives the most channels for the time.",
+        AUTO,
+        "Keep channel counts multiples of this. auto: of what this processor computes together, or of less where the "
+        "budget would be missed by 2 % (auto:16 prefers 16 anywhere); measured: of what gives the most channels for "
+        "the time; 1: any count.",
         kind="rounding",
-        example="8|auto",
+        example="auto|8|1",
         panel=LIMITS,
-        text="1",
+        text=AUTO,
         least=1,
-        valid=lambda value: value == "auto" or isinstance(value, int),
-        must="be a whole number, or 'auto'",
+        valid=is_rounding,
+        must=f"be a whole number, '{AUTO}', '{AUTO}:N' or '{MEASURED}'",
         recorded=True,
     )
     include: str | Sequence[str] = _option(

@@ -9,9 +9,8 @@ import typer
 
 import onnxprune
 from onnxprune._display import seconds
-from onnxprune.cli.options import rounding
 from onnxprune.cli.units import parse_duration
-from onnxprune.errors import UsageError
+from onnxprune.pruning.widths import block
 from tests.cli.support import done, done_json, refused, saved
 from tests.latency.fakes import FakeMachine
 from tests.latency.networks import chain
@@ -37,22 +36,30 @@ def test_a_latency_is_asked_for_met_and_reported(model: Path, tmp_path: Path) ->
     assert weight.shape[0] % 4 == weight.shape[1] % 4 == 0
     text = done("prune", model, "-o", output, "--max-latency", f"{1e6 * latency['asked']:.1f}us")
     assert "Latency: asked " in text
+    assert "channel counts are multiples of 4." in text
+    text = done("prune", model, "-o", output, "--max-latency", f"{1e6 * latency['asked']:.1f}us", "--round-to", 1)
     assert "channel counts are multiples of 1." in text
 
 
-def test_round_to_auto_goes_with_any_budget(model: Path, tmp_path: Path) -> None:
-    data = done_json("prune", model, "-o", tmp_path / "out.onnx", "--reduce", 0.5, "--round-to", "auto")
+def test_the_measured_multiple_goes_with_any_budget(model: Path, tmp_path: Path) -> None:
+    data = done_json("prune", model, "-o", tmp_path / "out.onnx", "--reduce", 0.5, "--round-to", "measured")
     assert data["settings"]["round_to"] == 4
     assert data["latency"] is None
-    data = done_json("prune", model, "-o", tmp_path / "out.onnx", "--channels", 0.5, "--round-to", "auto")
+    data = done_json("prune", model, "-o", tmp_path / "out.onnx", "--channels", 0.5, "--round-to", "measured")
     assert data["settings"]["round_to"] == 4
+
+
+def test_by_default_counts_suit_the_provider(model: Path, tmp_path: Path) -> None:
+    given = ("prune", model, "-o", tmp_path / "out.onnx", "--reduce", 0.5)
+    assert done_json(*given)["settings"]["round_to"] == f"auto:{block()}"
+    assert done_json(*given, "--provider", "CUDAExecutionProvider")["settings"]["round_to"] == "auto:8"
 
 
 def test_what_cannot_be_done_is_said(model: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.onnx"
     assert "latency cannot fall to 0.001 ms" in refused(1, "prune", model, "-o", output, "--max-latency", "1us")
     assert "write it like 5ms" in refused(2, "prune", model, "-o", output, "--max-latency", "5")
-    assert "neither 'auto' nor a number" in refused(2, "prune", model, "-o", output, "--reduce", 0.5, "--round-to", "x")
+    assert "must be a whole number" in refused(2, "prune", model, "-o", output, "--reduce", 0.5, "--round-to", "x")
     assert "give either --channels, or a latency" in refused(
         2, "prune", model, "-o", output, "--channels", 0.5, "--max-latency", "1ms"
     )
@@ -68,13 +75,6 @@ def test_times_as_people_write_them(text: str, value: float) -> None:
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is not a time"):
         parse_duration(text)
-
-
-def test_roundings() -> None:
-    assert (rounding("auto"), rounding("8")) == ("auto", 8)
-    for text in ("0", "-1", "2.5", ""):
-        with pytest.raises(UsageError, match="--round-to"):
-            rounding(text)
 
 
 def test_times_as_people_read_them() -> None:

@@ -158,7 +158,7 @@ def test_latency_has_to_be_measured_first(analysis: Analysis, cache: Cache) -> N
         with pytest.raises(UsageError, match="latency has to be measured first"):
             onnxprune.plan(analysis, **options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="needs a latency profile"):
-        onnxprune.plan(analysis, reduce=0.5, round_to="auto")
+        onnxprune.plan(analysis, reduce=0.5, round_to="measured")
     with pytest.raises(UsageError, match="round_to must be"):
         profile_latency(analysis, machine=FakeMachine(), round_to=0, cache=cache)
     other = onnxprune.analyze(chain(16, 24, 5, size=7))

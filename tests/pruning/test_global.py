@@ -56,7 +56,7 @@ def test_it_loses_hardly_more_than_the_best_allocation() -> None:
             macs = 64 * 9 * (3 * kept[0] + kept[0] * kept[1] + kept[1] * kept[2]) + 64 * 2 * kept[2]
             if macs <= limit:
                 best = min(best, curves[0][c] + curves[1][a] + curves[2][b])
-        plan = onnxprune.plan(model, reduce=reduce, allocation="global", criterion="lamp", floor=1)
+        plan = onnxprune.plan(model, reduce=reduce, allocation="global", criterion="lamp", floor=1, round_to=1)
         found = sum(
             curve[group.units - left]
             for curve, group, left in zip(

@@ -32,7 +32,7 @@ ZOO = (
 )
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 MODES = ("params", "flops", "memory")
-MOST_REMOVED = 0.52
+MOST_REMOVED = 0.525
 
 
 @dataclass(frozen=True)
