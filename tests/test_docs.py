@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from onnxprune.ops import default_registry
+from onnxprune.pruning.widths import block
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,6 +67,7 @@ def test_every_python_block_of_contributing_is_run() -> None:
     assert len(_PYTHON.findall(CONTRIBUTING)) == len(_MARKED.findall(CONTRIBUTING))
 
 
+@pytest.mark.skipif(block() != 16, reason="default widths follow from the processor; the README's has AVX-512")
 def test_the_examples_of_the_readme_print_what_it_says() -> None:
     page = runpy.run_path(str(ROOT / "docs" / "readme_outputs.py"))["readme"](README)
     assert without_roundoff(page) == without_roundoff(README), "run: python docs/readme_outputs.py"
