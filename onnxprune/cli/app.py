@@ -18,6 +18,7 @@ from onnxprune.cli.passes import normalize, passes, run
 from onnxprune.cli.pick import pick
 from onnxprune.cli.plugins import pluggable
 from onnxprune.cli.prune import apply, prune, verify
+from onnxprune.cli.quantize import quantize
 from onnxprune.cli.report import report
 from onnxprune.cli.sensitivity import sensitivity
 from onnxprune.cli.train import train
@@ -66,6 +67,7 @@ for _command in (
     verify,
     explain,
     sensitivity,
+    quantize,
     train,
     compress,
     explore,

@@ -5,17 +5,14 @@ from __future__ import annotations
 import platform
 import re
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from onnxprune.errors import MeasurementError
 from onnxprune.ir.engine import Engine
-from onnxprune.ir.sampling import Clock, FloatArray, Rounds, sample
-from onnxprune.ir.session import first_line
+from onnxprune.ir.sampling import Clock, FloatArray, Rounds
+from onnxprune.ir.timing import fitting_clock, taking_turns
 from onnxprune.ir.tracing import Trace, traced
 from onnxprune.latency.layer_models import Point, side_by_side, times_of_points
 
@@ -25,8 +22,6 @@ if TYPE_CHECKING:
 #: Of the times of one node, this quantile counts: what else runs on the machine only ever makes it slower.
 _QUIET = 0.25
 _RUNS = 12
-#: Seconds that a clock has to tell apart.
-_FINE = 1e-6
 
 
 class Machine(Protocol):
@@ -57,7 +52,7 @@ class LocalMachine:
 
     def __init__(self, engine: Engine | None = None, clock: Clock | None = None) -> None:
         self.engine = engine or Engine()
-        self._clock = clock or _fitting_clock(self.engine)
+        self._clock = clock or fitting_clock(self.engine)
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -94,22 +89,7 @@ class LocalMachine:
 
     def rounds(self, models: Sequence[Model], inputs: Mapping[str, Any], rounds: Rounds) -> FloatArray:
         """Seconds per run, shape (rounds, models). Raises MeasurementError where one does not run."""
-        with ExitStack() as cleanup:
-            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
-            runs: list[Callable[[], object]] = []
-            for at, model in enumerate(models):
-                model.save(folder / f"{at}.onnx")
-                runs.append(partial(self.engine.session(folder / f"{at}.onnx").run, None, dict(inputs)))
-            try:
-                return sample(runs, rounds, self._clock)
-            except Exception as error:
-                raise MeasurementError(f"onnxruntime does not run the model: {first_line(error)}") from error
-
-
-def _fitting_clock(engine: Engine) -> Clock:
-    alone = engine == Engine()
-    fine = alone and hasattr(time, "thread_time") and time.get_clock_info("thread_time").resolution <= _FINE
-    return time.thread_time if fine else time.perf_counter
+        return taking_turns(models, inputs, rounds, self.engine, self._clock)
 
 
 def processor() -> str:

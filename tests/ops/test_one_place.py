@@ -19,6 +19,7 @@ KNOWN = frozenset(op_type for _, op_type, _, _ in default_registry().supported()
 _BODIES = "the nodes that have bodies, which the graph looks into"
 _INSERTS = "nodes that it inserts, whatever operator asks for them"
 _FAULTS = "faults for the power of the certificate, which may not ask what they are to test"
+_QUANTISED = "what onnxruntime.quantization writes, and what onnxruntime makes of it"
 _REWRITES = "a pass that rewrites these operators"
 ALLOWED: dict[str, tuple[str, str]] = {
     "onnxprune/cli/training.py": ("Conv", "advice on training from scratch"),
@@ -64,6 +65,14 @@ ALLOWED: dict[str, tuple[str, str]] = {
         _FAULTS,
     ),
     "onnxprune/pruning/mutations/specimen.py": ("QAttention QGemm", _FAULTS),
+    "onnxprune/pruning/quantization/certificate.py": ("Clip DequantizeLinear QuantizeLinear Relu", _QUANTISED),
+    "onnxprune/pruning/quantization/preparing.py": ("MatMulNBits QAttention QGemm QuantizeLinear", _QUANTISED),
+    "onnxprune/pruning/quantization/simulation.py": ("Conv Gemm MatMul", "integers, independently of all else"),
+    "onnxprune/pruning/quantization/writing.py": (
+        "BatchNormalization Clip Conv ConvTranspose DequantizeLinear Gemm InstanceNormalization LayerNormalization "
+        "QuantizeLinear Relu",
+        _QUANTISED,
+    ),
     "onnxprune/pruning/shrinking.py": ("Add Gather Mul Pad Slice", _INSERTS),
     "onnxprune/torch/module.py": ("Loop Scan", "bodies that cannot be imported are refused"),
     "onnxprune/torch/training/batching.py": ("Reshape", "batches of any size"),
