@@ -122,12 +122,12 @@ def _conv(node: onnx.NodeProto, operands: Sequence[Quantised | Array | None]) ->
         columns = split[at : at + 1].transpose(order).reshape(groups, sums.shape[2], factors.shape[1])
         sums[at] = columns @ factors
     result = sums.transpose(0, 1, 3, 2).reshape(samples, groups * filters, *out)
-    per_filter = np.broadcast_to(
-        x.scale.astype(np.float64).reshape(-1) * w.scale.astype(np.float64).reshape(-1), (groups * filters,)
-    )
-    result = result * per_filter.reshape(-1, *[1] * rank)
+    scales = np.broadcast_to(_flat(x.scale) * _flat(w.scale), (groups * filters,))
+    result = result * scales.reshape(-1, *[1] * rank)
     bias = operands[2] if len(operands) > 2 else None
-    return result if bias is None else result + _real(bias).reshape(-1, *[1] * rank)
+    if bias is not None:
+        result = result + _real(bias).reshape(-1, *[1] * rank)
+    return np.asarray(result, np.float64)
 
 
 def _pads(said: Mapping[str, Any], extents: Sequence[int], reach: Sequence[int], strides: Sequence[int]) -> list[Any]:
