@@ -38,10 +38,11 @@ def block_after(marker: str) -> str:
 
 
 def without_roundoff(page: str) -> str:
-    """The page without what depends on the rounding of a processor.
+    """The page without what depends on the processor.
 
-    That is the differences that a certificate measures, and what outputs are like after a refit.
+    That is the differences that a certificate measures, what outputs are like after a refit, and times.
     """
+    page = re.sub(r"^Time of a run:.*?^Wrote", "Time #\nWrote", page, flags=re.MULTILINE | re.DOTALL)
     page = re.sub(r"^(Output '\w+' on).*?^Wrote", r"\1 #", page, flags=re.MULTILINE | re.DOTALL)
     return re.sub(r"\d\.?\d*e-\d\d", "#", page)
 

@@ -27,6 +27,7 @@ from onnxprune.cli.options import (
 from onnxprune.cli.reading import read, read_and_analyze
 from onnxprune.cli.result import Task, finish, show_certificate
 from onnxprune.cli.terminal import Terminal
+from onnxprune.cli.timing import NoBenchOption
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.pruning.options import JobOptions
 
@@ -51,6 +52,7 @@ def prune(
         Path | None, typer.Option(metavar="FILE", help="Write the plan as JSON, too.", show_default=False)
     ] = None,
     job: AllJobOptions,
+    no_bench: NoBenchOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,8 +89,9 @@ def prune(
     if (options.allocation, options.grouped) == ("global", "aligned") and data is not None:
         options = replace(options, sensitivity=_kept_scan(terminal, analysis, data.fit, str(options.criterion)))
 
-    how, fit = timed(terminal, analysis, Engine(threads, provider=provider), options)
-    finish(terminal, Task(reading, output, plan_out, paths, how, fit), job)
+    engine = Engine(threads, provider=provider)
+    how, fit = timed(terminal, analysis, engine, options)
+    finish(terminal, Task(reading, output, plan_out, paths, how, fit, None if no_bench else engine), job)
 
 
 def _spec(job: JobOptions) -> str | None:
@@ -113,7 +116,10 @@ def apply(
     plan: PlanArgument,
     output: OutputOption,
     input_shape: InputShapeOption = None,
+    threads: ThreadsOption = 1,
+    provider: ProviderOption = "CPUExecutionProvider",
     job: AllJobOptions,
+    no_bench: NoBenchOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -130,7 +136,10 @@ def apply(
     reading = read_and_analyze(terminal, model, input_shape, chosen.split, chosen.input_shapes, chosen.state)
     if reading.shapes:
         chosen = chosen.for_inputs(reading.shapes)
-    finish(terminal, Task(reading, output, None, paths, chosen), job)
+    from onnxprune.ir.engine import Engine
+
+    engine = None if no_bench else Engine(threads, provider=provider)
+    finish(terminal, Task(reading, output, None, paths, chosen, engine=engine), job)
 
 
 @offering

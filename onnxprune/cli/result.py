@@ -14,12 +14,15 @@ from onnxprune.cli.files import Paths, save_plan
 from onnxprune.cli.latency import latency_lines
 from onnxprune.cli.reading import Reading
 from onnxprune.cli.terminal import Terminal
+from onnxprune.cli.timing import timing_lines
 from onnxprune.errors import VerificationError
 from onnxprune.pruning.options import JobOptions, PlanOptions
 
 if TYPE_CHECKING:
     from onnxprune.data.fidelity import Fidelity
     from onnxprune.data.tasks import Verdict
+    from onnxprune.ir.engine import Engine
+    from onnxprune.latency.bench import Bench
     from onnxprune.latency.fitting import LatencyFit
     from onnxprune.pruning.certificate import Certificate
     from onnxprune.pruning.comparison import Comparison
@@ -38,6 +41,8 @@ class Task:
     paths: Paths
     how: PlanOptions | Plan
     latency: LatencyFit | None = None
+    engine: Engine | None = None
+    """What the result is timed on; None if it is not."""
 
 
 def finish(terminal: Terminal, task: Task, job: JobOptions) -> None:
@@ -68,12 +73,24 @@ def finish(terminal: Terminal, task: Task, job: JobOptions) -> None:
         task.paths.save_model(made.model, task.output)
         if task.plan_output is not None:
             save_plan(made.plan, task.plan_output)
+    timed = _timed(terminal, task)
     comparison = compare(task.reading.analysis, made.plan)
     before = {**comparison.before, "file_size": task.reading.model.file_size}
     after = {**comparison.after, "file_size": made.model.file_size}
-    terminal.json(_report(task, made, comparison, before, after))
+    measured = {"bench": None if timed is None or isinstance(timed, str) else timed.to_dict()}
+    terminal.json({**_report(task, made, comparison, before, after), **measured})
     if not terminal.as_json:
-        _show(terminal, task, made, comparison, before, after)
+        _show(terminal, task, made, comparison, before, after, timed)
+
+
+def _timed(terminal: Terminal, task: Task) -> Bench | str | None:
+    """The result beside the original; nothing where that was measured to find the plan."""
+    original = task.reading.model.path
+    if task.engine is None or task.latency is not None or original is None:
+        return None
+    from onnxprune.cli.timing import beside
+
+    return beside(terminal, original, task.output, task.reading.shapes or None, task.engine)
 
 
 def _report(
@@ -110,6 +127,7 @@ def _show(
     comparison: Comparison,
     before: dict[str, float],
     after: dict[str, float],
+    timed: Bench | str | None,
 ) -> None:
     from onnxprune.cli.tables import change_table, totals_table
 
@@ -131,6 +149,9 @@ def _show(
         terminal.show(line)
     for line, style in answer_lines(made.fidelity):
         terminal.show(line, style=style)
+    if timed is not None:
+        for line, style in timing_lines(timed, made.plan):
+            terminal.show(line, style=style)
     also = "" if task.plan_output is None else f", the plan to {task.plan_output}"
     terminal.show(f"Wrote {task.output} ({long(after['file_size'], 'B')}){also}.")
 

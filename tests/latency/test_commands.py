@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
 import onnxprune
 from onnxprune._display import seconds
+from onnxprune.cli.timing import timing_lines
 from onnxprune.cli.units import parse_duration
+from onnxprune.ir.engine import Engine
+from onnxprune.latency.bench import Bench, ModelTimes
+from onnxprune.latency.statistics import Ratio, spread
 from onnxprune.pruning.widths import block
 from tests.cli.support import done, done_json, refused, saved
 from tests.latency.fakes import FakeMachine
@@ -80,3 +85,35 @@ def test_what_is_no_time(text: str) -> None:
 def test_times_as_people_read_them() -> None:
     read = [seconds(value) for value in (0.0, 2.45e-5, 0.00427, 0.9996, 12.0)]
     assert read == ["0 µs", "24.5 µs", "4.27 ms", "1.00 s", "12 s"]
+
+
+def test_prune_ends_with_the_time_of_both_files(model: Path, tmp_path: Path) -> None:
+    given = ("prune", model, "-o", tmp_path / "out.onnx", "--reduce", 0.5)
+    before, after = done_json(*given)["bench"]["models"]
+    assert before["ratio"] is None
+    assert after["ratio"]["median"] > 0
+    assert "Time of a run: " in done(*given)
+    assert "Time of a run" not in done(*given, "--no-bench")
+    assert done_json(*given, "--no-bench")["bench"] is None
+    # What was measured to find the plan is not measured again.
+    assert done_json(*given, "--mode", "la")["bench"] is None
+
+
+def _timed(ratio: float) -> Bench:
+    before = ModelTimes("a", {}, spread(np.full(5, 0.01)), None, None)
+    after = ModelTimes("b", {}, spread(np.full(5, 0.01 * ratio)), Ratio(ratio, ratio, ratio), None)
+    return Bench(Engine(), (before, after), None)
+
+
+def test_a_result_that_is_not_faster_says_why_and_what_to_do() -> None:
+    plan = onnxprune.plan(chain(64, 64, 5), reduce=0.3, round_to=1)
+    ((told, style),) = timing_lines(_timed(0.5), plan)
+    assert "10 ms → 5 ms, 0.50 of the original's" in told
+    assert style == ""
+    (_, _), (why, style) = timing_lines(_timed(1.2), plan)
+    assert "slower" in why
+    assert "--round-to auto" in why
+    assert style == "yellow"
+    (_, _), (why, _) = timing_lines(_timed(1.2), onnxprune.plan(chain(64, 64, 5), reduce=0.3))
+    assert "--mode latency" in why
+    assert timing_lines("onnxruntime does not run it", plan) == [("Not timed: onnxruntime does not run it.", "yellow")]
