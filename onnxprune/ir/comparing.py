@@ -16,6 +16,9 @@ _ROUNDING = 8
 
 _MOST_NAMED = 8
 
+_SQUARES_OVERFLOW = 1e15
+"""From here on, sums of squares of single-precision numbers may overflow."""
+
 
 @dataclass(frozen=True)
 class Scales:
@@ -64,10 +67,12 @@ def scales(array: NDArray[Any], dim: int | None) -> Scales:
     count = values.size if dim is None else values.size // max(values.shape[dim], 1)
     finite = values if np.isfinite(values).all() else np.where(np.isfinite(values), values, 0)
     largest = np.atleast_1d(np.abs(finite).max(axis=others, initial=0.0)).astype(np.float64)
+    # In units of the largest, where squares would overflow: of an infinite spread, any difference is a small part.
+    unit = largest.max(initial=0.0) if largest.max(initial=0.0) > _SQUARES_OVERFLOW else 1.0
     if count >= _FEWEST:
-        spread = np.atleast_1d(finite.std(axis=others)).astype(np.float64)
+        spread = np.atleast_1d((finite / unit if unit > 1 else finite).std(axis=others)).astype(np.float64) * unit
     else:
-        spread = np.full_like(largest, finite.std() if finite.size else 0.0)
+        spread = np.full_like(largest, float((finite / unit).std()) * unit if finite.size else 0.0)
     eps = np.finfo(array.dtype).eps if array.dtype.kind == "f" else 0.0
     return Scales(spread, _ROUNDING * float(eps) * largest)
 

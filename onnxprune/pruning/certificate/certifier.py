@@ -9,6 +9,7 @@ cannot grow, nor turn a comparison over, because all parts start from the same v
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -38,6 +39,9 @@ _PERTURBATIONS = 3
 _STRETCH = 8
 _MARGIN = 32
 """How many times as far as its inputs' last places a result may be moved by rounding inside."""
+
+_LONG = 2
+"""The same for a long sum, times the root of its terms: partial sums are rounded as often as there are terms."""
 
 
 class Life(IntEnum):
@@ -303,7 +307,17 @@ class Certifier:
             return bool((gap <= moved).all())
         dim = self.kept.channel(name)
         others = None if dim is None else tuple(d for d in range(gap.ndim) if d != dim)
-        return bool((gap.max(axis=others) <= _MARGIN * moved.max(axis=others)).all())
+        long = _LONG * self._terms.get(name, 0.0) ** 0.5
+        allowed = max(_MARGIN, long) * moved + long * np.spacing(np.abs(pair[1]))
+        return bool((gap.max(axis=others) <= allowed.max(axis=others)).all())
+
+    @cached_property
+    def _terms(self) -> Mapping[str, float]:
+        """How many products are summed up for an element of what a layer makes."""
+        costs, graph = self._analysis.costs, self._analysis.graph
+        work = costs.per_layer("flops", costs.full)
+        made = [(graph.nodes[layer.node].outputs[0], float(work[layer.index])) for layer in costs.layers]
+        return {name: macs / max(math.prod(graph.shapes.extents[name]), 1) for name, macs in made}
 
     def _feed_directly(self, cells: Cells, inputs: Arrays, findings: Findings, witnesses: Witnesses) -> None:
         """Where the inputs have not told positions apart, or not reached a step, give its operands other values."""

@@ -259,3 +259,36 @@ def test_another_interface_is_refused() -> None:
     proto.graph.output.append(helper.make_tensor_value_info("more", 1, [1, 10]))
     with pytest.raises(onnxprune.VerificationError, match="outputs of the pruned model are not those"):
         onnxprune.verify(source, proto, plan)
+
+
+def test_the_spread_of_huge_numbers_is_finite() -> None:
+    """Squares overflow in single precision; of an infinite spread, any difference is a small part."""
+    rng = np.random.default_rng(0)
+    wanted = (1e25 * rng.standard_normal((4, 100))).astype(np.float32)
+    found = wanted.copy()
+    found[2, 5] += np.float32(1e23)
+    for dim in (0, None):
+        assert not compare("t", "n", wanted, found, dim, TOLERANCE).passed
+
+
+def test_a_long_sum_is_rounded_as_often_as_it_has_terms() -> None:
+    """Where all terms are equal, moving the inputs by a last place moves nothing; partial sums are rounded yet."""
+    model = parsed(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 8, 4, 4] x) => (float[1, 6] y) {
+            c = Conv(x, w)
+            f = Flatten(c)
+            y = Gemm(f, v)
+        }""",
+        w=(1568, 8, 1, 1),
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.full((25088, 6), 0.3, np.float32), "v"))
+    source, plan, _ = halved(model)
+    certifier = certifier_of(onnxprune.analyze(source), plan)
+    given = {"f": np.full((1, 25088), 1e20, dtype=np.float32)}
+    found = certifier._masked.run(["y"], given, None)["y"]
+    for places, passed in ((100, True), (1000, False)):
+        wanted = found + places * np.spacing(found)
+        difference = compare("y", "y", wanted, found, None, TOLERANCE)
+        assert not difference.passed
+        assert certifier._is_rounding(difference, certifier._masked, given, (wanted, found), None) is passed
