@@ -35,6 +35,8 @@ from .pruning.pipeline import Compression as Compression
 from .pruning.pipeline import apply as apply
 from .pruning.pipeline import compress as compress
 from .pruning.plan import Plan as Plan
+from .pruning.proving import Proof as Proof
+from .pruning.proving import prove as prove
 from .pruning.quantization.quantizing import Quantization as Quantization
 from .pruning.quantization.quantizing import quantize as quantize
 from .pruning.sensitivity import Sensitivity as Sensitivity

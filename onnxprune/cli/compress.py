@@ -132,7 +132,7 @@ def compress(
         "certificate": None if pruned.certificate is None else pruned.certificate.to_dict(),
     }
     with terminal.step(f"Writing {output.name}"):
-        paths.save_model(results[-1].model, output)
+        paths.save_model(options.told(results[-1].model, train), output)
         if metrics_out is not None:
             save_text(json.dumps(report, indent=2) + "\n", metrics_out)
     for state in states:

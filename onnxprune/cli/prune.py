@@ -25,7 +25,7 @@ from onnxprune.cli.options import (
     offering,
 )
 from onnxprune.cli.reading import read, read_and_analyze
-from onnxprune.cli.result import Task, finish, show_certificate
+from onnxprune.cli.result import Task, finish, show_proof
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.timing import NoBenchOption
 from onnxprune.errors import BudgetError, UsageError
@@ -147,7 +147,10 @@ def verify(
     *,
     model: ModelArgument,
     pruned: Annotated[Path, typer.Argument(metavar="PRUNED", help="The result.", show_default=False)],
-    plan: PlanArgument,
+    plan: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PLAN]", help="The plan (JSON), if not what PRUNED tells.", show_default=False),
+    ] = None,
     input_shape: InputShapeOption = None,
     samples: Annotated[int, typer.Option(min=1, help="How many random inputs to compare.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the random inputs.")] = 0,
@@ -166,16 +169,19 @@ def verify(
     ] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a pruned model with the masked original, and exit with 1 if they differ."""
+    """Compare a pruned model with the masked original, and exit with 1 if they differ.
+
+    Where weights have changed since (refit, training), the removal is proven with the original's values.
+    """
     terminal = Terminal(as_json)
     from onnxprune.pruning.plan import Plan
 
-    chosen = Plan.load(plan)
+    chosen = None if plan is None else Plan.load(plan)
     source, result = read(terminal, model), read(terminal, pruned)
     with terminal.step("Verifying"):
-        from onnxprune.pruning.certificate import verify as compare
+        from onnxprune.pruning.proving import prove
 
-        certificate = compare(
+        proof = prove(
             source,
             result,
             chosen,
@@ -185,15 +191,17 @@ def verify(
             tolerance=tolerance,
             memory=job.verify_memory,
         )
-    power = None
-    if mutations and certificate.passed:
+    power, certificate = None, proof.certificate
+    if mutations and proof.passed and proof.changed:
+        raise UsageError("--mutations needs a model whose weights have the original's values; this one was changed")
+    if mutations and proof.passed:
         from onnxprune.pruning.mutations.power import measure_power
 
         with terminal.step("Trying faults"):
-            power = measure_power(source, result, chosen, mutations, seed=seed)
-    terminal.json({**certificate.to_dict(), "power": None if power is None else power.to_dict()})
-    show_certificate(terminal, certificate)
+            power = measure_power(source, result, proof.plan, mutations, seed=seed)
+    terminal.json({**proof.to_dict(), "power": None if power is None else power.to_dict()})
+    show_proof(terminal, proof)
     for line in () if power is None else power.sentences:
         terminal.show(line)
-    if not certificate.passed or (certificate.unwitnessed and not job.accept_unwitnessed):
+    if not proof.passed or (certificate.unwitnessed and not job.accept_unwitnessed):
         raise typer.Exit(FAILED)

@@ -30,8 +30,8 @@ _CHANGED = (
     "removal alone, and says nothing of what changed since."
 )
 _FAILED = (
-    "The outputs differ from those of the masked original, and the file has other shapes than what the plan makes of "
-    "the model: see whether it belongs to the plan."
+    "The file is not what the plan makes of the model, with the original's values for its weights either: see whether "
+    "it belongs to the plan."
 )
 _PLOTS = ("complexity", "changes", "tradeoff")
 
@@ -161,13 +161,16 @@ class _Job:
         """A pruned model, certified if there is a plan."""
         from onnxprune.ir.extents import fitted
         from onnxprune.ir.model import load
+        from onnxprune.pruning.history import plan_of
         from onnxprune.report import candidate
 
         shapes = fitted(load(path), self.original.analysis.shapes.binding)
         result = read_and_analyze(self.terminal, path, None, otherwise=shapes)
         found = self.subject(name, result, path)
+        plan = plan or plan_of(result.model)
         if plan is None:
-            return candidate(original, found, remark="No plan was given (--plan), so nothing was compared.")
+            told = "The file tells no plan, and none was given (--plan), so nothing was compared."
+            return candidate(original, found, remark=told)
         return candidate(original, found, plan, *self._certified(result, plan))
 
     def from_plan(self, original: ReportedModel, name: str, plan: Plan) -> Candidate:
@@ -182,33 +185,20 @@ class _Job:
             result = Reading(model, analyze(model, fitted(model, self.original.analysis.shapes.binding)), None)
         return candidate(original, self.subject(name, result, None), plan, *self._certified(result, plan))
 
-    def _certified(self, pruned: Reading, plan: Plan) -> tuple[Certificate | None, str]:
-        """The certificate, and what is to be said about it."""
-        from onnxprune.pruning.certificate import verify
+    def _certified(self, pruned: Reading, plan: Plan | None) -> tuple[Certificate | None, str]:
+        """The certificate of the removal, and what is to be said about it."""
+        from onnxprune.pruning.proving import prove
 
         if not self.verify:
             return None, "Not asked for."
         with self.terminal.step("Verifying"):
             try:
-                certificate = verify(self.original.model, pruned.model, plan, input_shapes=self.original.shapes)
+                proof = prove(self.original.model, pruned.model, plan, input_shapes=self.original.shapes)
             except VerificationError as error:
                 return None, f"It could not be made: {error}."
-            if certificate.passed:
-                return certificate, ""
-            return self._certified_removal(pruned, plan) or (certificate, _FAILED)
-
-    def _certified_removal(self, pruned: Reading, plan: Plan) -> tuple[Certificate, str] | None:
-        """The certificate of the removal alone, where the weights changed after it; None if the file is another."""
-        from onnxprune.pruning.certificate import verify
-        from onnxprune.pruning.pipeline import apply
-
-        removed = apply(self.original.model, plan)
-        if {name: weight.shape for name, weight in removed.weights.items()} != {
-            name: weight.shape for name, weight in pruned.model.weights.items()
-        }:
-            return None
-        certificate = verify(self.original.model, removed, plan, input_shapes=self.original.shapes)
-        return (certificate, _CHANGED) if certificate.passed else None
+        if not proof.certificate.passed:
+            return proof.certificate, _FAILED
+        return proof.certificate, " ".join([_CHANGED, *proof.sentences[1:]]) if proof.changed else ""
 
 
 def _save_plots(content: Report, output: Path, kind: str) -> list[Path]:

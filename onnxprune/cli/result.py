@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from onnxprune.pruning.compensation import Compensation
     from onnxprune.pruning.pipeline import Compression
     from onnxprune.pruning.plan import Plan
+    from onnxprune.pruning.proving import Proof
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,13 @@ def show_certificate(terminal: Terminal, certificate: Certificate) -> None:
     """What the certificate says: green where it is complete, yellow where something was not witnessed, else red."""
     for line in certificate.sentences:
         terminal.show(line, style="green" if certificate.complete else "yellow" if certificate.passed else "red")
+
+
+def show_proof(terminal: Terminal, proof: Proof) -> None:
+    """What was proven: green where all of it is, yellow where something was not witnessed, else red."""
+    complete = proof.passed and proof.certificate.complete
+    for line in proof.sentences:
+        terminal.show(line, style="green" if complete else "yellow" if proof.passed else "red")
 
 
 def data_lines(made: Compression) -> list[str]:

@@ -105,7 +105,7 @@ def train(
         terminal.show(f"Before, in onnxruntime: {options.score_line(before)}.")
         terminal.show(f"After: {options.score_line(after)}.")
     with terminal.step(f"Writing {output.name}"):
-        paths.save_model(result.model, output)
+        paths.save_model(options.told(result.model, data), output)
         if metrics_out is not None:
             save_text(json.dumps(report, indent=2) + "\n", metrics_out)
     state.unlink(missing_ok=True)

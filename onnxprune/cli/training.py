@@ -259,3 +259,14 @@ def training_report(training: Training) -> dict[str, Any]:
         "kept_epoch": training.kept,
         "seconds": training.seconds,
     }
+
+
+def told(model: Model, data: str) -> Model:
+    """The trained model, which tells what data it was trained with, if it tells of its training."""
+    from onnxprune.ir.provenance import steps_of, with_step, without_folders
+
+    train = "train"
+    steps = steps_of(model)
+    if not steps or steps[-1].get("step") != train:
+        return model
+    return with_step(model, train, {"data": without_folders(data)}, instead=train)

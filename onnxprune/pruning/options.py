@@ -376,6 +376,9 @@ class JobOptions(Given):
         text="half of what is free",
     )
     certify: bool = _option(True, "Write without checker, onnxruntime and certificate.", flag="--no-verify")
+    provenance: bool = _option(
+        True, "Do not write into the file what was done (plan, refit, versions).", flag="--no-provenance"
+    )
     accept_unwitnessed: bool = _option(False, "Write although no input can show some faults (they are named).")
     verify_memory: int = _option(
         10**9,

@@ -18,6 +18,7 @@ from onnxprune.ops import Registry
 from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.certificate import Certificate, check, verify
 from onnxprune.pruning.choosing import choose
+from onnxprune.pruning.history import with_removal, with_repair
 from onnxprune.pruning.options import CompressOptions, JobOptions, PlanOptions, by_keyword
 from onnxprune.pruning.plan import Plan
 
@@ -128,6 +129,8 @@ def run(
         with progress(VERIFYING), blaming(source):
             certificate = verify(source, result, plan, input_shapes=shapes, registry=registry, memory=job.verify_memory)
             certificate.require(accept_unwitnessed=job.accept_unwitnessed)
+    if job.provenance:
+        result = with_removal(result, source, plan, certificate)
     method = job.compensation
     if data is None and method is None:
         return Compression(result, plan, analysis, certificate)
@@ -137,6 +140,7 @@ def run(
             from onnxprune.pruning.compensation import compensate
 
             fit = None if data is None else data.fit
+            before = result
             found = compensate(result, source, plan, fit, method=method, memory=job.memory, registry=registry)
             result = found.model
             check(result, "the compensated model")
@@ -147,6 +151,8 @@ def run(
             seen = data.same and found is not None
             fidelity = measure_fidelity(source, result, data.held_out, seen=seen, task=job.task)
             _require_answers(fidelity, job.min_agreement)
+        if job.provenance and found is not None:
+            result = with_repair(result, before, found, fidelity, job)
     return Compression(result, plan, analysis, certificate, found, fidelity)
 
 

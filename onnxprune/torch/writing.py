@@ -12,6 +12,7 @@ from torch import nn
 from onnxprune.errors import ConversionError
 from onnxprune.ir.control_flow import body_weights, open_bodies, set_body_weights
 from onnxprune.ir.model import Model, ModelLike, as_model
+from onnxprune.ir.provenance import steps_of, with_step
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.passes.normalize import normalize
 from onnxprune.torch.layouts import Held
@@ -41,7 +42,9 @@ def write_back(module: nn.Module, model: ModelLike) -> Model:
     changed = _changed(names, module.state_dict(), open_bodies(normal))
     if not changed:
         return given
-    return _with(given if _holds(given, normal, changed) else normal, changed)
+    result = _with(given if _holds(given, normal, changed) else normal, changed)
+    # A file that tells what happened to it goes on telling; others stay as they are but for values.
+    return with_step(result, "write_back", {"changed": sorted(changed)}) if steps_of(given) else result
 
 
 def _with(model: Model, arrays: Mapping[str, Array]) -> Model:

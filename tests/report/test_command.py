@@ -16,6 +16,7 @@ from onnx import numpy_helper
 import onnxprune
 from onnxprune.cli.app import app
 from onnxprune.errors import UsageError
+from onnxprune.ir.provenance import with_steps
 from onnxprune.pruning.comparison import compare, compare_models
 from onnxprune.report.page import prune_command
 from onnxprune.report.payload import labels
@@ -49,11 +50,16 @@ def test_a_plan_alone_shows_what_it_would_do(folder: Path, tmp_path: Path) -> No
 
 
 def test_without_a_plan_there_is_no_certificate(folder: Path, tmp_path: Path) -> None:
-    result = done_json("report", RESIDUAL, folder / "half.onnx", "-o", tmp_path / "r.html")
+    with_plan = done_json("report", RESIDUAL, folder / "half.onnx", "-o", tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert result["bytes"] == len(text.encode())
+    assert with_plan["bytes"] == len(text.encode())
+    assert "no certificate" not in text  # the file tells its plan
+    silent = with_steps(onnxprune.load(folder / "half.onnx"), ())
+    silent.save(tmp_path / "silent.onnx")
+    done("report", RESIDUAL, tmp_path / "silent.onnx", "-o", tmp_path / "s.html")
+    text = (tmp_path / "s.html").read_text(encoding="utf-8")
     assert "no certificate" in text
-    assert "No plan was given" in text
+    assert "The file tells no plan" in text
 
 
 def test_where_weights_changed_the_removal_is_certified_and_the_page_says_so(folder: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from onnxprune.data.logits import head_of
 from onnxprune.errors import CheckpointError, DataError, TrainingError
 from onnxprune.ir.files import same_place
 from onnxprune.ir.model import Model, ModelLike, as_model
+from onnxprune.ir.provenance import steps_of, with_step
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.training import checkpoints
 from onnxprune.torch.training.checking import check_written
@@ -249,6 +250,9 @@ class _Run:
         module.eval()
         model = self._prepared.finished()
         check_written(module, model, self._prepared, self._first.inputs)
+        if steps_of(model):
+            told = {"recipe": self._recipe.to_dict(), "epochs": len(self._history)}
+            model = with_step(model, "train", told, instead="write_back")
         kept = self._best_epoch if self._best else len(self._history) - 1
         return Training(model, module, tuple(self._history), kept)
 

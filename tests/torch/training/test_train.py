@@ -20,6 +20,7 @@ from onnxprune.data import Data, read_data
 from onnxprune.data.evaluation import evaluate
 from onnxprune.errors import DataError, TrainingError, UsageError, VerificationError
 from onnxprune.ir.model import Model
+from onnxprune.ir.provenance import KEY, steps_of
 from onnxprune.torch import Callback, Recipe, train
 from onnxprune.torch.training.schedule import rate
 from tests.helpers import GraphBuilder
@@ -444,4 +445,6 @@ def test_files_of_other_exporters_are_pruned_trained_and_written_back(name: str,
     after = evaluate(tmp_path / "out.onnx", sample.train)
     assert after.loss < 0.7 * before.loss
     assert [node.name for node in result.model.graph.node] == [node.name for node in pruned.graph.node]
-    assert result.model.skeleton.metadata_props == pruned.skeleton.metadata_props
+    kept = {entry.key: entry.value for entry in result.model.skeleton.metadata_props if entry.key != KEY}
+    assert kept == {entry.key: entry.value for entry in pruned.skeleton.metadata_props if entry.key != KEY}
+    assert [step["step"] for step in steps_of(result.model)] == ["prune", "train"]

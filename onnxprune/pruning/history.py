@@ -1,0 +1,118 @@
+"""The steps of the pipeline as a file tells them, and plans read from there."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.errors import PlanError
+from onnxprune.ir.digest import model_digest
+from onnxprune.ir.model import Model
+from onnxprune.ir.plain import parse
+from onnxprune.ir.provenance import steps_of, weights_digest, with_step, without_folders
+from onnxprune.pruning.plan import Plan
+
+if TYPE_CHECKING:
+    from onnxprune.data.fidelity import Fidelity
+    from onnxprune.pruning.certificate import Certificate
+    from onnxprune.pruning.compensation import Compensation
+    from onnxprune.pruning.options import JobOptions
+
+PRUNE, COMPENSATE = "prune", "compensate"
+_MOST = 1 << 28
+"""Bytes that a plan in a file may unpack to."""
+
+
+def with_removal(result: Model, original: Model, plan: Plan, certificate: Certificate | None) -> Model:
+    """The pruned model, which tells what was removed from which model, and what was proven of that."""
+    proof = None
+    if certificate is not None:
+        proof = {
+            "passed": certificate.passed,
+            "tensors": certificate.tensors,
+            "samples": certificate.samples,
+            "tolerance": certificate.tolerance,
+            "unwitnessed": len(certificate.unwitnessed),
+        }
+    told = {"original": model_digest(original), "settings": dict(plan.settings), "plan": packed(plan)}
+    return with_step(result, PRUNE, {**told, "certificate": proof})
+
+
+def with_repair(result: Model, before: Model, done: Compensation, fidelity: Fidelity | None, job: JobOptions) -> Model:
+    """The compensated model, which tells how, with what data, which weights changed, and what is left of answers."""
+    data = without_folders(job.calibration) if isinstance(job.calibration, str) else "given in Python"
+    left = None
+    if fidelity is not None and fidelity.share is not None:
+        left = {"verdict": fidelity.verdict, "share": round(fidelity.share, 3), "samples": fidelity.samples}
+    told = {
+        "method": done.method,
+        "data": None if job.calibration is None else data,
+        "samples": done.samples,
+        "changed": changed_weights(before, result),
+        "answers": left,
+    }
+    return with_step(result, COMPENSATE, told)
+
+
+def changed_weights(before: Model, after: Model) -> list[str]:
+    """The weights of the main graph that are new, or have other values."""
+    found = []
+    for name, weight in after.weights.items():
+        known = before.weights.get(name)
+        if weight is known:
+            continue
+        if known is None or known.shape != weight.shape or known.array.tobytes() != weight.array.tobytes():
+            found.append(name)
+    return found
+
+
+def plan_of(model: Model) -> Plan | None:
+    """The last plan that a file tells of, None if it does not. Raises PlanError where it is damaged."""
+    found = [step for step in steps_of(model) if step.get("step") == PRUNE]
+    return unpacked(str(found[-1].get("plan", ""))) if found else None
+
+
+def as_left(model: Model) -> bool:
+    """Whether the weights are, to the bit, what the last step that the file tells of has left."""
+    steps = steps_of(model)
+    return bool(steps) and steps[-1].get("weights") == weights_digest(model)
+
+
+def since_removal(model: Model) -> Sequence[Mapping[str, Any]]:
+    """The steps after the last removal; all, if the file tells of none."""
+    steps = steps_of(model)
+    last = max((index for index, step in enumerate(steps) if step.get("step") == PRUNE), default=-1)
+    return steps[last + 1 :]
+
+
+def packed(plan: Plan) -> str:
+    """A plan as short text."""
+    data = plan.to_dict()
+    # Coupled axes lose the same positions: each list is written once.
+    lists: dict[tuple[int, ...], int] = {}
+    removed = {
+        tensor: {dim: lists.setdefault(tuple(positions), len(lists)) for dim, positions in axes.items()}
+        for tensor, axes in data["removed"].items()
+    }
+    text = json.dumps({**data, "removed": removed, "positions": list(lists)}, separators=(",", ":"))
+    return base64.b85encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def unpacked(text: str) -> Plan:
+    """The plan of :func:`packed`. Raises PlanError if the text is none."""
+    try:
+        reader = zlib.decompressobj()
+        raw = reader.decompress(base64.b85decode(text), _MOST)
+        if reader.unconsumed_tail:
+            raise ValueError("it is too large")
+        data = parse(raw.decode("utf-8"))
+        lists = data.pop("positions")
+        data["removed"] = {
+            tensor: {dim: list(lists[index]) for dim, index in axes.items()} for tensor, axes in data["removed"].items()
+        }
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, zlib.error) as error:
+        raise PlanError(f"the plan in the model's metadata is damaged ({error}); give the plan's file") from error
+    return Plan.from_dict(data)
