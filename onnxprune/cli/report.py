@@ -161,7 +161,7 @@ class _Job:
         """A pruned model, certified if there is a plan."""
         from onnxprune.ir.extents import fitted
         from onnxprune.ir.model import load
-        from onnxprune.pruning.history import plan_of
+        from onnxprune.pruning.history import job_of, plan_of
         from onnxprune.report import candidate
 
         shapes = fitted(load(path), self.original.analysis.shapes.binding)
@@ -171,7 +171,7 @@ class _Job:
         if plan is None:
             told = "The file tells no plan, and none was given (--plan), so nothing was compared."
             return candidate(original, found, remark=told)
-        return candidate(original, found, plan, *self._certified(result, plan))
+        return candidate(original, found, plan, *self._certified(result, plan), job=job_of(result.model))
 
     def from_plan(self, original: ReportedModel, name: str, plan: Plan) -> Candidate:
         """What a plan would make of the model."""

@@ -13,20 +13,22 @@ from onnxprune.ir.digest import model_digest
 from onnxprune.ir.model import Model
 from onnxprune.ir.plain import parse
 from onnxprune.ir.provenance import steps_of, weights_digest, with_step, without_folders
+from onnxprune.pruning.options import JobOptions, options_of
 from onnxprune.pruning.plan import Plan
 
 if TYPE_CHECKING:
     from onnxprune.data.fidelity import Fidelity
     from onnxprune.pruning.certificate import Certificate
     from onnxprune.pruning.compensation import Compensation
-    from onnxprune.pruning.options import JobOptions
 
+IN_PYTHON = "given in Python"
+"""What is told of data that is no SPEC."""
 PRUNE, COMPENSATE = "prune", "compensate"
 _MOST = 1 << 28
 """Bytes that a plan in a file may unpack to."""
 
 
-def with_removal(result: Model, original: Model, plan: Plan, certificate: Certificate | None) -> Model:
+def with_removal(result: Model, original: Model, plan: Plan, certificate: Certificate | None, job: JobOptions) -> Model:
     """The pruned model, which tells what was removed from which model, and what was proven of that."""
     proof = None
     if certificate is not None:
@@ -38,23 +40,41 @@ def with_removal(result: Model, original: Model, plan: Plan, certificate: Certif
             "unwitnessed": len(certificate.unwitnessed),
         }
     told = {"original": model_digest(original), "settings": dict(plan.settings), "plan": packed(plan)}
+    given = job.given()
+    told["job"] = {
+        name: _data(job) if name == "calibration" else given[name]
+        for name, option in options_of(JobOptions).items()
+        if name in given and option.kind != "object"
+    }
     return with_step(result, PRUNE, {**told, "certificate": proof})
 
 
 def with_repair(result: Model, before: Model, done: Compensation, fidelity: Fidelity | None, job: JobOptions) -> Model:
     """The compensated model, which tells how, with what data, which weights changed, and what is left of answers."""
-    data = without_folders(job.calibration) if isinstance(job.calibration, str) else "given in Python"
     left = None
     if fidelity is not None and fidelity.share is not None:
         left = {"verdict": fidelity.verdict, "share": round(fidelity.share, 3), "samples": fidelity.samples}
     told = {
         "method": done.method,
-        "data": None if job.calibration is None else data,
+        "data": None if job.calibration is None else _data(job),
         "samples": done.samples,
         "changed": changed_weights(before, result),
         "answers": left,
     }
     return with_step(result, COMPENSATE, told)
+
+
+def _data(job: JobOptions) -> str:
+    return without_folders(job.calibration) if isinstance(job.calibration, str) else IN_PYTHON
+
+
+def job_of(model: Model) -> Mapping[str, Any]:
+    """The options of proving and repairing that a file tells of, as far as a command line can take them."""
+    found = [step.get("job") for step in steps_of(model) if step.get("step") == PRUNE]
+    job = found[-1] if found else None
+    if not isinstance(job, dict):
+        return {}
+    return {name: value for name, value in job.items() if (name, value) != ("calibration", IN_PYTHON)}
 
 
 def changed_weights(before: Model, after: Model) -> list[str]:

@@ -419,6 +419,33 @@ def options_of(kind: type[Given]) -> dict[str, Option]:
     return {f.name: f.metadata["option"] for f in dataclasses.fields(kind) if "option" in f.metadata}
 
 
+def as_words(kind: type[Given], values: Mapping[str, Any]) -> list[str]:
+    """Options as they are written on the command line; what only Python takes, and what is not one, is left out."""
+    words: list[str] = []
+    for name, option in options_of(kind).items():
+        value = values.get(name)
+        flag = option.flag or f"--{name.replace('_', '-')}"
+        if value is None:
+            continue
+        if name == "input_shapes":
+            words += [w for key, s in value.items() for w in ("--input-shape", f"{key}={','.join(map(str, s))}")]
+        elif option.kind == "object":
+            continue
+        elif isinstance(value, bool):
+            words += [flag] if value != flag.startswith("--no-") else []
+        elif isinstance(value, Mapping):
+            words += [word for key, item in value.items() for word in (flag, f"{key}={item}")]
+        elif isinstance(value, (list, tuple)):
+            words += [word for item in value for word in (flag, str(item))]
+        elif option.kind == "duration":
+            words += [flag, f"{value}s"]
+        elif option.kind == "quantity":
+            words += [flag, str(int(value)) if value == int(value) else str(value)]
+        else:
+            words += [flag, str(value)]
+    return words
+
+
 def by_keyword(kind: Callable[_P, _T]) -> Callable[[Callable[[_M, _T], _R]], Callable[Concatenate[_M, _P], _R]]:
     """Make a function of a model and options one of a model and keyword arguments, which type checkers know."""
 

@@ -130,7 +130,7 @@ def run(
             certificate = verify(source, result, plan, input_shapes=shapes, registry=registry, memory=job.verify_memory)
             certificate.require(accept_unwitnessed=job.accept_unwitnessed)
     if job.provenance:
-        result = with_removal(result, source, plan, certificate)
+        result = with_removal(result, source, plan, certificate, job)
     method = job.compensation
     if data is None and method is None:
         return Compression(result, plan, analysis, certificate)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.ir.model import Model
@@ -38,7 +39,8 @@ class Candidate:
     """A pruned model beside the original.
 
     ``plan`` tells how it was made, if that is known; ``certificate`` how far it is from the masked original, and
-    ``remark`` what a reader has to know about that (why there is none, say).
+    ``remark`` what a reader has to know about that (why there is none, say). ``job`` holds the other options that its
+    file tells of.
     """
 
     subject: ReportedModel
@@ -46,6 +48,7 @@ class Candidate:
     plan: Plan | None
     certificate: Certificate | None
     remark: str
+    job: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,11 @@ def candidate(
     plan: Plan | None = None,
     certificate: Certificate | None = None,
     remark: str = "",
+    job: Mapping[str, Any] | None = None,
 ) -> Candidate:
     """A pruned model beside the original. Raises UsageError where it is not a pruned form of that."""
     comparison = compare_models(original.analysis, pruned.analysis, pruned.name)
-    return Candidate(pruned, comparison, plan, certificate, remark)
+    return Candidate(pruned, comparison, plan, certificate, remark, job or {})
 
 
 def _sha256(path: Path) -> str:

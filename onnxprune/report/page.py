@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from typing import Any
 from onnxprune._display import MACS, TOTALS, long, percent, seconds
 from onnxprune.analysis.sentences import assumptions, not_understood
 from onnxprune.pruning.certificate import Certificate
+from onnxprune.pruning.options import CompressOptions, as_words
 from onnxprune.report.content import Candidate, Report, ReportedModel
 from onnxprune.report.errors import missing
 from onnxprune.report.payload import payload
@@ -24,8 +25,6 @@ _METRICS = {"params": "parameters", "flops": "MACs", "memory": "memory", "time":
 _PACKAGES = ("onnxprune", "onnx", "onnxruntime", "numpy")
 _TIMED = " Time was measured in onnxruntime on one thread, under its profiler; small differences are noise."
 _EXPOSED = "window.vegaEmbed = vegaEmbed;"
-_SWITCHES = frozenset({"exact_only"})
-"""Settings of a plan that the command line has as a switch."""
 
 
 def render(report: Report) -> str:
@@ -190,29 +189,15 @@ def _candidate(report: Report, candidate: Candidate) -> _Candidate:
     text = {"none": "no certificate", "passed": "passed", "failed": "failed"}[verdict]
     command = ""
     if candidate.plan is not None:
-        command = prune_command(report.original.name, candidate.subject.name, candidate.plan.settings)
+        command = prune_command(
+            report.original.name, candidate.subject.name, {**candidate.plan.settings, **candidate.job}
+        )
     return _Candidate(candidate.subject.name, certificate, candidate.remark, verdict, text, command)
 
 
 def prune_command(model: str, output: str, settings: Mapping[str, Any]) -> str:
-    """The command that makes a plan with these settings; what was put in by hand cannot be told."""
-    words = ["onnxprune", "prune", model, "-o", output]
-    for name, value in settings.items():
-        option = f"--{name.replace('_', '-')}"
-        if name in _SWITCHES:
-            words += [option] if value else []
-        elif name == "input_shapes":
-            for key, shape in value.items():
-                words += ["--input-shape", f"{key}={','.join(map(str, shape))}"]
-        elif isinstance(value, Mapping):
-            for key, item in value.items():
-                words += [option, f"{key}={item}"]
-        elif isinstance(value, Sequence) and not isinstance(value, str):
-            for item in value:
-                words += [option, str(item)]
-        else:
-            words += [option, str(value)]
-    return shlex.join(words)
+    """The command that makes a model with these settings of plan and job; what was put in by hand cannot be told."""
+    return shlex.join(["onnxprune", "prune", model, "-o", output, *as_words(CompressOptions, settings)])
 
 
 def _file(subject: ReportedModel) -> dict[str, Any]:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shlex
+import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from typer.main import get_command
 
 import onnxprune
 from onnxprune.cli.app import app
+from onnxprune.cli.options import Offer
 from onnxprune.errors import UsageError
 from onnxprune.ir.provenance import with_steps
 from onnxprune.pruning.comparison import compare, compare_models
+from onnxprune.pruning.options import CompressOptions, JobOptions, PlanOptions, options_of
 from onnxprune.report.page import prune_command
 from onnxprune.report.payload import labels
 from tests.cli.support import MODELS, RESIDUAL, VGG, conv, done, done_json, model, node, refused, saved
@@ -131,12 +138,48 @@ def test_pages_of_all_kinds_of_models(name: str, tmp_path: Path) -> None:
             assert height != other_height or last < other_first or other_last < first, "lanes do not cross"
 
 
-def test_the_command_makes_the_plan_again(tmp_path: Path) -> None:
-    options = {"mode": "params", "reduce": 0.4, "seed": 7, "floors": {"/stem*": 0.5}, "exclude": ["/head/Gemm"]}
-    plan = onnxprune.plan(onnxprune.analyze(RESIDUAL), **options)  # type: ignore[arg-type]
-    words = shlex.split(prune_command(str(RESIDUAL), str(tmp_path / "p.onnx"), plan.settings))[1:]
-    done(*words, "--plan-out", tmp_path / "again.json", "--no-verify")
-    assert onnxprune.Plan.load(tmp_path / "again.json").removed == plan.removed
+OPTIONS: list[dict[str, Any]] = [
+    {"mode": "params", "reduce": 0.4, "seed": 7, "floors": {"/stem*": 0.5}, "exclude": ["/head/Gemm"]},
+    {"max_flops": 2.5e6, "max_params": 60e3, "max_memory": 4e5, "exact_only": True, "criterion": "l1"},
+    {"max_latency": 0.01077456, "include": ["/stage*"], "grouped": "best", "split": "outer", "floor": 2.0},
+    {"channels": 0.25, "exact_norm": True, "input_shapes": {"image": (2, 1, 28, 28)}},
+    {"reduce": 0.3, "compensate": "bias", "certify": False, "provenance": False, "verify_memory": 10**8},
+    {"reduce": 0.3, "task": "classes", "min_agreement": 0.05, "calibration_samples": 9, "memory": 10**9},
+]
+
+
+@pytest.mark.parametrize("given", OPTIONS, ids=lambda given: next(iter(given)))
+def test_every_option_is_written_as_the_command_reads_it(given: dict[str, Any]) -> None:
+    """What the command line makes of the words is the options object that they were made of."""
+    calibration = {"calibration": "data.npz?x"} if "task" in given else {}
+    options = CompressOptions(**given, **calibration)
+    made = {**options.settings(), **{f.name: getattr(options, f.name) for f in fields(JobOptions)}}
+    command = get_command(app).commands["prune"]  # type: ignore[attr-defined]
+    words = shlex.split(prune_command("m.onnx", "o.onnx", made))[2:]
+    values = command.make_context("prune", words).params
+    for kind, offer in ((PlanOptions, Offer(without=("calibration",))), (JobOptions, Offer())):
+        read = offer.read(kind, {p.name: values[p.name] for p in offer.parameters(kind)})
+        for name in options_of(kind):
+            if name not in ("input_shapes", "calibration" if kind is PlanOptions else ""):
+                wanted, found = getattr(options, name), getattr(read, name)
+                assert (wanted or None) == (found or None) or wanted == found, name
+    shapes = given.get("input_shapes", {})
+    assert list(values["input_shape"] or ()) == [f"{k}={','.join(map(str, s))}" for k, s in shapes.items()]
+
+
+def test_the_command_makes_the_model_again(tmp_path: Path) -> None:
+    data = MODELS / "fashion_sample.npz"
+    given = ("--calibrate", data, "--calibration-samples", 32, "--floors", "/stem*=0.5", "--seed", 7)
+    done("prune", RESIDUAL, "--reduce", 0.4, *given, "-o", tmp_path / "a.onnx")
+    done("report", RESIDUAL, tmp_path / "a.onnx", "-o", tmp_path / "r.html")
+    page = html.unescape((tmp_path / "r.html").read_text(encoding="utf-8"))
+    (command,) = re.findall(r"<code>(onnxprune prune .*?)</code>", page)
+    words = shlex.split(command.replace("-o a.onnx", "-o b.onnx"))
+    assert "fashion_sample.npz" in words  # its folder is nobody else's business
+    for path in (RESIDUAL, data):
+        (tmp_path / path.name).symlink_to(path)
+    subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "a.onnx").read_bytes()
 
 
 def test_labels_are_short_and_apart() -> None:
