@@ -77,6 +77,31 @@ class StagedRun:
             self._run(self._needed(indices, outputs), outputs)
         self._release()
 
+    def rest(self, tensor: str, values: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
+        """The outputs [N, ...] that depend on a held tensor, with these values in its place; the walk stays here."""
+        behind, indices = {tensor}, []
+        for index in range(self.position, len(self.nodes)):
+            if behind.intersection(_reads(self.nodes[index])):
+                behind.update(name for name in self.nodes[index].output if name)
+                indices.append(index)
+        outputs = [value.name for value in self._model.graph.output if value.name in behind - {tensor}]
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in outputs}
+        if any(value.name == tensor for value in self._model.graph.output):
+            parts[tensor] = list(values)
+        if outputs:
+            needed = self._needed(indices, outputs)
+            made = {name for index in needed for name in self.nodes[index].output}
+            reads = dict.fromkeys(name for index in needed for name in _reads(self.nodes[index]) if name not in made)
+            inputs = [name for name in reads if name in self._values]
+            used = [name for index in needed for name in _reads(self.nodes[index]) if name in self._model.weights]
+            session = Session(self._piece(needed, inputs, outputs, used), f"the rest of {self._what}")
+            for batch in range(self._batches):
+                feeds = {name: self._values[name][batch] for name in inputs}
+                for name, array in session.run({**feeds, tensor: values[batch]}).items():
+                    parts[name].append(array)
+        rest = {name: {np.shape(array)[1:] for array in arrays} for name, arrays in parts.items()}
+        return {name: np.concatenate(a).astype(np.float64) for name, a in parts.items() if len(rest[name]) == 1}
+
     def _needs(self, tensor: str) -> bool:
         return tensor in self._kept or self._last.get(tensor, -1) >= self.position
 

@@ -17,7 +17,8 @@ FloatArray = NDArray[np.float64]
 
 #: A covariance matrix of more channels is not gathered: only its diagonal is.
 MOST_CHANNELS = 4096
-_MOST_ROWS = 1 << 15
+#: Positions that a covariance is taken from, at most.
+MOST_ROWS = 1 << 15
 #: Bytes per entry of a covariance matrix: as it is kept, and of what is made of them at once.
 _KEPT, _AT_WORK = 8, 96
 
@@ -51,7 +52,7 @@ def channel_statistics(
         model: the model; tensors that no node of its main graph makes are left out.
         samples: what to run it on.
         tensors: the channel dimension by tensor.
-        covariances: tensors whose covariances are wanted, too. They are taken from at most 32768 positions.
+        covariances: tensors whose covariances are wanted, too. They are taken from at most ``MOST_ROWS`` positions.
         seed: of the choice of these positions.
         memory: bytes that covariances may take, and what is made of one; half of what is free, if not given. Those of
             further tensors are left out.
@@ -86,7 +87,7 @@ def _described(batches: Iterable[NDArray[np.generic]], dim: int, gather: bool, s
     arrays = [np.moveaxis(np.asarray(batch), dim, -1) for batch in batches]
     channels = arrays[0].shape[-1]
     count = sum(array.size // max(channels, 1) for array in arrays)
-    share, rng = min(1.0, _MOST_ROWS / max(count, 1)), np.random.default_rng(seed)
+    share, rng = min(1.0, MOST_ROWS / max(count, 1)), np.random.default_rng(seed)
     total, absolute, square = np.zeros(channels), np.zeros(channels), np.zeros(channels)
     products = np.zeros((channels, channels)) if gather else None
     picked, picked_sum, shift = 0, np.zeros(channels), None

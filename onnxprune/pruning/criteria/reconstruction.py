@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from onnxprune.analysis.atoms import Group
-from onnxprune.data.statistics import ChannelStatistics
+from onnxprune.data.influence import influences
+from onnxprune.data.statistics import MOST_ROWS, ChannelStatistics
 from onnxprune.pruning.criteria.base import FloatArray, Scoring, completed
 from onnxprune.pruning.criteria.consumers import Consumer, consumers, input_statistics
 from onnxprune.pruning.criteria.weights import NormCriterion
@@ -24,6 +25,11 @@ from onnxprune.pruning.criteria.weights import NormCriterion
 _STEPS = 64
 #: Ridge of covariances, as a share of the mean variance: what a refit cannot make use of.
 _RIDGE = 1e-2
+#: With fewer rows than so many per channel, one of these takes its place.
+_ROWS_PER_CHANNEL = 16
+_SHARES = (1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 1e1, 3e1, 1e2)
+#: A fit with as many degrees of freedom as rows says nothing; it counts as if this share of the rows were left.
+_LEAST_LEFT = 0.02
 
 
 @dataclass
@@ -50,7 +56,7 @@ class ReconstructionCriterion:
     def scores(self, scoring: Scoring) -> FloatArray:
         found = list(consumers(scoring))
         statistics = input_statistics(scoring, self.name, found, covariances=True)
-        inputs = _inputs(found, statistics)
+        inputs = _inputs(found, statistics, _influences(scoring, found))
         scores = np.full(scoring.count, np.nan)
         for group in scoring.coupling.groups:
             own = [read for read in inputs if np.isin(read.labels, group.atoms).any()]
@@ -60,7 +66,29 @@ class ReconstructionCriterion:
         return completed(scores, scoring, NormCriterion(2).scores)
 
 
-def _inputs(found: list[Consumer], statistics: dict[str, ChannelStatistics]) -> list[_Input]:
+def _influences(scoring: Scoring, found: list[Consumer]) -> dict[str, float]:
+    """What a relative error of each of these layers does to the model's outputs; where that is not known, nothing."""
+    import os
+    if os.environ.get('NOINF') or scoring.samples is None:
+        return {}
+    outputs = {consumer.layer.output: consumer.layer.out_dim for consumer in found}
+    return scoring.analysis.model.derived(_Influences(scoring.samples, tuple(outputs.items())))
+
+
+@dataclass(frozen=True)
+class _Influences:
+    samples: object
+    outputs: tuple
+
+    def __call__(self, model):
+        return influences(model, self.samples, dict(self.outputs))
+    def __hash__(self): return hash((id(self.samples),self.outputs))
+    def __eq__(self,o): return self.samples is o.samples and self.outputs==o.outputs
+
+
+def _inputs(
+    found: list[Consumer], statistics: dict[str, ChannelStatistics], influence: dict[str, float]
+) -> list[_Input]:
     """By tensor read: consumers of one tensor share its covariance, and their weights' products add up."""
     inputs: dict[str, _Input] = {}
     for consumer in found:
@@ -81,6 +109,7 @@ def _inputs(found: list[Consumer], statistics: dict[str, ChannelStatistics]) -> 
             energy = float((covariance * products).sum())
         if energy <= 0:
             continue
+        energy /= max(influence.get(consumer.layer.output, 1.0), 1e-6)
         if name in inputs:
             inputs[name].products += products / energy
         else:
@@ -117,40 +146,105 @@ def _refitted_order(group: Group, inputs: list[_Input]) -> FloatArray:
     """The same where the weights of what stays are always the best (Optimal Brain Surgeon, for whole channels).
 
     With the inverse covariance U and the products M of the best weights, channels B add ``tr(U_BB⁻¹ M_BB)``; then
-    both lose what B explains.
+    both lose what B explains. Errors are those to expect on samples that the fit has not seen (see ``_Refit``).
     """
     count = len(group.atoms)
     apart = np.zeros(count)
-    states = []
+    states: list[_Refit] = []
     for read in inputs:
-        place, covariance = _places(group, read), read.statistics.covariance
-        if covariance is None:
+        place = _places(group, read)
+        if read.statistics.covariance is None:
             apart += _apart(place, read, count)
         else:
-            states.append((place, _damped_inverse(covariance), read.products.copy()))
+            states.append(_Refit.of(read, place))
     scores, left, highest = np.full(count, np.inf), np.ones(count, dtype=bool), 0.0
     step = max(1, -(-count // _STEPS))
     while left.any():
         cost = apart.copy()
-        for place, inverse, products in states:
-            inside = place >= 0
-            single = np.diag(products)[inside] / np.maximum(np.diag(inverse)[inside], 1e-300)
-            np.add.at(cost, place[inside], single)
+        for state in states:
+            inside = state.place >= 0
+            single = np.diag(state.products)[inside] / np.maximum(np.diag(state.inverse)[inside], 1e-300)
+            np.add.at(cost, state.place[inside], single * state.optimism())
         cost[~left] = np.inf
         gone = np.argsort(cost, kind="stable")[: min(step, int(left.sum()))]
         exact = float(apart[gone].sum())
-        for index, (place, inverse, products) in enumerate(states):
-            channels = np.flatnonzero(np.isin(place, gone))
+        for state in states:
+            channels = np.flatnonzero(np.isin(state.place, gone))
             if len(channels):
-                error, *after = _without(inverse, products, channels)
-                states[index] = (place, after[0], after[1])
-                exact += error
+                exact += state.remove(channels)
         estimated = float(cost[gone].sum())
         for atom in gone:
             share = cost[atom] / estimated if estimated > 0 else 1 / len(gone)
             highest = scores[atom] = max(exact * share, highest * (1 + 1e-12))
         left[gone] = False
     return scores
+
+
+@dataclass
+class _Refit:
+    """The fit of one input's channels to what its consumers gave with all of them, while channels go.
+
+    ``inverse`` is that of the kept channels' covariance with ``ridge`` on its diagonal, ``products`` those of the best
+    weights; ``place`` tells the atom of each channel. ``error`` is what the fit errs on the ``rows`` that it is made of.
+    """
+
+    place: NDArray[np.int64]
+    inverse: FloatArray
+    products: FloatArray
+    ridge: float
+    rows: int
+    error: float = 0.0
+
+    @classmethod
+    def of(cls, read: _Input, place: NDArray[np.int64]) -> _Refit:
+        """With all channels. The ridge is the one that a removal of half of them generalises best with."""
+        covariance = read.statistics.covariance
+        assert covariance is not None
+        mean = max(float(np.trace(covariance)) / len(covariance), 1e-30)
+        rows = max(int(min(read.statistics.count, MOST_ROWS) * float(__import__("os").environ.get("IND","1"))),2)
+        ridge = mean * _share(covariance, read.products, rows, place)
+        inverse = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
+        return cls(place, np.asarray(inverse, dtype=np.float64), read.products.copy(), ridge, rows)
+
+    def optimism(self) -> float:
+        """What the error on other samples is of that on these rows (generalised cross-validation)."""
+        kept = int(np.count_nonzero(self.inverse.diagonal()))
+        return _optimism(kept - self.ridge * float(np.trace(self.inverse)), self.rows)
+
+    def remove(self, channels: NDArray[np.int64]) -> float:
+        """Let these channels go; what that adds to the error on other samples."""
+        before = self.error * self.optimism()
+        error, self.inverse, self.products = _without(self.inverse, self.products, channels)
+        self.error += error
+        return max(self.error * self.optimism() - before, 0.0)
+
+
+def _optimism(freedom: float, rows: int) -> float:
+    # One more for the bias.
+    return float(1 / max(1 - (freedom + 1) / rows, _LEAST_LEFT) ** 2)
+
+
+def _share(covariance: FloatArray, products: FloatArray, rows: int, place: NDArray[np.int64]) -> float:
+    """The ridge, as a share of the mean variance."""
+    if rows > _ROWS_PER_CHANNEL * len(covariance):
+        return _RIDGE
+    kept = np.arange(len(covariance)) % 2 == 0
+    gone = ~kept
+    values, vectors = np.linalg.eigh(covariance[np.ix_(kept, kept)])
+    values = np.maximum(values, 0.0)
+    cross = vectors.T @ covariance[np.ix_(kept, gone)]
+    # Errors of the ridge regression of what is gone on what is kept, by eigenvector of what is kept.
+    explained = np.einsum("ec,cd,ed->e", cross, products[np.ix_(gone, gone)], cross)
+    total = float((covariance * products)[np.ix_(gone, gone)].sum())
+    mean = max(float(np.trace(covariance)) / len(covariance), 1e-30)
+    best, least = _RIDGE, np.inf
+    for share in _SHARES:
+        damped = values + share * mean
+        error = total - float((explained * (values + 2 * share * mean) / damped**2).sum())
+        expected = max(error, 0.0) * _optimism(float((values / damped).sum()), rows)
+        if expected < least:
+            best, least = share, expected
+    return best
 
 
 def _without(
@@ -180,12 +274,6 @@ def _apart(place: NDArray[np.int64], read: _Input, count: int) -> FloatArray:
     inside = place >= 0
     alone = (read.statistics.variance * read.products)[inside]
     return np.bincount(place[inside], alone, minlength=count).astype(np.float64)
-
-
-def _damped_inverse(covariance: FloatArray) -> FloatArray:
-    mean = max(float(np.trace(covariance)) / len(covariance), 1e-30)
-    damped = covariance + _RIDGE * mean * np.eye(len(covariance))
-    return np.asarray(np.linalg.inv(damped), dtype=np.float64)
 
 
 def _places(group: Group, read: _Input) -> NDArray[np.int64]:
