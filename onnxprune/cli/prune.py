@@ -85,7 +85,7 @@ def prune(
         include=[resolve(name, layers) for name in options.include],
         exclude=[resolve(name, layers) for name in options.exclude],
         calibration=None if data is None else data.fit,
-    )
+    ).decided()
     if (options.allocation, options.grouped) == ("global", "aligned") and data is not None:
         options = replace(options, sensitivity=_kept_scan(terminal, analysis, data.fit, str(options.criterion)))
 

@@ -8,6 +8,7 @@ by whatever pools, and make early layers look harmless.)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,18 @@ from onnxprune.ir.model import Model
 MOST_SAMPLES = 32
 #: The squared error that is put in, over the variance.
 _ERROR = 0.1
+
+
+@dataclass(frozen=True)
+class Influences:
+    """What :func:`influences` gives for these samples and tensors: a key that a model can remember it by."""
+
+    digest: str
+    tensors: tuple[tuple[str, int], ...]
+    samples: Samples = field(compare=False)
+
+    def __call__(self, model: Model) -> dict[str, float]:
+        return influences(model, self.samples, dict(self.tensors))
 
 
 def influences(model: Model, samples: Samples, tensors: Mapping[str, int]) -> dict[str, float]:
@@ -39,7 +52,7 @@ def influences(model: Model, samples: Samples, tensors: Mapping[str, int]) -> di
         VerificationError: onnxruntime does not run the model.
         DataError: an activation is not finite.
     """
-    few = samples.part(0, max(MOST_SAMPLES // samples.step, 1) * samples.step)
+    few = samples.first(MOST_SAMPLES)
     if len(few) < 2:
         return {}
     wanted = outputs_of(model, few, "the model")
@@ -53,7 +66,9 @@ def influences(model: Model, samples: Samples, tensors: Mapping[str, int]) -> di
             got = run.rest(name, list(_disturbed(run.values(name), tensors[name])))
             run.drop(name)
             compared = [compare_outputs(output, wanted[output], got[output]) for output in got if output in wanted]
-            found[name] = max((o.error if o.kl is None else o.kl for o in compared), default=0.0) / _ERROR
+            damage = max((o.error if o.kl is None else o.kl for o in compared), default=0.0)
+            if np.isfinite(damage):
+                found[name] = damage / _ERROR
     return found
 
 

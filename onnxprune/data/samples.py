@@ -19,7 +19,7 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 #: A SPEC, a data set, batches, or arrays [N, ...] by input name.
 CalibrationSource: TypeAlias = "str | Data | Batches | Mapping[str, NDArray[Any]]"
 
-DEFAULT_COUNT = 256
+DEFAULT_COUNT = 512
 """Calibration samples if the caller does not say how many: more change little, and cost time."""
 
 
@@ -51,6 +51,10 @@ class Samples:
         """Some of the samples."""
         inputs = {name: array[start:stop] for name, array in self.inputs.items()}
         return Samples(inputs, None if self.targets is None else self.targets[start:stop], self.step, self.fixed)
+
+    def first(self, count: int) -> Samples:
+        """The first so many, or somewhat more where the model takes a fixed number at once."""
+        return self.part(0, -(-count // self.step) * self.step if self.fixed else count)
 
     def digest(self) -> str:
         """A hash of all inputs."""

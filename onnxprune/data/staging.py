@@ -79,17 +79,16 @@ class StagedRun:
 
     def rest(self, tensor: str, values: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
         """The outputs [N, ...] that depend on a held tensor, with these values in its place; the walk stays here."""
-        behind, indices = {tensor}, []
-        for index in range(self.position, len(self.nodes)):
+        behind, ahead = {tensor}, range(self.position, len(self.nodes))
+        for index in ahead:
             if behind.intersection(_reads(self.nodes[index])):
                 behind.update(name for name in self.nodes[index].output if name)
-                indices.append(index)
         outputs = [value.name for value in self._model.graph.output if value.name in behind - {tensor}]
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in outputs}
         if any(value.name == tensor for value in self._model.graph.output):
             parts[tensor] = list(values)
         if outputs:
-            needed = self._needed(indices, outputs)
+            needed = self._needed(ahead, outputs)
             made = {name for index in needed for name in self.nodes[index].output}
             reads = dict.fromkeys(name for index in needed for name in _reads(self.nodes[index]) if name not in made)
             inputs = [name for name in reads if name in self._values]

@@ -48,6 +48,7 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
         model = analyze(
             model, options.input_shapes, split=options.split, state=options.state, registry=options.registry
         )
+    options = options.decided()
     metric, latency, channels, exact_norm = options.metric, options.latency, options.channels, options.exact_norm
     model = model.measured("latency", latency)
     limits = _limits(model, options)

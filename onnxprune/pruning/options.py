@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -172,18 +172,20 @@ class PlanOptions(Given):
     max_latency: float | None = _most("Longest time of a run, measured here and met within 5 %.", "duration", "5ms")
     channels: float | None = _fraction("Instead of a budget: fraction of every group's channels to remove.")
     allocation: str = _option(
-        "complexity",
+        "auto",
         "How many go from which layer: complexity, complexity-mean, uniform or global (channels of all layers "
         "compete).",
         panel=CHOICE,
         recorded=True,
+        text="global with --calibrate, else complexity",
     )
     criterion: str | Criterion = _option(
-        "l2",
+        "auto",
         "Which channels of a layer go first: l2, l1, fpgm, lamp, bn_scale, random; with --calibrate also activation, "
         "relief, variance, reconstruction, refit, taylor.",
         panel=CHOICE,
         recorded=True,
+        text="refit with --calibrate, else l2",
     )
     seed: int = _option(0, "Of all draws.", panel=CHOICE, least=0, recorded=True)
     floor: float = _option(
@@ -287,9 +289,21 @@ class PlanOptions(Given):
         from onnxprune.pruning.allocation import allocation
         from onnxprune.pruning.criteria import default_registry
 
-        allocation(self.allocation)
-        if isinstance(self.criterion, str):
+        if self.allocation != "auto":
+            allocation(self.allocation)
+        if isinstance(self.criterion, str) and self.criterion != "auto":
             default_registry().find(self.criterion)
+
+    def decided(self) -> PlanOptions:
+        """With what "auto" means: channels of all layers compete by what a refit cannot make good, where data tells it.
+
+        A criterion that was asked for, and that was not made to compare layers, keeps the allocation that does not.
+        """
+        known = self.calibration is not None
+        criterion = ("refit" if known else "l2") if self.criterion == "auto" else self.criterion
+        compared = known and criterion in ("refit", "reconstruction")
+        chosen = ("global" if compared else "complexity") if self.allocation == "auto" else self.allocation
+        return replace(self, allocation=chosen, criterion=criterion)
 
     @property
     def metric(self) -> Metric:
@@ -365,7 +379,7 @@ class JobOptions(Given):
         valid=lambda value: 0 < value <= 1,
         must="be a share above 0, at most 1",
     )
-    calibration_samples: int = _option(256, "How many to use.", panel=DATA, least=1)
+    calibration_samples: int = _option(512, "How many to use.", panel=DATA, least=1)
     memory: int | None = _option(
         None,
         "What compensation may take beside models and samples; layers that need more keep their weights.",
