@@ -49,8 +49,10 @@ def timed(
         with terminal.step("Measuring layers"):
             return replace(options, round_to=choose_multiple(analysis, machine=machine)), None
     with terminal.step("Measuring layers"):
-        wanted = options.round_to if isinstance(options.round_to, int) else AUTO
-        profile = profile_latency(analysis, machine=machine, round_to=wanted)
+        word, _, number = str(options.round_to).partition(":")
+        profile = profile_latency(
+            analysis, machine=machine, round_to=int(number or word) if number or word.isdecimal() else word
+        )
     with terminal.step("Planning, and measuring the result"):
         asked = {**options.given(), "mode": options.mode, "latency": profile, "machine": machine}
         found = fit(analysis, FitOptions(**asked))

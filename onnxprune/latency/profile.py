@@ -25,14 +25,17 @@ from onnxprune.latency.layers import LayerCase, Widths, layer_cases
 from onnxprune.latency.machine import LocalMachine, Machine
 from onnxprune.latency.model import LatencyProfile, Table
 from onnxprune.latency.statistics import spread
+from onnxprune.pruning.options import AUTO, MEASURED
+from onnxprune.pruning.widths import CPU, block
 
 FloatArray = NDArray[np.float64]
 
-AUTO = "auto"
 #: How many of the costliest layers decide about the multiple, at which share of their widths they are tried, how much
 #: better a larger multiple has to be, and for which share of them there has to be such a width.
 _JUDGES, _SHARES, _BETTER, _APPLIES = 8, (0.4, 0.6), 0.03, 0.8
 _LEAST_STEP = 1e-3
+#: Rounds of the whole model at most: what a plan is judged by is measured beside it later.
+_BASELINE = 40
 #: From this disturbance on, times of layers are not kept.
 DISTURBED = 1.5
 
@@ -51,28 +54,31 @@ def profile_latency(
     Args:
         model: the analysis; its input shapes are those that are measured.
         machine: onnxruntime here with one thread, if not another.
-        round_to: the multiple that channel counts will be rounded to, or ``auto``: the one that gives the most
-            channels for the time.
+        round_to: the multiple that channel counts will be rounded to; ``auto``: what the provider computes together
+            (:data:`~onnxprune.pruning.widths.BLOCKS`); ``measured``: the one that gives the most channels for the time.
         rounds: how often and how long the whole model is measured.
         cache: where times of layers are kept; the user's cache folder if not given.
         seed: of the random inputs.
 
     Raises:
         MeasurementError: onnxruntime does not run the model.
-        UsageError: ``round_to`` is neither ``auto`` nor a positive number.
+        UsageError: ``round_to`` is neither a positive number nor one of these.
     """
-    if round_to != AUTO and (not isinstance(round_to, int) or round_to < 1):
-        raise UsageError(f"round_to must be '{AUTO}' or at least 1, not {round_to!r}")
+    if round_to not in (AUTO, MEASURED) and (not isinstance(round_to, int) or round_to < 1):
+        raise UsageError(f"round_to must be '{AUTO}', '{MEASURED}' or at least 1, not {round_to!r}")
     machine = machine or LocalMachine()
     cases = layer_cases(model)
     inputs = inputs_of(model, seed)
-    baseline = spread(machine.rounds([model.model], inputs, rounds or Rounds())[:, 0])
+    baseline = spread(machine.rounds([model.model], inputs, rounds or Rounds(most=_BASELINE))[:, 0])
     trace = machine.trace(model.model, inputs)
     disturbance = trace.total / baseline.median
     # What was measured on a busy machine serves now, but is not kept for quieter days.
     meter = _Meter(machine, cache or Cache(default_folder(), machine.identity), keep=disturbance <= DISTURBED)
-    choices = _choices(model, cases, meter) if round_to == AUTO else {}
-    multiple = _best(choices) if round_to == AUTO else int(round_to)
+    choices = _choices(model, cases, meter) if round_to == MEASURED else {}
+    if round_to == AUTO:
+        multiple = block(machine.identity.get("provider", CPU))
+    else:
+        multiple = _best(choices) if round_to == MEASURED else int(round_to)
     kinds = by_kind(cases)
     grids = {kind: tuple(knots(full, multiple) for full in case.measured_full) for kind, case in kinds.items()}
     measured = meter.seconds(Point(case, w) for kind, case in kinds.items() for w in points(grids[kind]))

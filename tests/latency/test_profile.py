@@ -21,6 +21,7 @@ from onnxprune.latency.layers import layer_cases
 from onnxprune.latency.model import LatencyProfile
 from onnxprune.latency.profile import _monotone, choose_multiple, profile_latency
 from onnxprune.pruning.consistency import removed_per_class
+from onnxprune.pruning.widths import block
 from tests.latency.fakes import FakeMachine
 from tests.latency.networks import chain, depthwise
 
@@ -168,12 +169,18 @@ def test_latency_has_to_be_measured_first(analysis: Analysis, cache: Cache) -> N
 
 def test_the_multiple_is_the_smallest_that_pays(analysis: Analysis, cache: Cache) -> None:
     assert choose_multiple(analysis, machine=FakeMachine(lanes=8), cache=cache) == 8
-    profile = profile_latency(analysis, machine=FakeMachine(lanes=8), cache=cache)
+    profile = profile_latency(analysis, machine=FakeMachine(lanes=8), round_to="measured", cache=cache)
     assert profile.multiple == 8
     assert profile.choices[1] == 1.0
     assert profile.choices[8] < 0.8 < profile.choices[4]
     plan = onnxprune.plan(analysis, reduce=0.5, round_to="auto", latency=profile)
     assert plan.settings["round_to"] == 8
+
+
+def test_by_default_the_multiple_is_what_the_provider_computes_together(analysis: Analysis, cache: Cache) -> None:
+    profile = profile_latency(analysis, machine=FakeMachine(), cache=cache)
+    assert profile.multiple == block()
+    assert not profile.choices
 
 
 def test_without_a_difference_nothing_is_rounded(analysis: Analysis, tmp_path: Path) -> None:
@@ -191,8 +198,7 @@ def test_nothing_is_measured_twice(analysis: Analysis, cache: Cache) -> None:
     assert machine.asked == []
     machine = FakeMachine(name="another")
     measured(analysis, Cache(cache.folder, machine.identity), machine)
-    # The two middle layers share a signature, and one combination of widths.
-    assert len(machine.asked) == sum(table.seconds.size for table in first.tables.values()) - 1
+    assert len(machine.asked) == sum(table.seconds.size for table in first.tables.values())
 
 
 def test_what_a_busy_machine_shows_is_not_kept(analysis: Analysis, cache: Cache) -> None:
