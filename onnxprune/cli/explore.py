@@ -276,11 +276,18 @@ def show_results(terminal: Terminal, results: Results, resources: Sequence[str] 
     terminal.json({**results.to_dict(), "pareto": [run.key for run in front]})
     if terminal.as_json:
         return
+    weighed = " and ".join(resources or results.weighed)
     if front:
         terminal.show(runs_table(results, front), "")
-        weighed = " and ".join(resources or results.weighed)
         terminal.show(
-            f"No other run beats these in accuracy and {weighed} (--over). {SCORES[results.about.score]} {MACS}"
+            f"Neither another run nor the original beats these in accuracy and {weighed} (--over). "
+            f"{SCORES[results.about.score]} {MACS}"
+        )
+    elif results.done:
+        terminal.show(
+            f"Nothing to recommend: the original is as accurate as every run, with no more {weighed} (--over weighs "
+            "others).",
+            style="yellow",
         )
     for reason, count in _reasons(results).items():
         terminal.show(f"{count} failed: {reason}", style="yellow")

@@ -13,8 +13,6 @@ from onnxprune.exploration.steps import Nothing, Step
 from onnxprune.pruning.options import MODES, PlanOptions
 
 _DECIMALS = 3
-_MODES = {name: metric for name, metric in MODES.items() if metric != "latency"}
-"""Both names of every mode. A profile of latencies belongs to one machine, and runs may be made on many."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,8 @@ class Grid:
             if not len(getattr(self, name)):
                 raise UsageError(f"there is nothing to explore: no {name} given")
         for mode in self.modes:
-            if mode not in _MODES:
-                more = "; limit latencies when you pick" if mode in MODES else ""
-                raise UsageError(f"mode '{mode}' cannot be explored; choose some of {', '.join(_MODES)}{more}")
+            if mode not in MODES:
+                raise UsageError(f"mode '{mode}' is not known; choose some of {', '.join(MODES)}")
         self.settings()  # Odd values are refused now, and not in every run.
 
     def settings(self) -> tuple[Setting, ...]:
@@ -81,4 +78,4 @@ class Grid:
 
     @property
     def _canonical_modes(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(_MODES[mode] for mode in self.modes))
+        return tuple(dict.fromkeys(MODES[mode] for mode in self.modes))

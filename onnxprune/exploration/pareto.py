@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.exploration.runs import Run
+    from onnxprune.exploration.runs import Figures, Run
 
 RESOURCES = ("params", "flops", "memory", "latency", "size")
 """What a model takes; less is better."""
@@ -46,24 +46,38 @@ def non_dominated(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
     return front
 
 
-def pareto_front(runs: Iterable[Run], over: Sequence[str] = ("latency",)) -> tuple[Run, ...]:
+def pareto_front(
+    runs: Iterable[Run], over: Sequence[str] = ("latency",), original: Figures | None = None
+) -> tuple[Run, ...]:
     """The finished runs that no other beats in accuracy and these resources, the least accurate first.
 
     Args:
         runs: runs; those that failed or lack one of the figures are left out.
         over: some of ``params``, ``flops``, ``memory``, ``latency`` and ``size``; accuracy always counts.
+        original: the figures of the model as it was: a run that it beats is none to recommend.
 
     Raises:
         UsageError: no resource, or an unknown one.
     """
     wanted = check_resources(over)
     done = [run for run in runs if run.done]
-    costs = np.array(
-        [[-number(run.accuracy), *(number(getattr(run, name)) for name in wanted)] for run in done],
-        dtype=np.float64,
-    ).reshape(len(done), 1 + len(wanted))
-    front = [run for run, best in zip(done, non_dominated(costs), strict=True) if best]
+    rows = [costs_of(figures, wanted) for figures in (*done, *([] if original is None else [original]))]
+    costs = np.array(rows, dtype=np.float64).reshape(len(rows), 1 + len(wanted))
+    front = [run for run, best in zip(done, non_dominated(costs), strict=False) if best]
     return tuple(sorted(front, key=lambda run: (number(run.accuracy), -number(getattr(run, wanted[0])))))
+
+
+def costs_of(figures: Figures, over: Sequence[str]) -> list[float]:
+    """Accuracy, counted downwards, and these resources; NaN for what is not known."""
+    return [-number(figures.accuracy), *(number(getattr(figures, name)) for name in over)]
+
+
+def beats(original: Figures | None, run: Figures, over: Sequence[str]) -> bool:
+    """Whether the original is nowhere worse than a run, and somewhere better; not where a figure is not known."""
+    if original is None:
+        return False
+    pairs = list(zip(costs_of(original, over), costs_of(run, over), strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
 def check_resources(over: Sequence[str]) -> tuple[str, ...]:

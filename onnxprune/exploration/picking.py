@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from onnxprune.data.reading import is_function
 from onnxprune.errors import BudgetError, ResultsError, UsageError
-from onnxprune.exploration.pareto import ACCURACY, RESOURCES, number
+from onnxprune.exploration.pareto import ACCURACY, RESOURCES, beats, number
 from onnxprune.exploration.results import Results, read_results
 from onnxprune.exploration.running import file_digest, kept_path, measure, prune
 from onnxprune.exploration.runs import Figures, Run, Setting
@@ -89,7 +89,7 @@ class Picked:
 
 
 def choose(results: Results, limits: Limits, best: str | None = None) -> tuple[Run, ...]:
-    """The finished runs that keep all limits, the best first.
+    """The finished runs that keep all limits and that the original does not beat in what matters, the best first.
 
     Args:
         results: the runs.
@@ -98,7 +98,7 @@ def choose(results: Results, limits: Limits, best: str | None = None) -> tuple[R
             limited, latency (FLOPs if it was not measured).
 
     Raises:
-        BudgetError: no run does; the message names the nearest.
+        BudgetError: no run does; the message names the nearest, or says that the original is better.
         UsageError: ``best`` is not known.
     """
     wanted = best or _default(results, limits)
@@ -109,12 +109,20 @@ def choose(results: Results, limits: Limits, best: str | None = None) -> tuple[R
     fitting = [run for run in results.done if not limits.excess(run)]
     if not fitting:
         raise BudgetError(_nearest(results, limits))
+    matters = [name for name in RESOURCES if wanted == name or getattr(limits, f"max_{name}") is not None]
+    matters = matters or list(results.weighed)
+    better = [run for run in fitting if not beats(results.original, run, matters)]
+    if not better:
+        raise BudgetError(
+            f"{len(fitting)} runs keep the limits, and the original beats them all: it is as accurate, with no more "
+            f"{' and '.join(matters)}. Keep it, or explore further"
+        )
 
     def order(run: Run) -> tuple[float, ...]:
         accuracy, resources = -number(run.accuracy), [number(getattr(run, name)) for name in results.resources]
         return (accuracy, *resources) if wanted == ACCURACY else (number(getattr(run, wanted)), accuracy)
 
-    return tuple(sorted(fitting, key=order))
+    return tuple(sorted(better, key=order))
 
 
 def _default(results: Results, limits: Limits) -> str:

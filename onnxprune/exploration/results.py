@@ -57,7 +57,7 @@ class Results:
         return tuple(sorted(known, key=lambda name: name != "latency"))
 
     def pareto(self, over: Sequence[str] | None = None) -> tuple[Run, ...]:
-        """The runs that no other beats in accuracy and these resources, the least accurate first.
+        """The runs that neither another nor the original beats in accuracy and these, the least accurate first.
 
         Args:
             over: some of ``params``, ``flops``, ``memory``, ``latency`` and ``size``; without it latency, or FLOPs
@@ -66,7 +66,7 @@ class Results:
         Raises:
             UsageError: an unknown resource.
         """
-        return pareto_front(self.runs, self.weighed if over is None else over)
+        return pareto_front(self.runs, self.weighed if over is None else over, self.original)
 
     @property
     def weighed(self) -> tuple[str, ...]:

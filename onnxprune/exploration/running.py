@@ -83,6 +83,8 @@ def prune(subject: Subject, opened: Opened, setting: Setting, plan: Plan | None 
     from onnxprune.pruning.pipeline import run
 
     options = replace(setting, calibration=opened.calibration, input_shapes=subject.shapes)
+    if setting.timed and plan is None:
+        options = replace(options, latency=opened.times)
     made = run(opened.model, options if plan is None else plan)
     return made.plan, setting.then(made.model, opened.model, made.plan, opened.data, setting.seed)
 

@@ -20,6 +20,7 @@ from onnxprune.ir.sampling import Rounds
 if TYPE_CHECKING:
     from onnxprune.data import Data
     from onnxprune.data.samples import Samples
+    from onnxprune.latency.model import LatencyProfile
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Shapes by input name."""
@@ -68,6 +69,15 @@ class Opened:
     data: Data
     judge: Judge
     digest: str
+    engine: Engine
+
+    @cached_property
+    def times(self) -> LatencyProfile:
+        """What layers cost on this machine, for runs that reduce latency; measured once, and kept on disk."""
+        from onnxprune.latency.machine import LocalMachine
+        from onnxprune.latency.profile import profile_latency
+
+        return profile_latency(self.analysis, machine=LocalMachine(self.engine))
 
     @cached_property
     def calibration(self) -> Samples:
@@ -115,7 +125,7 @@ def open_subject(subject: Subject) -> Opened:
         ModelError: the model cannot be read.
         DataError: the data cannot be read.
     """
-    opened = _opened(subject.model, subject.data, subject.input_shapes, subject.engine.threads)
+    opened = _opened(subject.model, subject.data, subject.input_shapes, subject.engine)
     if subject.model_digest and opened.digest != subject.model_digest:
         raise ResultsError(f"{subject.model} has changed, or is another file where this run is made; begin anew")
     if subject.data_digest and opened.data.digest != subject.data_digest:
@@ -124,10 +134,10 @@ def open_subject(subject: Subject) -> Opened:
 
 
 @lru_cache(maxsize=1)
-def _opened(model: str, data: str, shapes: Shapes, threads: int) -> Opened:
+def _opened(model: str, data: str, shapes: Shapes, engine: Engine) -> Opened:
     from onnxprune.data import read_data
 
     loaded = load(model)
     analysis = analyze(loaded, dict(shapes) or None)
     samples = read_data(data, loaded)
-    return Opened(loaded, analysis, samples, judge_for(loaded, samples, threads), model_digest(loaded))
+    return Opened(loaded, analysis, samples, judge_for(loaded, samples, engine.threads), model_digest(loaded), engine)

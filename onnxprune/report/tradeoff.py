@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import PlanError
-from onnxprune.exploration.pareto import RESOURCES, non_dominated
+from onnxprune.exploration.pareto import RESOURCES, costs_of, non_dominated
 from onnxprune.ir.plain import parse
 from onnxprune.pruning.comparison import compare
 from onnxprune.pruning.plan import Plan
@@ -34,7 +34,7 @@ def tradeoff(results: Results, analysis: Analysis) -> dict[str, Any]:
     """
     done = [run for run in results.done if math.isfinite(_number(run.accuracy))]
     resources = [name for name in RESOURCES if any(getattr(run, name) is not None for run in done)]
-    fronts = {name: _front(done, name) for name in resources}
+    fronts = {name: _front(done, name, results.original) for name in resources}
     words = {name: sorted({getattr(run, name) for run in done}) for name in _WORDS}
     return {
         "score": results.about.score,
@@ -55,10 +55,11 @@ def tradeoff(results: Results, analysis: Analysis) -> dict[str, Any]:
     }
 
 
-def _front(runs: Sequence[Run], resource: str) -> list[int]:
-    """The runs that no other beats in accuracy and this resource, the smallest first."""
-    costs = np.array([[-_number(run.accuracy), _number(getattr(run, resource))] for run in runs]).reshape(-1, 2)
-    found: list[int] = np.flatnonzero(non_dominated(costs)).tolist()
+def _front(runs: Sequence[Run], resource: str, original: Figures | None) -> list[int]:
+    """The runs that neither another nor the original beats in accuracy and this resource, the smallest first."""
+    rows = [costs_of(figures, [resource]) for figures in (*runs, *([] if original is None else [original]))]
+    costs = np.array(rows, dtype=np.float64).reshape(-1, 2)
+    found: list[int] = np.flatnonzero(non_dominated(costs)[: len(runs)]).tolist()
     return sorted(found, key=lambda index: costs[index, 1])
 
 

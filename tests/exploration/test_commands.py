@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 import onnxprune
+from onnxprune.errors import BudgetError
 from onnxprune.exploration import Exploration, Grid, explore, read_results
 from onnxprune.exploration.exploring import Progress
-from tests.cli.support import done, done_json, refused, run
+from onnxprune.exploration.picking import Limits, choose
+from tests.cli.support import MODELS, VGG, done, done_json, refused, run
 from tests.exploration.support import made_up, recorded, tiny_data, tiny_model
 
 _QUICK = ("--no-latency", "--jobs", 1)
@@ -61,6 +63,28 @@ def test_from_grid_to_pick(files: tuple[Path, Path, Path], tmp_path: Path) -> No
     assert "as written" in done("pick", table, "-o", out, "--min-accuracy", 0, columns=100)
 
 
+def test_latency_is_a_mode_like_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path / "cache"))
+    files = (VGG, MODELS / "fashion_sample.npz", tmp_path / "r.sqlite")
+    found = explored(files, "--modes", "latency", "--reduce", "0.2")
+    assert [(run["mode"], run["status"], run["message"]) for run in found["runs"]] == [("latency", "done", "")]
+    assert found["runs"][0]["flops"] < found["original"]["flops"]
+
+
+def test_what_the_original_beats_is_not_recommended(tmp_path: Path) -> None:
+    slower = (
+        made_up(0, accuracy=0.89, latency=0.003, latency_ratio=1.5),
+        made_up(1, accuracy=0.9, latency=0.0021, latency_ratio=1.05),
+    )
+    table = recorded(tmp_path / "r.sqlite", *slower)
+    assert read_results(table).pareto() == ()
+    assert [run.key for run in read_results(table).pareto(["params"])] == ["run1"]
+    text = done("merge", table, "-o", tmp_path / "s.sqlite")
+    assert "Nothing to recommend: the original is as accurate as every run, with no more latency" in text
+    with pytest.raises(BudgetError, match="the original beats them all: it is as accurate, with no more latency"):
+        choose(read_results(table), Limits())
+
+
 def test_the_command_makes_the_runs_of_the_library(files: tuple[Path, Path, Path]) -> None:
     model, data, table = files
     explored(files, "--modes", "flops", "--reduce", "0.3")
@@ -93,7 +117,7 @@ def test_bad_input(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
     common = ("explore", model, "--data", data, "-o", table, *_QUICK)
     assert "not a list of numbers" in refused(2, *common, "--reduce", "half")
     assert "a fraction between 0 and 1" in refused(2, *common, "--reduce", "50")
-    assert "mode 'speed' cannot" in refused(2, *common, "--modes", "speed")
+    assert "mode 'speed' is not known" in refused(2, *common, "--modes", "speed")
     assert "--then 'pray'" in refused(2, *common, "--then", "pray")
     assert "lr must be" in refused(2, *common, "--then", "train", "--lr", "-1")
     assert "some of params" in refused(2, *common, "--over", "speed")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from onnxprune.errors import UsageError
 from onnxprune.exploration import non_dominated, pareto_front
+from onnxprune.exploration.runs import Figures
 from tests.exploration.support import made_up
 
 _VALUES = st.one_of(st.integers(0, 3).map(float), st.just(float("nan")), st.just(float("inf")))
@@ -43,6 +44,17 @@ def test_accuracy_counts_upwards_and_resources_downwards() -> None:
     cheap, good = made_up(0, accuracy=0.6, flops=10.0), made_up(1, accuracy=0.9, flops=40.0)
     worse, equal = made_up(2, accuracy=0.6, flops=20.0), made_up(3, accuracy=0.9, flops=40.0)
     assert pareto_front([worse, good, cheap, equal], ["flops"]) == (cheap, good, equal)
+
+
+def test_a_run_that_the_original_beats_is_on_no_front() -> None:
+    slow, fast = made_up(0, accuracy=0.8, latency=0.003), made_up(1, accuracy=0.7, latency=0.001)
+    better = made_up(2, accuracy=0.95, latency=0.004)
+    original = Figures(accuracy=0.9, latency=0.002)
+    assert pareto_front([slow, fast, better]) == (fast, slow, better)
+    assert pareto_front([slow, fast, better], original=original) == (fast, better)
+    assert pareto_front([slow], original=Figures(accuracy=0.9)) == (slow,), "its latency is not known"
+    same = made_up(3, accuracy=0.9, latency=0.002)
+    assert pareto_front([same], original=original) == (same,)
 
 
 def test_failed_runs_and_missing_figures_are_left_out() -> None:

@@ -170,7 +170,9 @@ def test_every_option_is_written_as_the_command_reads_it(given: dict[str, Any]) 
 def test_the_command_makes_the_model_again(tmp_path: Path) -> None:
     data = MODELS / "fashion_sample.npz"
     given = ("--calibrate", data, "--calibration-samples", 32, "--floors", "/stem*=0.5", "--seed", 7)
-    done("prune", RESIDUAL, "--reduce", 0.4, *given, "-o", tmp_path / "a.onnx")
+    # Sums on several threads differ in the last bit: both commands run as a user's do.
+    first = ["onnxprune", "prune", RESIDUAL, "--reduce", 0.4, *given, "-o", tmp_path / "a.onnx"]
+    subprocess.run([sys.executable, "-m", *map(str, first)], check=True, stdout=subprocess.DEVNULL)
     done("report", RESIDUAL, tmp_path / "a.onnx", "-o", tmp_path / "r.html")
     page = html.unescape((tmp_path / "r.html").read_text(encoding="utf-8"))
     (command,) = re.findall(r"<code>(onnxprune prune .*?)</code>", page)
