@@ -134,6 +134,14 @@ class Operator:
         """The node as a factor and a shift for each channel, by vectors of its own; None if it is not that."""
         return None
 
+    def reads(self, node: Node, index: int, wanted: IntArray) -> IntArray | None:
+        """The positions of input ``index``, of one dimension, that these of the result depend on; None for all."""
+        return None
+
+    def source(self, node: Node, position: int) -> tuple[int, int] | None:
+        """The input, and the position in it, that a position of the result, of one dimension, is taken from."""
+        return None
+
     def shrink(self, node: Node, rewriter: Rewriter) -> None:
         """Adapt attributes and constants that hold extents or positions of a shrunk axis."""
 

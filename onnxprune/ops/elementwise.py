@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Operator, broadcast_axes, same_axes
-from onnxprune.ops.relations import Relations
+from onnxprune.ops.relations import IntArray, Relations
 
 
 class Unary(Operator):
@@ -18,6 +18,9 @@ class Unary(Operator):
         "ThresholdedRelu",
     )  # fmt: skip
     draws = frozenset({"Bernoulli"})
+
+    def reads(self, node: Node, index: int, wanted: IntArray) -> IntArray | None:
+        return wanted if index == 0 else None
 
     def relate(self, node: Node, relations: Relations) -> None:
         same_axes(relations, node, node.inputs[0], node.outputs[0])

@@ -47,6 +47,10 @@ class Slice(Operator):
                 if len(chosen) == after:
                     relations.map(x, dim, y, dim, chosen, positions(after))
 
+    def reads(self, node: Node, index: int, wanted: IntArray) -> IntArray | None:
+        ranges = self._ranges(node) if index == 0 else None
+        return None if not ranges else np.arange(*ranges[0][1:], dtype=np.int64)[wanted]
+
     def shrink(self, node: Node, rewriter: Rewriter) -> None:
         x, y = node.inputs[0], node.outputs[0]
         ranges = self._ranges(node) or {}
@@ -118,6 +122,10 @@ class Gather(Operator):
                 np.expand_dims(positions(chosen.shape[carrier]), _others(chosen, carrier)), chosen.shape
             )
             relations.map(data, axis, y, axis + carrier, chosen.ravel(), at.ravel())
+
+    def reads(self, node: Node, index: int, wanted: IntArray) -> IntArray | None:
+        indices = self._indices(node, node.in_shape(0)[0]) if index == 0 else None
+        return None if indices is None else indices.ravel()[wanted]
 
     def shrink(self, node: Node, rewriter: Rewriter) -> None:
         axis, _ = self._parts(node)

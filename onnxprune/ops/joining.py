@@ -31,6 +31,14 @@ class Concat(Operator):
             else:
                 relations.map(operand, axis, y, axis, np.tile(at, len(runs)), np.concatenate(runs))
 
+    def source(self, node: Node, position: int) -> tuple[int, int] | None:
+        for index, operand in enumerate(node.inputs):
+            (extent,) = node.shape(operand)
+            if position < extent:
+                return index, position
+            position -= extent
+        return None
+
 
 class Split(Operator):
     """The operand cut along an axis; each part has its offset."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -139,10 +140,33 @@ class ShrinkRewriter:
             value[list(elements)] = list(elements.values())
             self.set_operand(node, index, value)
             return
+        elements = self._beyond_constants(node, name, elements)
+        if not elements:
+            return
         (length,) = self._analysis.graph.shapes.extents[node.inputs[index]]
         fixed, nodes = self._overridden(name, f"{name}_shrunk", length, elements)
         self._before.setdefault(node.index, []).extend(nodes)
         self._draft.graph.node[node.index].input[index] = fixed
+
+    def _beyond_constants(self, node: Node, name: str, elements: Mapping[int, int]) -> dict[int, int]:
+        """Set those elements that the node before, for this one alone, takes from constants; returns the others."""
+        graph = self._analysis.graph
+        producer = graph.producer.get(name)
+        if producer is None or graph.consumers.get(name) != [node.index] or name in graph.fixed:
+            return dict(elements)
+        before = graph.nodes[producer]
+        operator = self._analysis.registry.find(before)
+        left: dict[int, int] = {}
+        for position, value in elements.items():
+            source = None if operator is None else operator.source(before, position)
+            read = "" if source is None else self._draft.graph.node[before.index].input[source[0]]
+            if source is not None and read in self._draft.weights:
+                changed = self._draft.weights[read].array.copy()
+                changed[source[1]] = value
+                self.set_operand(before, source[0], changed)
+            else:
+                left[position] = value
+        return left
 
     def pick(self, node: Node, index: int, dim: int, positions: IntArray) -> None:
         """Let input ``index`` of the node see only these positions (of the shrunk axis ``dim``), in this order."""
@@ -242,10 +266,30 @@ class ShrinkRewriter:
         if not elements or not node.has_output(0):
             return
         name = node.outputs[0]
+        if not self._looked_at(name) & elements.keys():
+            return
         raw = self._draft.unique_name(f"{name}_shrunk")
         self._draft.graph.node[node.index].output[0] = raw
         _, nodes = self._overridden(raw, name, end - start, elements)
         self._after.setdefault(node.index, []).extend(nodes)
+
+    def _looked_at(self, name: str) -> set[int]:
+        """The elements of a one-dimensional tensor that anything depends on."""
+        graph = self._analysis.graph
+        everything = set(range(math.prod(graph.shapes.extents[name])))
+        if name in graph.fixed:
+            return everything
+        seen: set[int] = set()
+        for index in graph.consumers.get(name, []):
+            consumer = graph.nodes[index]
+            operator = self._analysis.registry.find(consumer)
+            for place in (at for at, read in enumerate(consumer.inputs) if read == name):
+                if operator is None or operator.reads(consumer, place, np.zeros(0, dtype=np.int64)) is None:
+                    return everything
+                wanted = np.array(sorted(self._looked_at(consumer.outputs[0])), dtype=np.int64)
+                positions = operator.reads(consumer, place, wanted)
+                seen.update(everything if positions is None else positions.tolist())
+        return seen
 
     def add_constant(self, base: str, value: NDArray[Any]) -> str:
         """Add an initialiser and return its name."""
