@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain, repeat
@@ -21,6 +22,14 @@ from onnxprune.passes.base import Pass, PassResult
 _TOLERANCE = 3e-5
 """Largest difference that passes for rounding, as a share of the spread of the output."""
 _SEED = 0
+
+
+Watch = Callable[[Pass, Model], AbstractContextManager[Callable[[PassResult], None]]]
+"""What looks on while passes run."""
+
+
+def _ignored(result: PassResult) -> None:
+    """Nobody is told of a result."""
 
 
 class Check(Enum):
@@ -43,6 +52,7 @@ class PassManager(Pass):
         input_shapes: shapes of graph inputs for running; see ``infer_shapes`` for those not given.
         rounds: how often to run all of them at most. One pass can make work for an earlier one: they go on until
             none finds anything to do in the work of the others.
+        watch: gives a context for every pass, by the pass and the model that it gets; is told the result.
     """
 
     name = "sequence"
@@ -51,6 +61,7 @@ class PassManager(Pass):
     check: Check = Check.NONE
     input_shapes: Mapping[str, Sequence[int]] | None = None
     rounds: int = 1
+    watch: Watch | None = None
 
     def run(self, model: Model) -> PassResult:
         """Run all passes.
@@ -63,7 +74,9 @@ class PassManager(Pass):
         outputs = self._examine(model, "the model given", inputs) if self.check is Check.EQUALITY else None
         done = 0  # so many passes, the last ones, have nothing to do in the model as it is
         for step in chain.from_iterable(repeat(self.steps, self.rounds)):
-            result = _run(step, model)
+            with self.watch(step, model) if self.watch is not None else nullcontext(_ignored) as told:
+                result = _run(step, model)
+                told(result)
             done = 1 if result.modified else done + 1
             if result.modified:
                 modified, model = True, result.model

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from onnxprune.ir.collection import uncollected
 from onnxprune.ir.control_flow import close_bodies, open_bodies
 from onnxprune.ir.model import Model, ModelLike, as_model
@@ -45,10 +48,18 @@ class _InsideBodies(PassManager):
         return result if opened is model else _changed(model, close_bodies(result.model))
 
 
+@dataclass(frozen=True)
 class Normalization(PassManager):
     """Bring a model into the form that the analysis works on."""
 
     name = "normalize"
+
+    steps: Sequence[Pass] = (
+        # Functions may hold control flow, so they come first.
+        InlineFunctions(),
+        # What decides over control flow may be constant only after the other passes.
+        PassManager((_InsideBodies(NORMALIZATION, rounds=_MOST_ROUNDS), ResolveControlFlow()), rounds=_MOST_ROUNDS),
+    )
 
     @uncollected()
     def run(self, model: Model) -> PassResult:
@@ -56,14 +67,7 @@ class Normalization(PassManager):
         return _changed(model, super().run(model).model)
 
 
-NORMALIZER = Normalization(
-    (
-        # Functions may hold control flow, so they come first.
-        InlineFunctions(),
-        # What decides over control flow may be constant only after the other passes.
-        PassManager((_InsideBodies(NORMALIZATION, rounds=_MOST_ROUNDS), ResolveControlFlow()), rounds=_MOST_ROUNDS),
-    )
-)
+NORMALIZER = Normalization()
 
 
 def normalize(model: ModelLike) -> Model:

@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
@@ -39,42 +39,25 @@ def available_passes() -> Mapping[str, type[Pass]]:
     return MappingProxyType(dict(sorted(found.items())))
 
 
-def make_passes(names: Iterable[str]) -> list[Pass]:
-    """Passes by name, in the order given.
-
-    Raises:
-        PassError: there is no pass of that name, or it wants arguments.
-    """
+def find_pass(name: str) -> type[Pass]:
+    """The pass of that name. Raises PassError where there is none."""
     available = available_passes()
-    passes = []
-    for name in names:
-        if name not in available:
-            close = difflib.get_close_matches(name, available, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(available)}"
-            raise PassError(f"there is no pass {name!r}; {hint}")
-        missing = required_arguments(available[name])
-        if missing:
-            raise PassError(f"pass {name!r} cannot be run by name: it wants {', '.join(missing)}; use it from Python")
-        passes.append(available[name]())
-    return passes
-
-
-def required_arguments(cls: type[Pass]) -> list[str]:
-    """The arguments without which a pass cannot be made, and therefore not by its name alone."""
-    parameters = inspect.signature(cls).parameters.values()
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind not in variadic]
+    if name not in available:
+        close = difflib.get_close_matches(name, available, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(available)}"
+        raise PassError(f"there is no pass {name!r}; {hint}")
+    return available[name]
 
 
 def _own_passes() -> Iterator[type[Pass]]:
-    """The passes of this package: every concrete one that a module defines, apart from those made of others."""
+    """The passes of this package: every concrete and public one that a module defines."""
     for module_info in pkgutil.iter_modules(onnxprune.passes.__path__):
         if not module_info.name.startswith("_"):
             module = importlib.import_module(f"{onnxprune.passes.__name__}.{module_info.name}")
             for _, cls in inspect.getmembers(module, inspect.isclass):
                 if cls.__module__ != module.__name__ or not issubclass(cls, Pass):
                     continue
-                if not inspect.isabstract(cls) and not issubclass(cls, PassManager):
+                if not inspect.isabstract(cls) and cls is not PassManager and not cls.__name__.startswith("_"):
                     yield cls
 
 

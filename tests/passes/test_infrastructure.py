@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxprune.errors import PassError
+from onnxprune.errors import PassError, UsageError
 from onnxprune.ir.model import Model
 from onnxprune.passes import GraphPass, Pass, PassResult, registry
 from onnxprune.passes.manager import Check, PassManager
-from onnxprune.passes.registry import available_passes, make_passes, required_arguments
+from onnxprune.passes.pipeline import Pipeline, Step
+from onnxprune.passes.registry import available_passes, find_pass
 
 TEXT = "g (float[2] x) => (float[2] y) { t = Relu(x)  y = Add(t, w) }"
 WEIGHTS = {"w": np.float32([1, 2])}
@@ -197,7 +198,7 @@ def test_own_passes_are_found() -> None:
     } <= set(passes)
     assert {"eliminate_identity", "unshare_vectors", "drop_stale_value_info", "remove_unused"} <= set(passes)
     assert all(cls.summary.endswith(".") or cls.summary for cls in passes.values())
-    assert [step.name for step in make_passes(["remove_unused", "fold_constants"])] == [
+    assert [step.name for step in Pipeline.parse("remove_unused, fold_constants").make()] == [
         "remove_unused",
         "fold_constants",
     ]
@@ -205,14 +206,16 @@ def test_own_passes_are_found() -> None:
 
 def test_the_pass_that_applies_plans_is_found_though_it_lives_elsewhere() -> None:
     cls = available_passes()["shrink"]
-    assert (cls.__module__, required_arguments(cls)) == ("onnxprune.pruning.shrinking", ["plan"])
+    assert cls.__module__ == "onnxprune.pruning.shrinking"
+    with pytest.raises(UsageError, match="pass 'shrink' wants plan, which text cannot give"):
+        Step("shrink").make()
 
 
 def test_an_unknown_name_gets_a_hint() -> None:
     with pytest.raises(PassError, match="no pass 'fold_constant'; did you mean fold_constants"):
-        make_passes(["fold_constant"])
+        find_pass("fold_constant")
     with pytest.raises(PassError, match="no pass 'xyz'; there are constants_to_initializers,"):
-        make_passes(["xyz"])
+        find_pass("xyz")
 
 
 def test_a_pass_that_wants_arguments(monkeypatch) -> None:
@@ -225,8 +228,9 @@ def test_a_pass_that_wants_arguments(monkeypatch) -> None:
             self.plan = plan
 
     monkeypatch.setattr(registry, "available_passes", lambda: {"wanting": Wanting})
-    with pytest.raises(PassError, match="'wanting' cannot be run by name: it wants plan;"):
-        make_passes(["wanting"])
+    with pytest.raises(UsageError, match=r"pass 'wanting' wants plan: write wanting\{plan=…\}"):
+        Step("wanting").make()
+    assert Step("wanting", {"plan": "x"}).make().plan == "x"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""The main job as passes: what pipelines call ``prune`` and ``quantize``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from onnxprune.ir.model import Model
+from onnxprune.passes.base import Pass, PassResult
+from onnxprune.pruning.options import CompressOptions, Given, Kind, options_of
+from onnxprune.pruning.pipeline import run
+from onnxprune.pruning.quantization.options import QuantizeOptions
+from onnxprune.pruning.quantization.quantizing import quantize
+
+_TYPES: Mapping[Kind, Any] = {
+    "fraction": float,
+    "quantity": float,
+    "duration": float,
+    "names": list[str],
+    "floors": Mapping[str, float],
+    "state": Mapping[str, str],
+    "rounding": int | str,
+}
+
+
+def _signature(kind: type[Given]) -> inspect.Signature:
+    """The options of a class as a pipeline may write them."""
+    said, parameters = options_of(kind), []
+    for name, parameter in inspect.signature(kind).parameters.items():
+        option = said.get(name)
+        if option is not None and option.kind != "object":
+            plain = str if parameter.default is None else type(parameter.default)
+            parameters.append(parameter.replace(annotation=_TYPES.get(option.kind, plain)))
+    return inspect.Signature(parameters)
+
+
+def _documented(init: Callable[..., None], kind: type[Given]) -> None:
+    """Say of every option, in the docstring of a constructor, what it does."""
+    init.__doc__ = "Args:\n" + "\n".join(f"    {name}: {option.help}" for name, option in options_of(kind).items())
+
+
+class Prune(Pass):
+    """Remove channels until a budget is met, prove the result, and repair it where there is data."""
+
+    name = "prune"
+    claims_equality = False
+    __signature__ = _signature(CompressOptions)
+
+    def __init__(self, **options: Any) -> None:
+        self._options = CompressOptions(**options)
+        self._options.check_budget()
+
+    def run(self, model: Model) -> PassResult:
+        """Do the main job. Raises OnnxPruneError where the budget, the data or the certificate stands against it."""
+        made = run(model, self._options, self._options)
+        return PassResult(made.model, bool(made.plan))
+
+
+_documented(Prune.__init__, CompressOptions)
+
+
+class Quantize(Pass):
+    """Compute layers with 8-bit integers where that is faster, and prove what was written."""
+
+    name = "quantize"
+    claims_equality = False
+    __signature__ = _signature(QuantizeOptions)
+
+    def __init__(self, **options: Any) -> None:
+        self._options = QuantizeOptions(**options)
+
+    def run(self, model: Model) -> PassResult:
+        """Quantise. Raises OnnxPruneError where the data or the certificate stands against it."""
+        return PassResult(quantize(model, **self._options.given()).model, modified=True)
+
+
+_documented(Quantize.__init__, QuantizeOptions)
