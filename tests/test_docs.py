@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,20 @@ def test_the_worked_examples_run(name: str, checkout: Path) -> None:
     command = [sys.executable, "-X", "utf8", "-c", scripts()[name]]
     result = subprocess.run(command, cwd=checkout, capture_output=True, encoding="utf-8")
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("page", ["pipelines"])
+def test_what_a_page_shows_runs(page: str, checkout: Path) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert blocks
+    for language, block in blocks:
+        command = [sys.executable, "-X", "utf8", "-c", block]
+        if language == "sh":
+            program, *arguments = shlex.split(block.replace("\\\n", " "))
+            command = [sys.executable, "-X", "utf8", "-m", program, *arguments]
+        result = subprocess.run(command, cwd=checkout, capture_output=True, encoding="utf-8")
+        assert result.returncode == 0, result.stderr
 
 
 def test_every_python_block_of_contributing_is_run() -> None:
