@@ -70,10 +70,10 @@ def test_what_a_page_shows_runs(page: str, checkout: Path) -> None:
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert blocks
-    for language, block in blocks:
-        command = [sys.executable, "-X", "utf8", "-c", block]
+    for language, shown in blocks:
+        command = [sys.executable, "-X", "utf8", "-c", shown]
         if language == "sh":
-            program, *arguments = shlex.split(block.replace("\\\n", " "))
+            program, *arguments = shlex.split(shown.replace("\\\n", " "))
             command = [sys.executable, "-X", "utf8", "-m", program, *arguments]
         result = subprocess.run(command, cwd=checkout, capture_output=True, encoding="utf-8")
         assert result.returncode == 0, result.stderr
