@@ -16,6 +16,7 @@ from onnxprune.cli.explain import explain
 from onnxprune.cli.explore import explore, merge
 from onnxprune.cli.passes import normalize, passes, run
 from onnxprune.cli.pick import pick
+from onnxprune.cli.plan import plan
 from onnxprune.cli.plugins import pluggable
 from onnxprune.cli.prune import apply, prune, verify
 from onnxprune.cli.quantize import quantize
@@ -63,6 +64,7 @@ def onnxprune(
 for _command in (
     analyze,
     prune,
+    plan,
     apply,
     verify,
     explain,

@@ -24,12 +24,12 @@ from onnxprune.cli.options import (
     input_shapes,
     offering,
 )
-from onnxprune.cli.reading import read, read_and_analyze
+from onnxprune.cli.reading import Reading, read, read_and_analyze
 from onnxprune.cli.result import Task, finish, show_proof
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.timing import NoBenchOption
 from onnxprune.errors import BudgetError, UsageError
-from onnxprune.pruning.options import JobOptions
+from onnxprune.pruning.options import JobOptions, PlanOptions
 
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import Analysis
@@ -57,16 +57,33 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Make a model smaller until it meets a budget, and prove that the result is right."""
+    terminal = Terminal(as_json)
+    paths = Paths(force=force)
+    paths.read_models(model)
+    paths.read_data(spec_of(job))
+    paths.write_model(output)
+    paths.write(plan_out)
+    reading, options = prepared(terminal, model, input_shape, options, job)
+    from onnxprune.ir.engine import Engine
+
+    engine = Engine(threads, provider=provider)
+    how, fit = timed(terminal, reading.analysis, engine, options)
+    finish(terminal, Task(reading, output, plan_out, paths, how, fit, None if no_bench else engine), job)
+
+
+def prepared(
+    terminal: Terminal, model: Path, input_shape: list[str] | None, options: PlanOptions, job: JobOptions
+) -> tuple[Reading, PlanOptions]:
+    """The analysed model, and the options of its plan with names resolved and data read.
+
+    Raises:
+        UsageError: no budget is given.
+        BudgetError: nothing of the model can be removed.
+    """
     if options.channels is None and options.reduce is None and not options.limits:
         raise UsageError(
             "give a budget: --reduce, --max-params, --max-flops, --max-memory or --max-latency, or --channels"
         )
-    terminal = Terminal(as_json)
-    paths = Paths(force=force)
-    paths.read_models(model)
-    paths.read_data(_spec(job))
-    paths.write_model(output)
-    paths.write(plan_out)
     reading = read_and_analyze(terminal, model, input_shape, options.split, state=options.state)
     analysis = reading.analysis
     if not analysis.groups:
@@ -74,7 +91,6 @@ def prune(
 
         raise BudgetError(f"{why_nothing(analysis)}; nothing was written")
     layers = [(layer.name, layer.op_type) for layer in analysis.layers]
-    from onnxprune.ir.engine import Engine
     from onnxprune.pruning.pipeline import calibrated
 
     data = calibrated(reading.model, job)
@@ -88,13 +104,11 @@ def prune(
     ).decided()
     if (options.allocation, options.grouped) == ("global", "aligned") and data is not None:
         options = replace(options, sensitivity=_kept_scan(terminal, analysis, data.fit, str(options.criterion)))
-
-    engine = Engine(threads, provider=provider)
-    how, fit = timed(terminal, analysis, engine, options)
-    finish(terminal, Task(reading, output, plan_out, paths, how, fit, None if no_bench else engine), job)
+    return reading, options
 
 
-def _spec(job: JobOptions) -> str | None:
+def spec_of(job: JobOptions) -> str | None:
+    """The calibration data as it is written, if it is."""
     return job.calibration if isinstance(job.calibration, str) else None
 
 
@@ -128,7 +142,7 @@ def apply(
     paths = Paths(force=force)
     paths.read_models(model)
     paths.read(plan)
-    paths.read_data(_spec(job))
+    paths.read_data(spec_of(job))
     paths.write_model(output)
     from onnxprune.pruning.plan import Plan
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _FORMAT = "onnxprune-plan"
 _VERSION = 1
 _LARGEST = 2**63 - 1
+_UNDERSTOOD: frozenset[str] = frozenset()
+"""What plans may require of a reader, beyond the schema; keys that it does not know it ignores."""
 
 Removed = Mapping[str, Mapping[int, tuple[int, ...]]]
 
@@ -109,6 +111,11 @@ class Plan:
             raise PlanError("this is not an onnxprune plan; write one with 'onnxprune prune --plan-out' or Plan.save")
         if data.get("version") != _VERSION:
             raise PlanError(f"plan version {data.get('version')} is not supported; this onnxprune reads {_VERSION}")
+        unknown = [name for name in data.get("requires", []) if name not in _UNDERSTOOD]
+        if unknown:
+            raise PlanError(
+                f"the plan requires {', '.join(map(str, unknown))}, which this onnxprune does not know; update it"
+            )
         try:
             removed = {
                 str(tensor): {_dimension(dim): _positions(tensor, dim, at) for dim, at in axes.items()}
@@ -152,6 +159,63 @@ class Plan:
         except ValueError as error:
             raise PlanError(f"plan {os.fspath(path)} is not valid JSON, or no plan: {error}") from error
         return cls.from_dict(data)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One way in which two plans differ: where, and what each has there (None: nothing)."""
+
+    where: str
+    before: Any
+    after: Any
+
+    @property
+    def words(self) -> str:
+        """What each has."""
+        if isinstance(self.before, tuple) or isinstance(self.after, tuple):
+            first, second = set(self.before or ()), set(self.after or ())
+            parts = [("also removes", sorted(second - first)), ("keeps", sorted(first - second))]
+            return "; ".join(f"the second {verb} {_ranges(at)}" for verb, at in parts if at)
+        return f"{self.before!r} in the first, {self.after!r} in the second"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"where": self.where, "before": self.before, "after": self.after}
+
+
+def differences(first: Plan, second: Plan) -> tuple[Difference, ...]:
+    """How two plans differ: in what is removed, axis by axis, and in their settings."""
+    found = []
+    for name in dict.fromkeys((*first.settings, *second.settings)):
+        pair = first.settings.get(name), second.settings.get(name)
+        if pair[0] != pair[1]:
+            found.append(Difference(f"setting {name}", *pair))
+    for tensor in dict.fromkeys((*first.removed, *second.removed)):
+        axes = first.removed.get(tensor, {}), second.removed.get(tensor, {})
+        for dim in sorted({*axes[0], *axes[1]}):
+            ways = axes[0].get(dim, ()), axes[1].get(dim, ())
+            if ways[0] != ways[1]:
+                found.append(Difference(f"'{tensor}' axis {dim}", *ways))
+    return tuple(found)
+
+
+def _ranges(positions: list[int]) -> str:
+    """Ascending positions in words: ``3-7, 9``."""
+    parts: list[list[int]] = []
+    for at in positions:
+        if parts and parts[-1][1] == at - 1:
+            parts[-1][1] = at
+        else:
+            parts.append([at, at])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of plan files."""
+    from importlib.resources import files
+
+    found: dict[str, Any] = json.loads(files("onnxprune.pruning").joinpath("plan.schema.json").read_text("utf-8"))
+    return found
 
 
 def _dimension(dim: Any) -> int:
