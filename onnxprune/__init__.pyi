@@ -39,6 +39,8 @@ from .pruning.proving import Proof as Proof
 from .pruning.proving import prove as prove
 from .pruning.quantization.quantizing import Quantization as Quantization
 from .pruning.quantization.quantizing import quantize as quantize
+from .pruning.recovery import Recovery as Recovery
+from .pruning.recovery import recover as recover
 from .pruning.sensitivity import Sensitivity as Sensitivity
 from .pruning.sensitivity import scan_sensitivity as scan_sensitivity
 

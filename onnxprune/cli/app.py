@@ -20,6 +20,7 @@ from onnxprune.cli.plan import plan
 from onnxprune.cli.plugins import pluggable
 from onnxprune.cli.prune import apply, prune, verify
 from onnxprune.cli.quantize import quantize
+from onnxprune.cli.recover import recover
 from onnxprune.cli.report import report
 from onnxprune.cli.sensitivity import sensitivity
 from onnxprune.cli.train import train
@@ -69,6 +70,7 @@ for _command in (
     verify,
     explain,
     sensitivity,
+    recover,
     quantize,
     train,
     compress,

@@ -13,6 +13,7 @@ from onnxprune.analysis.sentences import assumptions, carried, not_understood
 from onnxprune.cli.files import Paths, save_plan
 from onnxprune.cli.latency import latency_lines
 from onnxprune.cli.reading import Reading
+from onnxprune.cli.recovering import recovery_line, watching
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.timing import timing_lines
 from onnxprune.errors import VerificationError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from onnxprune.pruning.pipeline import Compression
     from onnxprune.pruning.plan import Plan
     from onnxprune.pruning.proving import Proof
+    from onnxprune.pruning.recovery import Recovery
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def finish(terminal: Terminal, task: Task, job: JobOptions) -> None:
                 advice = "nothing was written (--no-verify writes without this check)"
                 raise VerificationError(f"{error}; {advice}") from error
 
-    made = run(task.reading.model, task.how, job, progress=step)
+    made = run(task.reading.model, task.how, job, progress=step, watch=watching(terminal, job.minutes))
     with terminal.step(f"Writing {task.output.name}"):
         task.paths.save_model(made.model, task.output)
         if task.plan_output is not None:
@@ -113,11 +115,12 @@ def _report(
         "certificate": _plain(made.certificate),
         "latency": _plain(task.latency),
         "compensation": _plain(made.compensation),
+        "recovery": _plain(made.recovery),
         "fidelity": _plain(made.fidelity),
     }
 
 
-def _plain(result: Certificate | LatencyFit | Compensation | Fidelity | None) -> dict[str, Any] | None:
+def _plain(result: Certificate | LatencyFit | Compensation | Recovery | Fidelity | None) -> dict[str, Any] | None:
     return None if result is None else result.to_dict()
 
 
@@ -181,6 +184,8 @@ def data_lines(made: Compression) -> list[str]:
         )
         lines.extend(f"Not fitted: {name} ({reason})." for name, reason in done.skipped.items())
         lines.extend(_few_samples(done))
+    if made.recovery is not None:
+        lines.append(recovery_line(made.recovery))
     for output in () if fidelity is None else fidelity.outputs:
         where = f"{fidelity.samples} {'calibration' if fidelity.seen else 'other'} samples" if fidelity else ""
         parts = [f"cosine {output.cosine:.4f}"]
@@ -197,7 +202,7 @@ def data_lines(made: Compression) -> list[str]:
 
 
 _STYLES: dict[Verdict, str] = {"kept": "green", "damaged": "yellow", "ruined": "bold red"}
-_NEXT = "remove less, give more samples (--calibration-samples), or train it (onnxprune train --teacher MODEL)"
+_NEXT = "let the original teach it (--recover, or onnxprune recover), remove less, or give more samples"
 
 
 def answer_lines(fidelity: Fidelity | None) -> list[tuple[str, str]]:

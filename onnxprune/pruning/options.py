@@ -364,6 +364,17 @@ class JobOptions(Given):
         panel=DATA,
         text="refit with --calibrate",
     )
+    recover: bool = _option(
+        False,
+        "After that, the original teaches the result on the samples, without labels (with PyTorch).",
+        panel=DATA,
+    )
+    minutes: float = _option(
+        10.0, "The time that it takes.", panel=DATA, valid=lambda value: value > 0, must="be positive"
+    )
+    augment: str = _option(
+        "crop,flip,mix", "What it does with images, to see more of them: any of these, or none.", panel=DATA
+    )
     task: str = _option(
         "auto",
         "What the outputs say, for how much of it is left: classes, labels, detection, segmentation, text, embeddings, "
@@ -411,6 +422,8 @@ class JobOptions(Given):
             raise UsageError(
                 "how much is left of the answers is measured with samples: min_agreement needs calibration data"
             )
+        if self.recover and self.calibration is None:
+            raise UsageError("recovery learns from samples: recover needs calibration data")
         if self.task != "auto":
             from onnxprune.data.tasks import find_task
 

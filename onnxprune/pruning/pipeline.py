@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     from onnxprune.data.fidelity import Fidelity
     from onnxprune.data.samples import CalibrationSource, Samples
     from onnxprune.pruning.compensation import Compensation
+    from onnxprune.pruning.recovery import Recovery
+    from onnxprune.torch.recovery import State
 
 
 @dataclass(frozen=True)
 class Compression:
     """The pruned model, the plan that made it, the analysis before, and the certificate (None if not asked for).
 
-    The certificate is about the removal alone. ``compensation`` tells which weights changed after it, if any, and
+    The certificate is about the removal alone. ``compensation`` and ``recovery`` tell what changed weights later, and
     ``fidelity`` how the outputs compare with the original's where calibration data was given.
     """
 
@@ -44,6 +46,7 @@ class Compression:
     certificate: Certificate | None
     compensation: Compensation | None = None
     fidelity: Fidelity | None = None
+    recovery: Recovery | None = None
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -93,7 +96,12 @@ def apply(model: ModelLike, plan: Plan, *, registry: Registry | None = None) -> 
 
 
 def run(
-    model: ModelLike, options: PlanOptions | Plan, job: JobOptions | None = None, *, progress: Progress = _quietly
+    model: ModelLike,
+    options: PlanOptions | Plan,
+    job: JobOptions | None = None,
+    *,
+    progress: Progress = _quietly,
+    watch: Callable[[State], None] | None = None,
 ) -> Compression:
     """The main job: analyse, plan, remove, verify, compensate, and compare with the original.
 
@@ -102,6 +110,7 @@ def run(
         options: how to plan, or the plan.
         job: how to prove and repair.
         progress: gives a context for every step, by what the step does; see :data:`VERIFYING`.
+        watch: called after each evaluation of a recovery.
 
     Raises:
         BudgetError: the budget cannot be met.
@@ -117,11 +126,18 @@ def run(
     shapes = options.input_shapes or None
     analysis = analyze(source, shapes, split=options.split, state=options.state or None, registry=registry)
     data = calibrated(source, job)
+    fit = None if data is None else data.fit
+    if fit is not None and job.recover:
+        from onnxprune.pruning.recovery import apart, recover, require_bridge
+
+        require_bridge()
+        # A recovery chooses by samples that nothing before it was fitted to.
+        fit = apart(fit)[0]
     if isinstance(options, Plan):
         plan = options
     else:
         with progress("Planning"):
-            plan = choose(analysis, options if data is None else replace(options, calibration=data.fit))
+            plan = choose(analysis, options if fit is None else replace(options, calibration=fit))
     with progress("Removing channels"):
         result = apply(source, plan, registry=registry)
     certificate = None
@@ -134,26 +150,33 @@ def run(
     method = job.compensation
     if data is None and method is None:
         return Compression(result, plan, analysis, certificate)
-    with progress("Comparing" if method is None else "Compensating"):
-        found = None
-        if method is not None:
-            from onnxprune.pruning.compensation import compensate
+    found = lesson = fidelity = None
+    before = result
+    if method is not None:
+        from onnxprune.pruning.compensation import compensate
 
-            fit = None if data is None else data.fit
-            before = result
+        with progress("Compensating"):
             found = compensate(result, source, plan, fit, method=method, memory=job.memory, registry=registry)
             result = found.model
             check(result, "the compensated model")
-        fidelity = None
-        if data is not None:
-            from onnxprune.data.fidelity import measure_fidelity
+    if job.recover and data is not None:
+        if job.provenance and found is not None:
+            result = with_repair(result, before, found, None, job)
+        with progress("Recovering"):
+            how: dict[str, Any] = {"minutes": job.minutes, "augment": job.augment, "progress": watch}
+            lesson = recover(result, source, data.fit, plan=plan, **how)
+            result = lesson.model
+            check(result, "the recovered model")
+    if data is not None:
+        from onnxprune.data.fidelity import measure_fidelity
 
-            seen = data.same and found is not None
+        with progress("Comparing"):
+            seen = data.same and (found is not None or lesson is not None)
             fidelity = measure_fidelity(source, result, data.held_out, seen=seen, task=job.task)
             _require_answers(fidelity, job.min_agreement)
-        if job.provenance and found is not None:
-            result = with_repair(result, before, found, fidelity, job)
-    return Compression(result, plan, analysis, certificate, found, fidelity)
+    if job.provenance and found is not None and lesson is None:
+        result = with_repair(result, before, found, fidelity, job)
+    return Compression(result, plan, analysis, certificate, found, fidelity, lesson)
 
 
 def _require_answers(fidelity: Fidelity, least: float | None) -> None:

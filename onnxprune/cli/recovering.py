@@ -1,0 +1,44 @@
+"""How a recovery goes, in words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from onnxprune.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from onnxprune.pruning.recovery import Recovery
+    from onnxprune.torch.recovery import State
+
+
+def watching(terminal: Terminal, minutes: float) -> Callable[[State], None]:
+    """Tells, after each evaluation, how far a recovery is and what is left of the answers."""
+
+    def heard(state: State) -> None:
+        if not terminal.as_json:
+            said = f"{state.seconds / 60:.1f} of {minutes:g} min, {state.step} steps: {figures(state)}"
+            print(f"Recovering: {said}", file=sys.stderr, flush=True)
+
+    return heard
+
+
+def figures(state: State) -> str:
+    """What was measured on the samples held out."""
+    if state.agreement is None:
+        return f"error {state.damage:.4f} of the outputs' variance"
+    return f"as the original's {state.agreement:.1%}, KL {state.damage:.4f}"
+
+
+def recovery_line(done: Recovery) -> str:
+    """One sentence about a recovery."""
+    first, last = done.states[0], done.states[done.kept]
+    if not done.kept:
+        return (
+            f"Recovery found nothing better in {done.states[-1].step} steps ({figures(first)}): weights as they were."
+        )
+    return (
+        f"Recovery with {done.samples} samples in {len(done.blocks) + 1} blocks, {last.step} steps in "
+        f"{last.seconds / 60:.1f} min: {figures(first)} → {figures(last)} on {done.held_out} samples held out."
+    )

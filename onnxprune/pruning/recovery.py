@@ -1,0 +1,124 @@
+"""Recovery without labels, on the PyTorch bridge: the original teaches the pruned model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.data.samples import CalibrationSource, Samples, collect
+from onnxprune.errors import PlanError, UsageError
+from onnxprune.ir.model import Model, ModelLike, as_model
+from onnxprune.ir.provenance import steps_of, with_step
+from onnxprune.passes.normalize import normalize
+from onnxprune.pruning.history import plan_of
+from onnxprune.pruning.plan import Plan
+
+if TYPE_CHECKING:
+    from onnxprune.torch.recovery import State
+
+#: Samples that are read at most, and the share of them that is held out to choose by (within these numbers).
+_MOST_SAMPLES, _HELD_OUT, _FEWEST, _MOST = 2048, 0.15, 8, 256
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """The recovered model and how it went: states on samples held out, the first before any step, and the kept one."""
+
+    model: Model
+    states: tuple[State, ...]
+    kept: int
+    samples: int
+    held_out: int
+    blocks: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """How it went, as plain data for JSON."""
+        return {
+            "samples": self.samples,
+            "held_out": self.held_out,
+            "blocks": list(self.blocks),
+            "kept": self.kept,
+            "states": [asdict(state) for state in self.states],
+        }
+
+
+def require_bridge() -> None:
+    """Raise UsageError where PyTorch is not installed."""
+    try:
+        import onnxprune.torch.recovery  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            "recovery trains with PyTorch, which is not installed: pip install 'onnxprune[torch]'. Without it, "
+            "compensation (a refit in closed form) is what there is"
+        ) from error
+
+
+def apart(samples: Samples) -> tuple[Samples, Samples]:
+    """The samples that a recovery learns from, and those that it chooses by: whoever fits before it leaves them out."""
+    aside = min(max(round(_HELD_OUT * len(samples)), min(_FEWEST, len(samples) // 2)), _MOST)
+    if samples.fixed:
+        aside = -(-aside // samples.step) * samples.step
+    return samples.part(0, len(samples) - aside), samples.part(len(samples) - aside, len(samples))
+
+
+def recover(
+    pruned: ModelLike,
+    original: ModelLike,
+    data: CalibrationSource | Samples,
+    *,
+    plan: Plan | None = None,
+    minutes: float = 10.0,
+    steps: int | None = None,
+    augment: str = "crop,flip,mix",
+    lr: float = 1e-3,
+    batch_size: int = 16,
+    seed: int = 0,
+    progress: Callable[[State], None] | None = None,
+) -> Recovery:
+    """Train a pruned model, without labels, to compute what the original computes.
+
+    Blocks are found in the graph: they lie between tensors through which everything passes. First every block learns to
+    give what the original gives at its end, then all of them together, and the outputs (class probabilities where there
+    are classes). The weights are averaged over steps, and the best average on samples held out is kept: the result
+    is never worse there than what came.
+
+    Args:
+        pruned: the pruned model, compensated or not.
+        original: the model before.
+        data: samples: a SPEC, Data, Batches, or arrays by input; labels are not looked at.
+        plan: what was removed; the pruned file tells it, if onnxprune has written it.
+        minutes: the time there is.
+        steps: or so many steps, whatever the time; the same arguments then give the same result.
+        augment: what is done with images: of ``crop``, ``flip`` and ``mix``, with commas, or ``none``.
+        lr: the highest learning rate, as a share of how large the values of a tensor are.
+        batch_size: samples per step.
+        seed: of order and augmentation.
+        progress: called after each evaluation.
+
+    Raises:
+        UsageError: PyTorch is not installed, or an argument is out of range.
+        PlanError: no plan was given, and the file tells of none.
+        ConversionError: the pruned model has operators that PyTorch has no converter for.
+        DataError: the samples are empty, not finite, or do not fit the model.
+        TrainingError: there are too few samples, or training has come apart.
+        VerificationError: the original is another model.
+    """
+    require_bridge()
+    from onnxprune.torch.recovery import Teaching, follow
+    from onnxprune.torch.recovery.augmenting import parse_augmentations
+
+    student, teacher = as_model(pruned), as_model(original)
+    plan = plan or plan_of(student)
+    if plan is None:
+        raise PlanError("the pruned file does not tell what was removed from which model; give the plan")
+    samples = data if isinstance(data, Samples) else collect(data, normalize(teacher), _MOST_SAMPLES, seed=seed)
+    learnt, held_out = apart(samples)
+    how = Teaching(minutes, steps, parse_augmentations(augment), lr=lr, batch_size=batch_size, seed=seed)
+    done = follow(student, teacher, plan.removed, learnt, held_out, how, progress)
+    model = done.model
+    if steps_of(student) and done.kept:
+        damage = [round(done.states[place].damage, 3) for place in (0, done.kept)]
+        told = {"samples": len(learnt), "step": done.states[done.kept].step, "damage": damage, "augment": augment}
+        model = with_step(model, "recover", told, instead="write_back")
+    return Recovery(model, done.states, done.kept, len(learnt), len(held_out), done.blocks)

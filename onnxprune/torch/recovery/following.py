@@ -1,0 +1,381 @@
+"""Training a pruned model to compute what the original computes, at its outputs and at the ends of its blocks."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onnxprune.data.logits import ENDINGS, head_of, without_ending
+from onnxprune.data.samples import Samples
+from onnxprune.errors import TrainingError, UsageError, VerificationError
+from onnxprune.ir.cuts import cut_tensors
+from onnxprune.ir.graph import Graph
+from onnxprune.ir.model import Model
+from onnxprune.ir.session import Session
+from onnxprune.ir.shapes import infer_shapes
+from onnxprune.passes.normalize import normalize
+from onnxprune.torch.module import OnnxModule, to_module
+from onnxprune.torch.recovery.augmenting import augmented
+from onnxprune.torch.training.batching import any_batch
+from onnxprune.torch.writing import write_back
+
+#: Ends of blocks that are compared, at most.
+_MOST_CUTS = 16
+#: Evaluations over the whole time, and the time between them at most, in seconds.
+_EVALUATIONS, _AT_MOST_BETWEEN = 20, 60.0
+#: Steps over which the learning rate rises, while Adam learns how large gradients are.
+_WARM_UP = 50
+#: The size of a tensor of zeros.
+_LEAST_SIZE = 1e-3
+#: A loss this many times the first one is a training that has come apart.
+_TORN = 1e3
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How to recover.
+
+    Attributes:
+        minutes: the time there is; evaluations count.
+        steps: or so many steps, whatever the time: the same arguments then give the same result.
+        augment: of ``crop``, ``flip``, ``mix``, what is done with images.
+        lr: the highest learning rate of Adam, as a share of how large the values of a tensor are.
+        batch_size: samples per step.
+        blocks: the share of the time in which each block learns by itself.
+        average: of the averaged weights, how much is kept in a step.
+        patience: evaluations without improvement after which it ends.
+        seed: of order and augmentation.
+    """
+
+    minutes: float = 10.0
+    steps: int | None = None
+    augment: frozenset[str] = frozenset(("crop", "flip", "mix"))
+    lr: float = 1e-3
+    batch_size: int = 16
+    blocks: float = 0.15
+    average: float = 0.98
+    patience: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.minutes > 0 or (self.steps is not None and self.steps < 1):
+            raise UsageError("recovery takes some time, or at least one step")
+
+
+@dataclass(frozen=True)
+class State:
+    """Where recovery stands: steps and seconds, and on the samples held out what is lost of the outputs.
+
+    ``damage`` is the mean KL divergence of class probabilities, or for other outputs the squared error over the
+    variance; ``agreement`` the share with the original's class, None where there are no classes.
+    """
+
+    step: int
+    seconds: float
+    left: float
+    damage: float
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The recovered model, the states that were measured (the first before any step), and which of them is kept."""
+
+    model: Model
+    states: tuple[State, ...]
+    kept: int
+    blocks: tuple[str, ...]
+
+
+def follow(
+    student: Model,
+    teacher: Model,
+    removed: Mapping[str, Mapping[int, Sequence[int]]],
+    samples: Samples,
+    held_out: Samples,
+    how: Teaching,
+    progress: Callable[[State], None] | None = None,
+) -> Followed:
+    """Let the original teach the pruned model.
+
+    The result is the best that was measured on ``held_out``, which may be the model as it came. An interruption
+    (Ctrl-C) ends it early, with what is best until then.
+
+    Args:
+        student: the pruned model.
+        teacher: the original.
+        removed: the positions that are gone, by tensor and dimension.
+        samples: to learn from.
+        held_out: to choose by.
+        how: time and method.
+        progress: called after each evaluation.
+
+    Raises:
+        ConversionError: the pruned model has operators that PyTorch has no converter for.
+        TrainingError: there are too few samples, or training has come apart.
+        VerificationError: onnxruntime does not run the original, or outputs are not those of the pruned model.
+    """
+    if len(samples) < 2 or not len(held_out):
+        raise TrainingError(
+            f"recovery takes more samples than {len(samples)} to learn from and {len(held_out)} to choose by"
+        )
+    lesson = _Lesson.of(student, teacher, removed, samples)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(how.seed)
+        return _Run(student, lesson, samples, held_out, how).result(progress)
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """The student's module and the teacher's session, which give the same tensors: the outputs, then ends of blocks."""
+
+    module: OnnxModule
+    teacher: Session
+    outputs: tuple[str, ...]
+    cuts: tuple[str, ...]
+    classes: frozenset[str]
+    kept: Mapping[str, tuple[tuple[int, Tensor], ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, student: Model, teacher: Model, removed: Mapping[str, Mapping[int, Sequence[int]]], samples: Samples
+    ) -> _Lesson:
+        pupil, master = normalize(student), normalize(teacher)
+        known = Graph(master, infer_shapes(master))
+        shapes = known.shapes
+        graph = Graph(pupil, infer_shapes(pupil))
+        floats = (TensorProto.FLOAT, TensorProto.FLOAT16)
+        outputs = tuple(name for name in graph.outputs if graph.shapes.elem_types.get(name) in floats)
+        extents = graph.shapes.extents
+        if not outputs or any(extents.get(name) != shapes.extents.get(name) for name in outputs):
+            raise VerificationError("the pruned model's outputs are not those of the original; is it another model?")
+        classes = frozenset(name for name in outputs if len(extents.get(name, ())) == 2)
+        cuts = tuple(
+            name
+            for name in cut_tensors(graph, _MOST_CUTS)
+            if name in shapes.extents and graph.shapes.elem_types.get(name) in floats
+        )
+        for name in graph.outputs:
+            if name in classes:
+                pupil, master = (without_ending(m, head_of(m, name), ENDINGS[:2]) for m in (pupil, master))
+        kept = {
+            name: tuple(
+                (dim, torch.from_numpy(np.delete(np.arange(shapes.extents[name][dim]), list(gone))))
+                for dim, gone in removed.get(name, {}).items()
+            )
+            for name in (*outputs, *cuts)
+        }
+        pupil, master = (_giving(any_batch(m), outputs, cuts) for m in (pupil, master))
+        session = Session(master, "the original", threads=torch.get_num_threads())
+        # Depthwise convolutions are twice as fast with channels last.
+        module = to_module(pupil).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(module, session, outputs, cuts, classes, kept)
+
+    def answers(self, inputs: Mapping[str, NDArray[Any]]) -> list[Tensor]:
+        """What the teacher gives, at the positions that the student has."""
+        found = self.teacher.run(inputs)
+        result = []
+        for name in (*self.outputs, *self.cuts):
+            tensor = torch.from_numpy(np.asarray(found[name], dtype=np.float32))
+            for dim, positions in self.kept[name]:
+                tensor = tensor.index_select(dim, positions)
+            result.append(tensor)
+        return result
+
+    def tried(self, module: nn.Module, inputs: Mapping[str, NDArray[Any] | Tensor]) -> list[Tensor]:
+        """What a student gives."""
+        # A copy: what was read from a file may not be written to, and PyTorch warns of that.
+        chosen = [inputs[name] for name in self.module.onnx_inputs]
+        given = [torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x for x in chosen]
+        found = module(*(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in given))
+        return [found] if isinstance(found, Tensor) else list(found)
+
+
+class _Run:
+    def __init__(self, student: Model, lesson: _Lesson, samples: Samples, held_out: Samples, how: Teaching) -> None:
+        self._student, self._lesson, self._samples, self._how = student, lesson, samples, how
+        self._module = lesson.module
+        self._gates = _gated(self._module, len(lesson.outputs))
+        self._average = copy.deepcopy(self._module).requires_grad_(False)
+        parameters = [p for p in self._module.parameters() if p.requires_grad]
+        if not parameters:
+            raise TrainingError("the pruned model has no weights that could learn")
+        # Exporters fold scales of any size into weights: a step is a share of how large a tensor's values are.
+        self._sizes = [max(float(p.detach().square().mean().sqrt()), _LEAST_SIZE) for p in parameters]
+        self._optimizer = torch.optim.Adam([{"params": [p]} for p in parameters], lr=how.lr)
+        self._generator = torch.Generator().manual_seed(how.seed)
+        self._rng = np.random.default_rng(how.seed)
+        self._tests = [
+            (batch, [t.clone() for t in lesson.answers(batch)[: len(lesson.outputs)]])
+            for batch in _batches(held_out, how.batch_size)
+        ]
+        self._order: list[int] = []
+
+    def result(self, progress: Callable[[State], None] | None) -> Followed:
+        """Learn until the time is over, or nothing is gained any more."""
+        how, begin = self._how, time.monotonic()
+        limit = how.minutes * 60
+        states = [self._measured(0, 0.0, limit)]
+        best, best_weights = 0, copy.deepcopy(self._average.state_dict())
+        step, first, last, pause = 0, math.inf, 0.0, min(limit / _EVALUATIONS, _AT_MOST_BETWEEN)
+        if progress is not None:
+            progress(states[0])
+        try:
+            while True:
+                seconds = time.monotonic() - begin
+                done = step / how.steps if how.steps is not None else seconds / limit
+                if step and (done >= 1 or seconds - last >= pause):
+                    states.append(self._measured(step, seconds, limit - seconds))
+                    last = time.monotonic() - begin
+                    # Most of the time is for learning.
+                    pause = max(min(limit / _EVALUATIONS, _AT_MOST_BETWEEN), 9 * (last - seconds))
+                    if states[-1].damage < states[best].damage:
+                        best, best_weights = len(states) - 1, copy.deepcopy(self._average.state_dict())
+                    if progress is not None:
+                        progress(states[-1])
+                    # It is usual that the first steps lose what later ones gain: the start is no mark to measure by.
+                    since = min(range(1, len(states)), key=lambda place: states[place].damage)
+                    if done >= 1 or len(states) - 1 - since >= how.patience:
+                        break
+                loss = self._step(step, min(done, 1.0))
+                first = min(first, loss)
+                step += 1
+                if not math.isfinite(loss) or loss > _TORN * max(first, 1e-6):
+                    if best == 0:
+                        raise TrainingError(f"the loss is {loss:g} after {step} steps; give a smaller learning rate")
+                    break
+        except KeyboardInterrupt:
+            pass
+        self._module.load_state_dict(best_weights)
+        return Followed(write_back(self._module, self._student), tuple(states), best, self._lesson.cuts)
+
+    def _step(self, number: int, done: float) -> float:
+        how, lesson = self._how, self._lesson
+        for gate in self._gates:
+            gate.open = done >= how.blocks
+        rate = how.lr * min(1.0, (number + 1) / _WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * done))
+        for group, size in zip(self._optimizer.param_groups, self._sizes, strict=True):
+            group["lr"] = rate * size
+        inputs = self._drawn()
+        wanted = lesson.answers({name: x.numpy() for name, x in inputs.items()})
+        found = lesson.tried(self._module, inputs)
+        loss = torch.zeros(())
+        for name, got, target in zip(lesson.outputs, found, wanted, strict=False):
+            loss = loss + _relative(got, target) + (_divergence(got, target) if name in lesson.classes else 0.0)
+        inner = list(zip(found, wanted, strict=True))[len(lesson.outputs) :]
+        for got, target in inner:
+            loss = loss + _relative(got, target) / len(inner)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._module.parameters(), 1.0)
+        self._optimizer.step()
+        keep = min(how.average, (number + 1) / (number + 10))
+        with torch.no_grad():
+            mine = self._average.state_dict()
+            for name, value in self._module.state_dict().items():
+                if value.is_floating_point():
+                    mine[name].lerp_(value, 1 - keep)
+        return float(loss.detach())
+
+    def _drawn(self) -> dict[str, Tensor]:
+        """The next samples of an endless shuffle, augmented."""
+        size = min(self._how.batch_size, len(self._samples))
+        if len(self._order) < size:
+            self._order += self._rng.permutation(len(self._samples)).tolist()
+        chosen, self._order = self._order[:size], self._order[size:]
+        found = {name: torch.from_numpy(np.ascontiguousarray(a[chosen])) for name, a in self._samples.inputs.items()}
+        if len(found) > 1:
+            # Several inputs may belong together: what is done to one would have to be done to all.
+            return found
+        return {name: augmented(x, self._how.augment, self._generator) for name, x in found.items()}
+
+    def _measured(self, step: int, seconds: float, left: float) -> State:
+        lesson, damage, right, count = self._lesson, 0.0, 0, 0
+        total = [[0.0, 0.0] for _ in lesson.outputs]
+        with torch.no_grad():
+            for batch, wanted in self._tests:
+                found = lesson.tried(self._average, batch)
+                count += len(wanted[0])
+                for place, (name, got, target) in enumerate(zip(lesson.outputs, found, wanted, strict=False)):
+                    if name in lesson.classes:
+                        total[place][0] += float(_divergence(got, target)) * len(target)
+                        total[place][1] += len(target)
+                        right += int((got.argmax(1) == target.argmax(1)).sum()) if place == 0 else 0
+                    else:
+                        total[place][0] += float(_relative(got, target)) * len(target)
+                        total[place][1] += len(target)
+        damage = max(error / weight for error, weight in total)
+        agreement = right / count if lesson.outputs[0] in lesson.classes else None
+        return State(step, seconds, max(left, 0.0), damage, agreement)
+
+
+class _Gate(nn.Module):
+    """Between two blocks: what comes passes, and gradients go back where it is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.open else x.detach()
+
+
+def _gated(module: OnnxModule, outputs: int) -> list[_Gate]:
+    """Put a gate behind every result but the first so many: the ends of blocks."""
+    end = next(node for node in module.graph.nodes if node.op == "output")
+    results = end.args[0]
+    gates: list[_Gate] = []
+    for place, node in enumerate(results[outputs:] if isinstance(results, (tuple, list)) else ()):
+        gate, name = _Gate(), f"onnxprune_gate_{place}"
+        module.add_submodule(name, gate)
+        with module.graph.inserting_after(node):
+            passed = module.graph.call_module(name, (node,))
+        node.replace_all_uses_with(passed, delete_user_cb=lambda user, own=passed: user is not own and user is not end)
+        gates.append(gate)
+    module.recompile()
+    return gates
+
+
+def _giving(model: Model, outputs: Sequence[str], more: Sequence[str]) -> Model:
+    """The model with these outputs, and these tensors as outputs, too."""
+    draft = model.edit()
+    declared = {value.name: value for value in draft.graph.output}
+    kept = [declared[name] for name in outputs]
+    del draft.graph.output[:]
+    draft.graph.output.extend(kept)
+    draft.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in more)
+    return draft.finish()
+
+
+def _batches(samples: Samples, size: int) -> list[dict[str, NDArray[Any]]]:
+    return [
+        {name: array[start : start + size] for name, array in samples.inputs.items()}
+        for start in range(0, len(samples), size)
+    ]
+
+
+def _relative(got: Tensor, target: Tensor) -> Tensor:
+    """The squared error over the variance of the target."""
+    spread = (target - target.mean(dim=0, keepdim=True)).square().mean() if len(target) > 1 else target.square().mean()
+    return functional.mse_loss(got, target) / spread.clamp(min=1e-12)
+
+
+def _divergence(got: Tensor, target: Tensor) -> Tensor:
+    """The Kullback-Leibler divergence of class probabilities from logits, in nats."""
+    return functional.kl_div(
+        functional.log_softmax(got, dim=1),
+        functional.log_softmax(target, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )

@@ -1,0 +1,134 @@
+"""The original teaches the pruned model: what comes is better on samples that nothing learnt from, or as it was."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+import onnxprune
+from onnxprune.data.samples import Samples, collect
+from onnxprune.errors import PlanError, TrainingError, UsageError, VerificationError
+from onnxprune.pruning.pipeline import Compression
+from onnxprune.torch.recovery.augmenting import augmented, parse_augmentations
+from onnxprune.torch.recovery.following import Teaching, _Lesson, _Run
+
+MODELS = Path(__file__).parents[3] / "models"
+
+
+@pytest.fixture(scope="module")
+def samples() -> Samples:
+    with np.load(MODELS / "fashion_sample.npz") as sample:
+        images = sample["images"].astype(np.float32)[:, None] / 255
+    images = images[np.random.default_rng(0).permutation(len(images))]
+    model = onnxprune.load(MODELS / "residual_torchscript.onnx")
+    return collect({model.graph.input[0].name: images}, model, 320)
+
+
+@pytest.fixture(scope="module")
+def pruned(samples: Samples) -> Compression:
+    model = onnxprune.load(MODELS / "residual_torchscript.onnx")
+    return onnxprune.compress(model, reduce=0.6, channels=None, calibration=samples.part(0, 128), certify=False)
+
+
+def test_recovery_improves_the_answers_on_samples_held_out(pruned: Compression, samples: Samples) -> None:
+    original = MODELS / "residual_torchscript.onnx"
+    done = onnxprune.recover(pruned.model, original, samples, steps=15, augment="flip", lr=1e-2)
+    first, last = done.states[0], done.states[done.kept]
+    assert last.damage < 0.95 * first.damage
+    assert done.blocks  # the residual network falls into blocks
+    again = onnxprune.recover(pruned.model, original, samples, steps=15, augment="flip", lr=1e-2)
+    assert all(
+        np.array_equal(weight.array, again.model.weights[name].array) for name, weight in done.model.weights.items()
+    )
+
+
+def test_a_model_that_gets_worse_comes_back_as_it_was(pruned: Compression, samples: Samples) -> None:
+    done = onnxprune.recover(pruned.model, MODELS / "residual_torchscript.onnx", samples, steps=3, lr=0.5, batch_size=8)
+    assert done.kept == 0
+    assert all(np.array_equal(weight.array, done.model.weights[n].array) for n, weight in pruned.model.weights.items())
+
+
+def test_blocks_learn_apart_until_gates_open(pruned: Compression, samples: Samples) -> None:
+    original = onnxprune.load(MODELS / "residual_torchscript.onnx")
+    lesson = _Lesson.of(pruned.model, original, pruned.plan.removed, samples)
+    run = _Run(pruned.model, lesson, samples, samples.part(0, 8), Teaching(steps=1))
+    first = next(p for p in lesson.module.parameters() if p.requires_grad)
+    for is_open in (False, True):
+        for gate in run._gates:
+            gate.open = is_open
+        output = lesson.tried(lesson.module, next(samples.batches()))[0]
+        (gradient,) = torch.autograd.grad(output.sum(), [first], allow_unused=True)
+        assert (gradient is not None) == is_open
+
+
+def test_what_a_teacher_gives_lies_at_the_kept_positions(pruned: Compression, samples: Samples) -> None:
+    original = onnxprune.load(MODELS / "residual_torchscript.onnx")
+    lesson = _Lesson.of(pruned.model, original, pruned.plan.removed, samples)
+    batch = next(samples.batches())
+    wanted, found = lesson.answers(batch), lesson.tried(lesson.module, batch)
+    assert [t.shape for t in wanted] == [t.shape for t in found]
+    # The refitted layers follow the original's channels, and no others.
+    for got, target in zip(found, wanted, strict=True):
+        assert torch.nn.functional.mse_loss(got, target) < target.var()
+
+
+def test_problems_are_said(pruned: Compression, samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = MODELS / "residual_torchscript.onnx"
+    with pytest.raises(TrainingError, match="more samples"):
+        onnxprune.recover(pruned.model, original, samples.part(0, 1), steps=1)
+    with pytest.raises(PlanError, match="give the plan"):
+        onnxprune.recover(original, original, samples, steps=1)
+    with pytest.raises(UsageError, match="'blur' is not known"):
+        onnxprune.recover(pruned.model, original, samples, steps=1, augment="blur")
+    with pytest.raises(UsageError, match="some time"):
+        onnxprune.recover(pruned.model, original, samples, minutes=0)
+    with pytest.raises(VerificationError, match="another model"):
+        onnxprune.recover(pruned.model, MODELS / "unet_dynamo.onnx", samples.part(0, 20), steps=1)
+    monkeypatch.setitem(sys.modules, "onnxprune.torch.recovery", None)
+    with pytest.raises(UsageError, match=r"onnxprune\[torch\]"):
+        onnxprune.recover(pruned.model, original, samples)
+
+
+def test_augmentations_are_other_views_of_the_same_pictures() -> None:
+    x = torch.rand(64, 3, 32, 32)
+    generator = torch.Generator().manual_seed(0)
+    flipped = augmented(x, {"flip"}, generator)
+    same = [bool(torch.allclose(a, b, atol=1e-5)) for a, b in zip(flipped, x, strict=True)]
+    mirrored = [bool(torch.allclose(a, b.flip(-1), atol=1e-5)) for a, b in zip(flipped, x, strict=True)]
+    assert all(a != b for a, b in zip(same, mirrored, strict=True))
+    assert 16 < sum(same) < 48
+    # A crop of a ramp is a ramp of less, and within the same values.
+    ramp = torch.linspace(0, 1, 32).expand(64, 3, 32, 32)
+    cropped = augmented(ramp, {"crop"}, generator)
+    steps = cropped[:, 0, 0, 2:-2].diff()
+    assert float(steps.min()) > -1e-5
+    assert float(steps.max()) < 1.1 / 31
+    assert float(cropped.max()) <= 1 + 1e-5
+    assert augmented(x.permute(0, 2, 3, 1), {"crop", "flip", "mix"}, generator).shape == (64, 32, 32, 3)
+    rows = torch.rand(8, 5)
+    assert augmented(rows, {"crop", "mix"}, generator) is rows
+    assert parse_augmentations("crop, flip") == {"crop", "flip"}
+    assert parse_augmentations("none") == frozenset()
+
+
+def test_the_command_and_the_option_of_prune_recover(tmp_path: Path) -> None:
+    from tests.cli.support import run
+
+    original, data = MODELS / "residual_torchscript.onnx", f"{MODELS / 'fashion_sample.npz'}?holdout=0.5"
+    smaller, better = tmp_path / "smaller.onnx", tmp_path / "better.onnx"
+    quick = ("--minutes", 0.03, "--augment", "flip")
+    made = run(
+        "prune", original, "-o", smaller, "--reduce", 0.5, "--calibrate", data, "--no-bench", "--recover", *quick
+    )
+    assert "Recovery with" in made.stdout or "Recovery found nothing better" in made.stdout
+    done = run("recover", smaller, original, "-o", better, "--calibrate", data, *quick)
+    assert "Answers" in done.stdout
+    assert better.exists()
+    assert "recovery learns from samples" in run("prune", original, "-o", smaller, "--reduce", 0.5, "--recover").stderr
