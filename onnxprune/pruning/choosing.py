@@ -12,7 +12,6 @@ import numpy as np
 from onnxprune.analysis.analyzing import Analysis, analyze
 from onnxprune.analysis.atoms import Group, Grouping
 from onnxprune.analysis.cost import METRICS, FloatArray, Layer, Metric
-from onnxprune.analysis.prunability import why_nothing
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.ir.model import ModelLike
 from onnxprune.ops.relations import IntArray
@@ -56,6 +55,8 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
     allocate = find_allocation(options.allocation)
     options = replace(options, round_to=_rounding(options))
     if not model.coupling.groups:
+        from onnxprune.analysis.prunability import why_nothing
+
         raise BudgetError(why_nothing(model))
 
     samples = None if options.calibration is None else _collected(options.calibration, model)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from onnxprune.data.tasks.base import Answers, FloatArray, Judgement, Task, looks_like_scores, verdict_of
 from onnxprune.data.tasks.boxes import f1, matched
@@ -117,6 +116,8 @@ def _classes(value: NDArray[np.floating], axis: int, cut: float) -> NDArray[np.i
 
 def _regions(mask: NDArray[np.int64]) -> FloatArray:
     """Boxes (x1, y1, x2, y2) around the connected regions, but for specks."""
+    from scipy import ndimage  # slow to import
+
     labels, _ = ndimage.label(mask)
     found = [s for s in ndimage.find_objects(labels) if s[0].stop - s[0].start >= _SMALLEST_REGION]
     return np.array([[x.start, y.start, x.stop, y.stop] for y, x in found], dtype=np.float64).reshape(-1, 4)

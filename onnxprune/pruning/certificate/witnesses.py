@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from onnxprune.ir.comparing import scales
 from onnxprune.ops.relations import IntArray
@@ -83,6 +82,8 @@ class Witnesses:
         if len(distinct) == 1:
             parts = [cluster]
         else:
+            from scipy.spatial import cKDTree  # slow to import
+
             pairs = cKDTree(distinct).query_pairs(limit, p=np.inf, output_type="ndarray")
             linked = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(distinct),) * 2)
             _, label = connected_components(linked, directed=False)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from onnxprune.analysis.atoms import Group
-from onnxprune.data.influence import MOST_SAMPLES, Influences
 from onnxprune.data.statistics import MOST_ROWS, ChannelStatistics
 from onnxprune.pruning.criteria.base import FloatArray, Scoring, completed
 from onnxprune.pruning.criteria.consumers import Consumer, consumers, input_statistics
@@ -80,6 +79,8 @@ def _influences(scoring: Scoring, found: list[Consumer]) -> dict[str, float]:
         return {}
     # Every layer costs half a run on average.
     run = max(scoring.analysis.totals["flops"] * max(len(found), 1) / 2, 1.0)
+    from onnxprune.data.influence import MOST_SAMPLES, Influences  # with all that compares answers
+
     few = scoring.samples.first(max(min(MOST_SAMPLES, int(_MOST_MACS / run)), 2))
     outputs = {consumer.layer.output: consumer.layer.out_dim for consumer in found}
     known = scoring.analysis.model.derived(Influences(few.digest(), tuple(outputs.items()), few))
