@@ -40,6 +40,7 @@ def quantize(
     paths.write_model(output)
     source = read(terminal, model)
     from onnxprune.data.samples import collect_both
+    from onnxprune.pruning.history import with_integers
     from onnxprune.pruning.quantization.quantizing import HELD_OUT, quantise_model
 
     layers = [(node.name, node.op_type) for node in source.graph.node if node.name]
@@ -48,7 +49,7 @@ def quantize(
         fit, held_out, _ = collect_both(spec, source, options.calibration_samples, evaluate=HELD_OUT)
     made = quantise_model(source, fit, held_out, options, terminal.step)
     with terminal.step(f"Writing {output.name}"):
-        paths.save_model(made.model, output)
+        paths.save_model(with_integers(made, options), output)
     sizes = {"before": source.file_size, "after": made.model.file_size}
     terminal.json({"model": str(model), "output": str(output), "file_size": sizes, **made.to_dict()})
     if as_json:

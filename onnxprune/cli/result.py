@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from onnxprune._display import MACS, long
 from onnxprune.analysis.sentences import assumptions, carried, not_understood
 from onnxprune.cli.files import Paths, save_plan
+from onnxprune.cli.integers import quantization_lines
 from onnxprune.cli.latency import latency_lines
 from onnxprune.cli.reading import Reading
 from onnxprune.cli.recovering import recovery_line, watching
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from onnxprune.pruning.pipeline import Compression
     from onnxprune.pruning.plan import Plan
     from onnxprune.pruning.proving import Proof
+    from onnxprune.pruning.quantization.quantizing import Quantization
     from onnxprune.pruning.recovery import Recovery
 
 
@@ -116,11 +118,14 @@ def _report(
         "latency": _plain(task.latency),
         "compensation": _plain(made.compensation),
         "recovery": _plain(made.recovery),
+        "quantization": _plain(made.quantization),
         "fidelity": _plain(made.fidelity),
     }
 
 
-def _plain(result: Certificate | LatencyFit | Compensation | Recovery | Fidelity | None) -> dict[str, Any] | None:
+def _plain(
+    result: Certificate | LatencyFit | Compensation | Recovery | Quantization | Fidelity | None,
+) -> dict[str, Any] | None:
     return None if result is None else result.to_dict()
 
 
@@ -151,7 +156,7 @@ def _show(
         show_certificate(terminal, made.certificate)
     for line in [*data_lines(made), *([] if task.latency is None else latency_lines(task.latency))]:
         terminal.show(line)
-    for line, style in answer_lines(made.fidelity):
+    for line, style in [*quantization_lines(made.quantization), *answer_lines(made.fidelity)]:
         terminal.show(line, style=style)
     if timed is not None:
         for line, style in timing_lines(timed, made.plan):

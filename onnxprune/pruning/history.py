@@ -13,17 +13,18 @@ from onnxprune.ir.digest import model_digest
 from onnxprune.ir.model import Model
 from onnxprune.ir.plain import parse
 from onnxprune.ir.provenance import steps_of, weights_digest, with_step, without_folders
-from onnxprune.pruning.options import JobOptions, options_of
+from onnxprune.pruning.options import Given, JobOptions, options_of
 from onnxprune.pruning.plan import Plan
 
 if TYPE_CHECKING:
     from onnxprune.data.fidelity import Fidelity
     from onnxprune.pruning.certificate import Certificate
     from onnxprune.pruning.compensation import Compensation
+    from onnxprune.pruning.quantization.quantizing import Quantization
 
 IN_PYTHON = "given in Python"
 """What is told of data that is no SPEC."""
-PRUNE, COMPENSATE = "prune", "compensate"
+PRUNE, COMPENSATE, QUANTIZE = "prune", "compensate", "quantize"
 _MOST = 1 << 28
 """Bytes that a plan in a file may unpack to."""
 
@@ -64,8 +65,24 @@ def with_repair(result: Model, before: Model, done: Compensation, fidelity: Fide
     return with_step(result, COMPENSATE, told)
 
 
-def _data(job: JobOptions) -> str:
-    return without_folders(job.calibration) if isinstance(job.calibration, str) else IN_PYTHON
+def with_integers(done: Quantization, given: Given) -> Model:
+    """The model, which tells what became integers (if anything did), with what data, and what was proven of that."""
+    if done.certificate is None:
+        return done.model
+    proof = done.certificate
+    told = {
+        "format": str(done.format),
+        "data": _data(given),
+        "samples": done.samples,
+        "method": done.method,
+        "layers": len(done.layers),
+        "certificate": {"passed": proof.passed, "nodes": proof.nodes, "worst": proof.worst},
+    }
+    return with_step(done.model, QUANTIZE, told)
+
+
+def _data(given: Given) -> str:
+    return without_folders(given.calibration) if isinstance(given.calibration, str) else IN_PYTHON
 
 
 def job_of(model: Model) -> Mapping[str, Any]:

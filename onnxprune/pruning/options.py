@@ -400,6 +400,12 @@ class JobOptions(Given):
         panel=DATA,
         text="half of what is free",
     )
+    int8: bool = _option(
+        False,
+        "In the end, layers become 8-bit integers where that is measured to be faster, with calibration data: see "
+        "onnxprune quantize.",
+        panel=DATA,
+    )
     certify: bool = _option(True, "Write without checker, onnxruntime and certificate.", flag="--no-verify")
     provenance: bool = _option(
         True, "Do not write into the file what was done (plan, refit, versions).", flag="--no-provenance"
@@ -424,6 +430,8 @@ class JobOptions(Given):
             )
         if self.recover and self.calibration is None:
             raise UsageError("recovery learns from samples: recover needs calibration data")
+        if self.int8 and self.calibration is None:
+            raise UsageError("the ranges of int8 follow from samples: int8 needs calibration data (--calibrate)")
         if self.task != "auto":
             from onnxprune.data.tasks import find_task
 

@@ -18,7 +18,7 @@ from onnxprune.ops import Registry
 from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.certificate import Certificate, check, verify
 from onnxprune.pruning.choosing import choose
-from onnxprune.pruning.history import with_removal, with_repair
+from onnxprune.pruning.history import with_integers, with_removal, with_repair
 from onnxprune.pruning.options import CompressOptions, JobOptions, PlanOptions, by_keyword
 from onnxprune.pruning.plan import Plan
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from onnxprune.data.fidelity import Fidelity
     from onnxprune.data.samples import CalibrationSource, Samples
     from onnxprune.pruning.compensation import Compensation
+    from onnxprune.pruning.quantization.quantizing import Quantization
     from onnxprune.pruning.recovery import Recovery
     from onnxprune.torch.recovery import State
 
@@ -38,6 +39,7 @@ class Compression:
 
     The certificate is about the removal alone. ``compensation`` and ``recovery`` tell what changed weights later, and
     ``fidelity`` how the outputs compare with the original's where calibration data was given.
+    ``quantization`` has its own certificate, about the step from floats to integers.
     """
 
     model: Model
@@ -47,6 +49,7 @@ class Compression:
     compensation: Compensation | None = None
     fidelity: Fidelity | None = None
     recovery: Recovery | None = None
+    quantization: Quantization | None = None
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -173,10 +176,28 @@ def run(
         with progress("Comparing"):
             seen = data.same and (found is not None or lesson is not None)
             fidelity = measure_fidelity(source, result, data.held_out, seen=seen, task=job.task)
-            _require_answers(fidelity, job.min_agreement)
+            if not job.int8:
+                _require_answers(fidelity, job.min_agreement)
     if job.provenance and found is not None and lesson is None:
         result = with_repair(result, before, found, fidelity, job)
-    return Compression(result, plan, analysis, certificate, found, fidelity, lesson)
+    made = Compression(result, plan, analysis, certificate, found, fidelity, lesson)
+    return made if data is None or not job.int8 else _in_integers(made, source, data, job, progress)
+
+
+def _in_integers(
+    made: Compression, source: Model, data: Calibration, job: JobOptions, progress: Progress
+) -> Compression:
+    """The result quantised, and its answers."""
+    from onnxprune.data.fidelity import measure_fidelity
+    from onnxprune.pruning.quantization.options import QuantizeOptions
+    from onnxprune.pruning.quantization.quantizing import quantise_model
+
+    quantized = quantise_model(made.model, data.fit, data.held_out, QuantizeOptions(), progress)
+    with progress("Comparing"):
+        fidelity = measure_fidelity(source, quantized.model, data.held_out, seen=data.same, task=job.task)
+        _require_answers(fidelity, job.min_agreement)
+    model = with_integers(quantized, job) if job.provenance else quantized.model
+    return replace(made, model=model, fidelity=fidelity, quantization=quantized)
 
 
 def _require_answers(fidelity: Fidelity, least: float | None) -> None:

@@ -66,8 +66,10 @@ ALLOWED: dict[str, tuple[str, str]] = {
     ),
     "onnxprune/pruning/mutations/specimen.py": ("QAttention QGemm", _FAULTS),
     "onnxprune/pruning/quantization/certificate.py": ("Clip DequantizeLinear QuantizeLinear Relu", _QUANTISED),
+    "onnxprune/pruning/quantization/correcting.py": ("DequantizeLinear", _QUANTISED),
     "onnxprune/pruning/quantization/preparing.py": ("MatMulNBits QAttention QGemm QuantizeLinear", _QUANTISED),
     "onnxprune/pruning/quantization/simulation.py": ("Conv Gemm MatMul", "integers, independently of all else"),
+    "onnxprune/pruning/quantization/sparing.py": ("Clip Relu", _QUANTISED),
     "onnxprune/pruning/quantization/writing.py": (
         "BatchNormalization Clip Conv ConvTranspose DequantizeLinear Gemm InstanceNormalization LayerNormalization "
         "QuantizeLinear Relu",
@@ -79,6 +81,8 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "onnxprune/torch/writing.py": ("Identity", "an initialiser that an Identity shares"),
     "passes/_folding.py": ("ConstantOfShape", _REWRITES),
     "passes/eliminate_identity.py": ("Identity", _REWRITES),
+    "passes/_layers.py": ("Conv Gemm", _REWRITES),
+    "passes/fold_affine.py": ("Add Conv ConvTranspose Div Mul Sub", _REWRITES),
     "passes/fold_batchnorm.py": ("BatchNormalization Conv ConvTranspose Gemm", _REWRITES),
     "passes/fold_constants.py": (
         "Cast DequantizeLinear Dropout DynamicQuantizeLinear Identity If Loop Optional OptionalGetElement "
@@ -86,6 +90,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
         "what it must not fold",
     ),
     "passes/fold_shapes.py": ("Gather Shape Size Slice Split", _REWRITES),
+    "passes/merge_groups.py": ("Conv", _REWRITES),
     "passes/reinitialize.py": (
         "Add BatchNormalization Conv ConvTranspose GRU Gather Gemm GroupNormalization InstanceNormalization LSTM "
         "LayerNormalization MatMul PRelu RMSNormalization RNN",

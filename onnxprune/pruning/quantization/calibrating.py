@@ -24,7 +24,7 @@ _MOST = 32
 _STEP = 4
 _BINS = 2048
 #: Bins that the search for the least entropy gets: its time grows with their square.
-_ENTROPY_BINS = 512
+_ENTROPY_BINS = 256
 
 PERCENTILES = (99.9, 99.99, 99.999)
 

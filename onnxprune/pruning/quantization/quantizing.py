@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -19,12 +19,14 @@ from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.pruning.options import by_keyword
 from onnxprune.pruning.quantization.calibrating import Ranges, collect_histograms, methods_of
 from onnxprune.pruning.quantization.certificate import QuantizationCertificate, certify_quantised
+from onnxprune.pruning.quantization.correcting import with_corrected_biases
 from onnxprune.pruning.quantization.formats import Format, format_here
 from onnxprune.pruning.quantization.measuring import Judge, Loss, seconds_of
 from onnxprune.pruning.quantization.options import QuantizeOptions
 from onnxprune.pruning.quantization.preparing import layers_of, prepare
-from onnxprune.pruning.quantization.selecting import Workshop, fastest
-from onnxprune.pruning.quantization.writing import quantisable, write_quantised
+from onnxprune.pruning.quantization.selecting import Choice, Workshop, fastest_of, with_joined_groups
+from onnxprune.pruning.quantization.sparing import spare
+from onnxprune.pruning.quantization.writing import quantisable
 
 Progress = Callable[[str], AbstractContextManager[None]]
 """Called with what a step does; the step is done within the context."""
@@ -33,6 +35,10 @@ HELD_OUT = 128
 """Samples that a result is compared on."""
 #: Samples that calibration methods are compared on, and what the certificate runs on.
 _JUDGED, _CERTIFIED = 32, 1
+
+
+#: Biases change where that takes so much of the error.
+_CORRECTING = 0.95
 
 
 def _quietly(step: str) -> AbstractContextManager[None]:
@@ -49,6 +55,7 @@ class Quantization:
         layers: the layers in integers.
         floats: those that stay float, with reasons.
         method: how the ranges of tensors follow from their values.
+        corrected: whether biases make good what the weights' rounding adds on average.
         format: the numbers, as ``U8S8`` (activations, then weights).
         loss: how far the outputs are from the float model's on samples held out.
         fidelity: the same in the words of the task.
@@ -63,6 +70,7 @@ class Quantization:
     floats: Mapping[str, str]
     method: str
     format: Format
+    corrected: bool
     loss: Loss
     fidelity: Fidelity
     samples: int
@@ -90,6 +98,7 @@ class Quantization:
             "floats": dict(self.floats),
             "method": self.method,
             "format": str(self.format),
+            "corrected_biases": self.corrected,
             "samples": self.samples,
             "sqnr": dict(self.loss.sqnr),
             "error": dict(self.loss.errors),
@@ -125,42 +134,53 @@ def quantise_model(
         others = tuple(name for name in quantisable(prepared) if name not in layers and name not in floats)
     if not layers:
         raise UsageError("the model has no layer with weights that onnxruntime.quantization knows; nothing to quantise")
+    judged, unseen = _parted(held_out)
     with progress("Calibrating"):
         histograms = collect_histograms(prepared, fit)
-        judge = Judge.of(source, held_out.part(0, _whole(held_out, _JUDGED)))
-        found = [histograms.ranges(method) for method in methods_of(options.method)]
-        ranges = _closest(prepared, found, (*layers, *others), format, judge)
+        judge = Judge.of(source, judged)
+        methods = methods_of(options.method)
+        shop = Workshop(source, prepared, histograms.ranges(methods[0]), format, held_out, engine, layers, others)
     with progress("Choosing what becomes int8"):
-        choice = fastest(Workshop(source, prepared, ranges, format, held_out, engine, layers, others))
+        # Times do not depend on where ranges end.
+        shop, choice = fastest_of([shop, *with_joined_groups(shop)])
+        corrected, why = False, "the whole file would be slower"
+        if choice is not None:
+            found = [histograms.ranges(name) for name in methods]
+            shop, choice, corrected = _closest(shop, choice, found, fit, judge)
+        if choice is not None and options.max_drop is not None:
+            choice = spare(shop, choice, judge, options.max_drop)
+            why = f"no file with int8 loses less than {options.max_drop:.2%} of the outputs' variance"
     certificate = None
-    if choice is None:
-        floats.update(dict.fromkeys(layers, "the whole file would be slower"))
-        result = source
-    else:
-        floats.update(choice.reasons)
-        result = choice.model
+    if choice is not None:
         with progress("Verifying"):
             inputs = next(held_out.part(0, _whole(held_out, _CERTIFIED)).batches())
-            certificate = certify_quantised(prepared, result, ranges, inputs)
+            certificate = certify_quantised(shop.prepared, choice.model, shop.ranges, inputs)
             certificate.require()
     with progress("Comparing"):
-        before, after = seconds_of([source, result], held_out, engine)
+        before, after = seconds_of([source, source if choice is None else choice.model], held_out, engine)
+        if choice is not None and after > before:
+            # More layers are float than in the fastest file.
+            choice, certificate, corrected, after = None, None, False, before
+            why = "with as many layers in floats as the outputs need, the whole file would be slower"
+        result = source if choice is None else choice.model
+        floats.update(dict.fromkeys(layers, why) if choice is None else choice.reasons)
         return Quantization(
             model=result,
             certificate=certificate,
             layers=tuple(name for name in layers if choice is not None and name in choice.nodes),
             floats=floats,
-            method=ranges.method,
+            method=shop.ranges.method,
             format=format,
-            loss=judge.loss(result),
-            fidelity=measure_fidelity(source, result, held_out),
+            corrected=corrected,
+            loss=Judge.of(source, unseen).loss(result),
+            fidelity=measure_fidelity(source, result, unseen),
             samples=len(fit),
             seconds=(before, after),
             engine=engine,
         )
 
 
-def _split(prepared: Model, known: set[str], keep: Any) -> tuple[tuple[str, ...], dict[str, str]]:
+def _split(prepared: Model, known: set[str], keep: Iterable[str]) -> tuple[tuple[str, ...], dict[str, str]]:
     """The layers that may become integers, and those that stay float, with reasons."""
     found, floats = [], {}
     for name in layers_of(prepared):
@@ -173,17 +193,32 @@ def _split(prepared: Model, known: set[str], keep: Any) -> tuple[tuple[str, ...]
     return tuple(found), floats
 
 
+def _parted(held_out: Samples) -> tuple[Samples, Samples]:
+    """Samples to choose by, and others to report on, which are the same where there are few."""
+    count = _whole(held_out, _JUDGED)
+    rest = held_out.part(count, len(held_out))
+    return held_out.part(0, count), rest if len(rest) >= count else held_out
+
+
 def _whole(samples: Samples, count: int) -> int:
     """About so many samples, such that no batch of a fixed size is torn."""
     return max(count // samples.step, 1) * samples.step if samples.fixed else count
 
 
-def _closest(prepared: Model, found: list[Ranges], nodes: tuple[str, ...], format: Format, judge: Judge) -> Ranges:
-    """The ranges that keep the outputs closest when all nodes become integers."""
-    if len(found) == 1:
-        return found[0]
-    losses = [judge.loss(write_quantised(prepared, ranges, nodes, format)).worst for ranges in found]
-    return found[losses.index(min(losses))]
+def _closest(
+    shop: Workshop, choice: Choice, found: Sequence[Ranges], fit: Samples, judge: Judge
+) -> tuple[Workshop, Choice, bool]:
+    """What keeps the outputs closest with the chosen nodes in integers: which ranges, and whether biases change."""
+    shops = [replace(shop, ranges=ranges) for ranges in found]
+    models = [other.write(choice.nodes) for other in shops]
+    errors = [judge.loss(model).worst for model in models]
+    best = errors.index(min(errors))
+    shop, model = shops[best], models[best]
+    with_biases = replace(shop, prepared=with_corrected_biases(shop.prepared, model, fit))
+    other = with_biases.write(choice.nodes)
+    if judge.loss(other).worst < _CORRECTING * errors[best]:
+        return with_biases, replace(choice, model=other), True
+    return shop, replace(choice, model=model), False
 
 
 def _quantised(model: ModelLike, options: QuantizeOptions) -> Quantization:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +12,7 @@ from onnxprune.data.samples import Samples
 from onnxprune.ir.engine import Engine
 from onnxprune.ir.model import Model
 from onnxprune.ir.tracing import Trace, traced
+from onnxprune.passes.merge_groups import MergeGroups
 from onnxprune.pruning.quantization.calibrating import Ranges
 from onnxprune.pruning.quantization.formats import Format
 from onnxprune.pruning.quantization.measuring import seconds_of
@@ -72,12 +73,23 @@ class Choice:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
-def fastest(shop: Workshop) -> Choice | None:
+def with_joined_groups(shop: Workshop) -> Iterator[Workshop]:
+    """The same for a model whose grouped convolutions have fewer groups, if it has any that can be joined."""
+    joined = MergeGroups().run(shop.prepared)
+    if joined.modified:
+        yield replace(shop, prepared=joined.model)
+
+
+def fastest_of(shops: Sequence[Workshop]) -> tuple[Workshop, Choice | None]:
     """The nodes whose integers make the whole file fastest, by trying; None where no file is faster than the original.
 
-    First come all nodes and the layers alone, then the layers that take longer than before go, as long as that helps.
+    First come all nodes, with each way to write them, and the layers alone; then the layers that take longer than
+    before go, as long as that helps.
     """
-    best = _tried(shop, frozenset((*shop.layers, *shop.others)))
+    shop, best = shops[0], _tried(shops[0], frozenset((*shops[0].layers, *shops[0].others)))
+    for other in shops[1:]:
+        if (found := _better(best, _tried(other, best.nodes))) is not best:
+            shop, best = other, found
     if shop.others:
         best = _better(best, _tried(shop, frozenset(shop.layers)))
     while slow := _slower(shop, best):
@@ -87,7 +99,7 @@ def fastest(shop: Workshop) -> Choice | None:
         if _better(best, without) is best:
             break
         best = without
-    return best if best.ratio < 1 else None
+    return shop, best if best.ratio < 1 else None
 
 
 def _better(best: Choice, other: Choice) -> Choice:

@@ -14,10 +14,12 @@ from typer.testing import CliRunner
 import onnxprune
 from onnxprune.cli.app import app
 from onnxprune.data.fidelity import outputs_of
+from onnxprune.data.samples import Samples
 from onnxprune.errors import DataError, UsageError
 from onnxprune.ir.model import Model
 from onnxprune.pruning.quantization import quantizing, selecting
 from onnxprune.pruning.quantization.calibrating import collect_histograms, methods_of
+from onnxprune.pruning.quantization.correcting import rounded_weights, with_corrected_biases
 from onnxprune.pruning.quantization.formats import Format, format_for
 from onnxprune.pruning.quantization.options import QuantizeOptions
 from onnxprune.pruning.quantization.preparing import layers_of, prepare
@@ -95,6 +97,42 @@ def test_where_nothing_is_faster_the_float_model_comes_back(times: dict[str, Any
     assert made.model is model
     assert made.certificate is None
     assert made.floats.keys() == LAYERS
+
+
+def test_layers_that_cost_too_much_stay_float(times: dict[str, Any]) -> None:
+    free = quantise()
+    lost = free.loss.worst
+    made = quantise(max_drop=lost / 3)
+    assert made.certificate
+    assert set(made.layers) < LAYERS
+    assert made.loss.worst < lost
+    assert any("variance by itself" in why for why in made.floats.values())
+    assert set(quantise(max_drop=min(2 * lost, 0.9)).layers) == LAYERS
+    none = quantise(max_drop=1e-12)
+    assert none.certificate is None
+    assert "no file" in none.floats["node0_Conv"]
+
+
+def test_biases_make_good_what_rounding_adds_on_average() -> None:
+    prepared = prepare(network(), samples())
+    draft = prepared.edit()
+    weight = draft.weights["w1"]
+    # All weights of a filter are rounded up, but for the one that decides the scale.
+    values = np.full_like(weight.array, 0.0125)
+    values[:, 0, 0, 0] = 1.0
+    draft.weights["w1"] = weight.with_array(values)
+    model = draft.finish()
+    data = Samples({"x": samples().inputs["x"] + 1}, None, 8)
+    ranges = collect_histograms(model, data).ranges("minmax")
+    written = write_quantised(model, ranges, ["node0_Conv"], Format(False, False))
+    corrected = with_corrected_biases(model, written, data)
+    change = corrected.weights["b1"].array - model.weights["b1"].array
+    error = (rounded_weights(written)["node0_Conv"] - values).sum(axis=(2, 3))
+    means = data.inputs["x"][:16].mean(axis=(0, 2, 3))
+    np.testing.assert_allclose(change, -error @ means, rtol=1e-3, atol=1e-7)
+    assert np.abs(change).min() > 1e-3
+    for name in ("b2", "b3", "b4"):
+        np.testing.assert_array_equal(corrected.weights[name].array, model.weights[name].array)
 
 
 def test_layers_can_be_kept(times: dict[str, Any]) -> None:
