@@ -112,7 +112,8 @@ def recover(
     plan = plan or plan_of(student)
     if plan is None:
         raise PlanError("the pruned file does not tell what was removed from which model; give the plan")
-    samples = data if isinstance(data, Samples) else collect(data, normalize(teacher), _MOST_SAMPLES, seed=seed)
+    # Always in the order of calibration: what is held out is then last, and what a refit was made of comes first.
+    samples = data if isinstance(data, Samples) else collect(data, normalize(teacher), _MOST_SAMPLES)
     learnt, held_out = apart(samples)
     how = Teaching(minutes, steps, parse_augmentations(augment), lr=lr, batch_size=batch_size, seed=seed)
     done = follow(student, teacher, plan.removed, learnt, held_out, how, progress)
