@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class OnnxPruneError(Exception):
     """Base of every error that onnxprune raises on purpose."""
@@ -73,3 +75,13 @@ class RecordingError(ResultsError):
 
 class ClusterError(OnnxPruneError):
     """A scheduler that does not answer, or a cluster that has no workers left."""
+
+
+def unknown(what: str, name: str, known: Iterable[str], choose: str = "one of") -> str:
+    """That a name is not known, with the one that was probably meant, and all that there are."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    close = get_close_matches(name, names, 1)
+    meant = f"; did you mean {close[0]}? Choose" if close else "; choose"
+    return f"{what} '{name}' is not known{meant} {choose} {', '.join(names)}"

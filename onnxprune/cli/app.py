@@ -1,4 +1,4 @@
-"""The commands, in the order that the help shows them."""
+"""The commands, by purpose, in the order that the help shows them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from onnxprune.cli.compress import compress
 from onnxprune.cli.errors import ErrorHandlingGroup
 from onnxprune.cli.explain import explain
 from onnxprune.cli.explore import explore, merge
+from onnxprune.cli.help import SETTINGS, Command
 from onnxprune.cli.passes import normalize, passes, run
 from onnxprune.cli.pick import pick
 from onnxprune.cli.plan import plan
@@ -25,7 +26,7 @@ from onnxprune.cli.report import report
 from onnxprune.cli.sensitivity import sensitivity
 from onnxprune.cli.train import train
 
-app = typer.Typer(cls=ErrorHandlingGroup, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=ErrorHandlingGroup, context_settings=SETTINGS, pretty_exceptions_enable=False)
 
 
 class LogLevel(str, Enum):
@@ -62,25 +63,13 @@ def onnxprune(
     logging.getLogger("onnxprune").setLevel(log_level.value.upper())
 
 
-for _command in (
-    analyze,
-    prune,
-    plan,
-    apply,
-    verify,
-    explain,
-    sensitivity,
-    recover,
-    quantize,
-    train,
-    compress,
-    explore,
-    pick,
-    merge,
-    report,
-    bench,
-    normalize,
-    run,
-    passes,
-):
-    app.command()(pluggable(_command))
+_PURPOSES = {
+    "Look at a model": (analyze, explain, sensitivity, report, bench),
+    "Make it smaller": (prune, plan, apply, verify, quantize),
+    "Train it": (recover, train, compress),
+    "Explore the trade-off": (explore, pick, merge),
+    "Pipelines": (normalize, run, passes),
+}
+for _purpose, _commands in _PURPOSES.items():
+    for _command in _commands:
+        app.command(cls=Command, context_settings=SETTINGS, rich_help_panel=_purpose)(pluggable(_command))

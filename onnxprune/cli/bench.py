@@ -9,7 +9,7 @@ import typer
 
 from onnxprune._display import long, seconds
 from onnxprune.cli.latency import ProviderOption, ThreadsOption
-from onnxprune.cli.names import Name
+from onnxprune.cli.names import Name, apart
 from onnxprune.cli.options import InputShapeOption, JsonOption, shapes_for_each
 from onnxprune.cli.reading import read
 from onnxprune.cli.terminal import Terminal
@@ -70,7 +70,7 @@ def bench(
 
 
 def _show(terminal: Terminal, result: Bench, top: int) -> None:
-    terminal.show(_latency_table(result), "")
+    terminal.show(_latency_table(result, terminal.wide), "")
     for subject in result.subjects:
         if subject.nodes:
             terminal.show(subject.name, style="bold")
@@ -81,25 +81,28 @@ def _show(terminal: Terminal, result: Bench, top: int) -> None:
         terminal.show(f"{result.noise[0].upper()}{result.noise[1:]}.", style="yellow")
 
 
-def _latency_table(result: Bench) -> Table:
+def _latency_table(result: Bench, wide: bool) -> Table:
     from onnxprune.cli.tables import empty_table
 
     table = empty_table()
     table.add_column("model")
-    for title in ("median", "middle half", "fastest", "ratio", "95 % interval", "peak memory", "of it model"):
-        table.add_column(title, justify="right", no_wrap=title in ("median", "ratio"))
-    for subject in result.subjects:
+    # What tells models apart comes first: in a narrow table, their names.
+    titles = ["median", "ratio", "95 % interval"] + ["middle half", "fastest", "peak memory", "of it model"] * wide
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    names = apart([subject.name for subject in result.subjects])
+    for name, subject in zip(names, result.subjects, strict=True):
         time, ratio, memory = subject.latency, subject.ratio, subject.memory
-        table.add_row(
-            Name(subject.name),
+        row = [
             seconds(time.median),
-            f"{seconds(time.lower)} to {seconds(time.upper)}",
-            seconds(time.fastest),
             "1" if ratio is None else f"{ratio.median:.3f}",
             "" if ratio is None else f"{ratio.low:.3f} to {ratio.high:.3f}",
+            f"{seconds(time.lower)} to {seconds(time.upper)}",
+            seconds(time.fastest),
             "-" if memory is None else long(memory.peak, "B"),
             "-" if memory is None else long(memory.model, "B"),
-        )
+        ]
+        table.add_row(Name(name, among=names), *row[: len(titles)])
     return table
 
 
@@ -126,8 +129,11 @@ def _node_table(subject: ModelTimes, top: int) -> Table:
     for title in ("time", "%"):
         table.add_column(title, justify="right", no_wrap=True)
     total = sum(node.seconds for node in subject.nodes)
+    names = tuple(node.name for node in subject.nodes)
     for node in sorted(subject.nodes, key=lambda node: -node.seconds)[:top]:
-        table.add_row(Name(node.name, node.op_type), node.op_type, seconds(node.seconds), _share(node.seconds, total))
+        table.add_row(
+            Name(node.name, node.op_type, names), node.op_type, seconds(node.seconds), _share(node.seconds, total)
+        )
     return table
 
 

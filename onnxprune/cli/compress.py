@@ -73,6 +73,7 @@ def compress(
     weight_decay: options.WeightDecayOption = 1e-2,
     patience: options.PatienceOption = None,
     device: options.DeviceOption = "auto",
+    threads: options.TorchThreadsOption = 0,
     input_shape: InputShapeOption = None,
     metrics_out: options.MetricsOption = None,
     force: ForceOption = False,
@@ -81,7 +82,7 @@ def compress(
     """Prune a model at initialisation, train it directly, and report what that saved. Works under torchrun."""
     if plan.reduce is None and not plan.limits:
         raise UsageError("give a budget: --reduce, --max-params, --max-flops or --max-memory")
-    options.require_torch()
+    options.require_torch(threads)
     terminal = Terminal(as_json)
     states = [output.with_name(f"{output.name}.{kind}") for kind in ("checkpoint", "baseline.checkpoint")]
     paths = Paths(force=force)

@@ -16,7 +16,7 @@ from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, O
 from onnxprune.cli.reading import read
 from onnxprune.cli.runs import SCORES, runs_table
 from onnxprune.cli.terminal import Terminal
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, unknown
 from onnxprune.ir.files import same_place
 from onnxprune.pruning.options import PlanOptions
 
@@ -102,7 +102,7 @@ def explore(
             show_default=False,
         ),
     ] = None,
-    search_seed: Annotated[int, typer.Option(min=0, help="Of the search.", rich_help_panel=_GRID)] = 0,
+    search_seed: Annotated[int, typer.Option(min=0, help="Of the search.", rich_help_panel=_GRID, hidden=True)] = 0,
     plan: Annotated[
         PlanOptions,
         Offer(
@@ -129,10 +129,10 @@ def explore(
     weight_decay: options.WeightDecayOption = 1e-2,
     label_smoothing: options.SmoothingOption = 0.0,
     compensate: Annotated[
-        str, typer.Option(help="How to compensate: refit or bias; see prune.", rich_help_panel=_TRAINING)
+        str, typer.Option(help="How to compensate: refit or bias; see prune.", rich_help_panel=_TRAINING, hidden=True)
     ] = "refit",
     calibration_samples: Annotated[
-        int, typer.Option(min=1, help="How many samples to compensate with.", rich_help_panel=_TRAINING)
+        int, typer.Option(min=1, help="How many samples to compensate with.", rich_help_panel=_TRAINING, hidden=True)
     ] = 256,
     jobs: Annotated[
         int | None,
@@ -144,7 +144,7 @@ def explore(
         ),
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="processes (of this machine), dask or ray.", rich_help_panel=_WHERE)
+        str, typer.Option(help="processes (of this machine), dask or ray.", rich_help_panel=_WHERE, hidden=True)
     ] = "processes",
     scheduler: Annotated[
         str | None,
@@ -154,6 +154,7 @@ def explore(
             "and data under the same paths.",
             rich_help_panel=_WHERE,
             show_default=False,
+            hidden=True,
         ),
     ] = None,
     keep: Annotated[
@@ -163,10 +164,12 @@ def explore(
             help="Keep the pruned models there; without it, pick makes the one it needs again.",
             rich_help_panel=_WHERE,
             show_default=False,
+            hidden=True,
         ),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Make those runs again that failed.", rich_help_panel=_WHERE)
+        bool,
+        typer.Option("--retry-failed", help="Make those runs again that failed.", rich_help_panel=_WHERE, hidden=True),
     ] = False,
     threads: Annotated[
         int, typer.Option(min=1, help="Threads of onnxruntime, per process.", rich_help_panel=_MEASURE)
@@ -307,9 +310,9 @@ def _reasons(results: Results, most: int = 5) -> dict[str, int]:
 
 
 def _steps(names: Sequence[str], known: Mapping[str, Step]) -> tuple[Step, ...]:
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UsageError(f"--then '{unknown[0]}' is not known; choose some of {', '.join(known)}")
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise UsageError(unknown("--then", missing[0], known, "some of"))
     if "train" in names:
         options.require_torch()
     for name in names:
@@ -319,7 +322,7 @@ def _steps(names: Sequence[str], known: Mapping[str, Step]) -> tuple[Step, ...]:
 
 def _backend(name: str, scheduler: str | None, jobs: int | None, threads: int) -> Backend:
     if name not in ("processes", "dask", "ray"):
-        raise UsageError(f"--backend '{name}' is not known; choose one of processes, dask, ray")
+        raise UsageError(unknown("--backend", name, ("processes", "dask", "ray")))
     if name != "processes" and jobs is not None:
         raise UsageError(f"--jobs is for processes of this machine; how many runs {name} makes is up to its workers")
     if name == "processes":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import replace as changed
@@ -17,8 +18,14 @@ from onnxprune.ir.pairs import may_be_data_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from onnxprune.cli.terminal import Terminal
     from onnxprune.ir.model import Model
     from onnxprune.pruning.plan import Plan
+
+
+STDOUT = Path("-")
+"""The output that is no file."""
+_MESSAGE_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,12 @@ class Paths:
 
     Args:
         force: a model that is written may replace an input, but never the weights of one.
+        terminal: gives stdout to a model that is written to ``-``; without it, models go to files only.
     """
 
-    def __init__(self, *, force: bool = False) -> None:
+    def __init__(self, *, force: bool = False, terminal: Terminal | None = None) -> None:
         self.force = force
+        self._terminal = terminal
         self._read: list[_Read] = []
         self._written: list[Path] = []
         self._models: list[Path] = []
@@ -85,6 +94,9 @@ class Paths:
         Raises:
             UsageError: as for ``write``; an input may be replaced with ``force``.
         """
+        if path == STDOUT and self._terminal is not None:
+            self._terminal.leave_stdout()
+            return
         self._check(path, force=self.force)
         self._add(_Read(data, path) for data in _external_data(path))
         for other in self._written:
@@ -94,6 +106,9 @@ class Paths:
 
     def save_model(self, model: Model, path: Path) -> None:
         """Write a model. Raises OutputError if that fails."""
+        if path == STDOUT and self._terminal is not None:
+            _to_stdout(model)
+            return
         weights = (read.path for read in self._read if read.of is not None and read.of != path)
         try:
             changed(model, sources=(*model.sources, *weights)).save(path, overwrite_input=self.force)
@@ -115,6 +130,13 @@ class Paths:
                 raise UsageError(f"{path} is named for two outputs; give another name for one of them")
         for model in self._models:
             _check_no_data(path, model)
+
+
+def _to_stdout(model: Model) -> None:
+    if model.file_size >= _MESSAGE_LIMIT:
+        raise OutputError("a model of more than 2 GB cannot be written to stdout; name a file")
+    sys.stdout.buffer.write(model.to_proto().SerializeToString(deterministic=True))
+    sys.stdout.buffer.flush()
 
 
 def _check_not_read(path: Path, read: _Read, *, force: bool) -> None:

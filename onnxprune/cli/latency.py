@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from onnxprune.pruning.options import PlanOptions
     from onnxprune.pruning.plan import Plan
 
-ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads inside one operator; 0 leaves it to onnxruntime.")]
-ProviderOption = Annotated[str, typer.Option(help="onnxruntime's execution provider.")]
+_THREADS, _PROVIDER = "Threads inside one operator; 0 leaves it to onnxruntime.", "onnxruntime's execution provider."
+ThreadsOption = Annotated[int, typer.Option(min=0, help=_THREADS)]
+ProviderOption = Annotated[str, typer.Option(help=_PROVIDER)]
+RareThreadsOption = Annotated[int, typer.Option(min=0, help=_THREADS, hidden=True)]
+RareProviderOption = Annotated[str, typer.Option(help=_PROVIDER, hidden=True)]
 
 
 def timed(

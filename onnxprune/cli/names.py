@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,34 +15,65 @@ from onnxprune._display import compact, shown
 
 _ELLIPSIS = "…"
 _LEAST = 16
+_MOST = 1000
+"""Among more names, none is looked for that tells them all apart: it would take too long."""
 
 
 @dataclass(frozen=True)
 class Name:
     """A name in a table: whole where there is room, else shortened to the width that is left.
 
-    ``op_type`` is the node's, if another column of the table shows it: the name need not repeat it then.
+    ``op_type`` is the node's, if another column of the table shows it: the name need not repeat it then. ``among`` are
+    all names of the column: what is left of one tells it apart from the others, if that can be.
     """
 
     text: str
     op_type: str = ""
+    among: Sequence[str] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(shorten(shown(self.text), options.max_width, self.op_type), no_wrap=True)
+        among = self.among if len(self.among) <= _MOST else ()
+        yield Text(shorten(shown(self.text), options.max_width, self.op_type, among), no_wrap=True)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         width = len(shown(self.text))
         return Measurement(min(_LEAST, width), width).with_maximum(options.max_width)
 
 
-def shorten(name: str, width: int, op_type: str = "") -> str:
-    """``name`` in at most ``width`` characters: whole, without repetitions, or without its middle."""
+def shorten(name: str, width: int, op_type: str = "", among: Sequence[str] = ()) -> str:
+    """``name`` in at most ``width`` characters: whole, without repetitions, or without its middle.
+
+    The part left out is chosen so that what is left fits no other name in ``among``, if there is such a part.
+    """
     for form in _forms(name, op_type):
         if len(form) <= width:
             return form
+    room = width - 1
+    if room < 2:
+        return _ELLIPSIS[:width]
+    others = [_forms(other, op_type)[-1] for other in among if shown(other) != name]
+    for tail in sorted(range(1, room), key=lambda tail: abs(tail - width // 2)):
+        start, end = form[: room - tail], form[-tail:]
+        if not any(len(other) >= room and other.startswith(start) and other.endswith(end) for other in others):
+            return f"{start}{_ELLIPSIS}{end}"
+    # What differs may lie in the middle.
+    for begin in range(len(form) - room, 0, -1):
+        middle = form[begin : begin + room - 1]
+        if not any(middle in other for other in others):
+            return f"{_ELLIPSIS}{middle}{_ELLIPSIS}"
     tail = width // 2
-    head = width - tail - 1
-    return f"{form[:head]}{_ELLIPSIS}{form[-tail:]}" if tail > 0 else _ELLIPSIS[:width]
+    return f"{form[: room - tail]}{_ELLIPSIS}{form[-tail:]}"
+
+
+def apart(files: Sequence[str]) -> tuple[str, ...]:
+    """Names of files without the folders that all of them lie in."""
+    if len(set(files)) < 2:
+        return tuple(os.path.basename(file) or file for file in files)
+    try:
+        common = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+    except ValueError:  # on different drives
+        return tuple(files)
+    return tuple(os.path.relpath(os.path.abspath(file), common) for file in files)
 
 
 def _forms(name: str, op_type: str) -> tuple[str, ...]:

@@ -26,9 +26,8 @@ InputShapeOption = Annotated[
     list[str] | None,
     typer.Option(
         "--input-shape",
-        metavar="[NAME=]1,3,224,224",
-        help="Shape of an input whose dimensions are open; the name may be left out where there is one input. "
-        "Repeatable.",
+        metavar="SHAPE",
+        help="1,3,224,224 where dimensions are open. NAME=1,3,224,224 where there are several inputs; repeatable.",
         show_default=False,
     ),
 ]
@@ -81,6 +80,7 @@ class Offer:
             help=self.helps.get(name, self.helps.get("", option.help)),
             rich_help_panel=self.panel or option.panel,
             show_default=value is not None or option.text or False,
+            hidden=option.rare,
         )
         return Parameter(name, Parameter.KEYWORD_ONLY, default=value, annotation=Annotated[type_, said])
 

@@ -61,7 +61,7 @@ def normalize(
 ) -> None:
     """Bring a model into the form that the analysis works on and plans refer to."""
     terminal = Terminal(as_json)
-    paths = _paths(model, output, force)
+    paths = _paths(terminal, model, output, force)
     source = read(terminal, model)
     from onnxprune.passes import NORMALIZER
 
@@ -103,7 +103,7 @@ def run(
 ) -> None:
     """Run passes on a model; 'onnxprune passes' lists them."""
     terminal = Terminal(as_json)
-    paths = _paths(model, output, force)
+    paths = _paths(terminal, model, output, force)
     from onnxprune.passes.pipeline import Pipeline
 
     planned = Pipeline.load(pipeline) if pipeline.endswith(".toml") else Pipeline.parse(pipeline)

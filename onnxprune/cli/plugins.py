@@ -10,6 +10,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from onnxprune.cli.help import HelpAllOption
+
 _Plugins = Annotated[
     list[str] | None,
     typer.Option(
@@ -17,6 +19,7 @@ _Plugins = Annotated[
         metavar="MODULE",
         help="A module, or a .py file, with OPERATORS, CRITERIA, CONVERTERS, PASSES or TASKS of its own. Repeatable.",
         show_default=False,
+        hidden=True,
     ),
 ]
 
@@ -28,7 +31,7 @@ def pluggable(command: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(command)
-    def run(*args: Any, plugins: list[str] | None = None, **kwargs: Any) -> Any:
+    def run(*args: Any, plugins: list[str] | None = None, help_all: bool = False, **kwargs: Any) -> Any:
         if not plugins:
             return command(*args, **kwargs)
         from onnxprune.ops.registry import PLUGINS, plugin
@@ -45,7 +48,9 @@ def pluggable(command: Callable[..., Any]) -> Callable[..., Any]:
 
     hints = get_type_hints(command, include_extras=True)
     given = (p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values())
-    option = inspect.Parameter("plugins", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Plugins)
-    run.__signature__ = inspect.Signature([*given, option])  # type: ignore[attr-defined]
-    run.__annotations__ = {**hints, "plugins": _Plugins}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    option = inspect.Parameter("plugins", keyword, default=None, annotation=_Plugins)
+    more = inspect.Parameter("help_all", keyword, default=False, annotation=HelpAllOption)
+    run.__signature__ = inspect.Signature([*given, option, more])  # type: ignore[attr-defined]
+    run.__annotations__ = {**hints, "plugins": _Plugins, "help_all": HelpAllOption}
     return run

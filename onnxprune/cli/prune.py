@@ -10,7 +10,7 @@ import typer
 
 from onnxprune.cli.errors import FAILED
 from onnxprune.cli.files import Paths
-from onnxprune.cli.latency import ProviderOption, ThreadsOption, timed
+from onnxprune.cli.latency import RareProviderOption, RareThreadsOption, timed
 from onnxprune.cli.names import resolve
 from onnxprune.cli.options import (
     AllJobOptions,
@@ -46,8 +46,8 @@ def prune(
     output: OutputOption,
     options: AllPlanOptions,
     input_shape: InputShapeOption = None,
-    threads: ThreadsOption = 1,
-    provider: ProviderOption = "CPUExecutionProvider",
+    threads: RareThreadsOption = 1,
+    provider: RareProviderOption = "CPUExecutionProvider",
     plan_out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan as JSON, too.", show_default=False)
     ] = None,
@@ -58,7 +58,7 @@ def prune(
 ) -> None:
     """Make a model smaller until it meets a budget, and prove that the result is right."""
     terminal = Terminal(as_json)
-    paths = Paths(force=force)
+    paths = Paths(force=force, terminal=terminal)
     paths.read_models(model)
     paths.read_data(spec_of(job))
     paths.write_model(output)
@@ -130,8 +130,8 @@ def apply(
     plan: PlanArgument,
     output: OutputOption,
     input_shape: InputShapeOption = None,
-    threads: ThreadsOption = 1,
-    provider: ProviderOption = "CPUExecutionProvider",
+    threads: RareThreadsOption = 1,
+    provider: RareProviderOption = "CPUExecutionProvider",
     job: AllJobOptions,
     no_bench: NoBenchOption = False,
     force: ForceOption = False,
@@ -139,7 +139,7 @@ def apply(
 ) -> None:
     """Remove from a model what a plan names."""
     terminal = Terminal(as_json)
-    paths = Paths(force=force)
+    paths = Paths(force=force, terminal=terminal)
     paths.read_models(model)
     paths.read(plan)
     paths.read_data(spec_of(job))

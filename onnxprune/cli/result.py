@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune._display import MACS, long
 from onnxprune.analysis.sentences import assumptions, carried, not_understood
-from onnxprune.cli.files import Paths, save_plan
+from onnxprune.cli.files import STDOUT, Paths, save_plan
 from onnxprune.cli.integers import quantization_lines
 from onnxprune.cli.latency import latency_lines
 from onnxprune.cli.reading import Reading
@@ -91,7 +91,7 @@ def finish(terminal: Terminal, task: Task, job: JobOptions) -> None:
 def _timed(terminal: Terminal, task: Task) -> Bench | str | None:
     """The result beside the original; nothing where that was measured to find the plan."""
     original = task.reading.model.path
-    if task.engine is None or task.latency is not None or original is None:
+    if task.engine is None or task.latency is not None or original is None or task.output == STDOUT:
         return None
     from onnxprune.cli.timing import beside
 

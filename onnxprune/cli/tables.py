@@ -42,15 +42,16 @@ def layer_table(analysis: Analysis, wide: bool) -> Table:
         if title == "MACs" or (wide and title != "prunable"):
             table.add_column("%", justify="right", no_wrap=True, style="dim")
     table.add_column("group", justify="right", no_wrap=True)
+    names = tuple(layer.name for layer in analysis.layers)
     for layer in analysis.layers:
-        table.add_row(*_layer_row(layer, wide))
+        table.add_row(*_layer_row(layer, wide, names))
     return table
 
 
-def _layer_row(layer: LayerReport, wide: bool) -> list[Name | Text | str]:
+def _layer_row(layer: LayerReport, wide: bool, names: Sequence[str]) -> list[Name | Text | str]:
     style = "" if layer.prunable == layer.channels else "yellow"
     row: list[Name | Text | str] = [
-        Name(layer.name, layer.op_type),
+        Name(layer.name, layer.op_type, names),
         layer.op_type,
         Text(f"{layer.prunable}/{layer.channels}", style=style),
         short(layer.params),
@@ -86,15 +87,16 @@ def change_table(comparison: Comparison, wide: bool) -> Table:
     table.add_column("op", no_wrap=True, max_width=None if wide else _NARROW_OP)
     for title in ("channels", "params", "MACs", "memory"):
         table.add_column(title, justify="right", no_wrap=True)
+    names = tuple(layer.name for layer in comparison.layers)
     for layer in comparison.layers:
-        table.add_row(*_change_row(layer))
+        table.add_row(*_change_row(layer, names))
     return table
 
 
-def _change_row(layer: LayerChange) -> list[Name | Text | str]:
+def _change_row(layer: LayerChange, names: Sequence[str]) -> list[Name | Text | str]:
     old, new = layer.before, layer.after
     return [
-        Name(layer.name, layer.op_type),
+        Name(layer.name, layer.op_type, names),
         layer.op_type,
         _change(str(old.channels), str(new.channels)),
         _change(short(old.params), short(new.params)),

@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from onnxprune._display import shown
+from onnxprune.errors import UsageError
 
 _PATIENCE = 1.0
 """Seconds before a step shows that it is running."""
@@ -45,6 +46,14 @@ class Terminal:
         free = not sys.stdout.isatty() and "COLUMNS" not in os.environ
         self._out = _Console(width=_UNLIMITED if free else None)
         self._progress = _Console(stderr=True)
+
+    def leave_stdout(self) -> None:
+        """Leave stdout to a model: what is told goes to stderr. Raises UsageError where that cannot be."""
+        if self.as_json:
+            raise UsageError("--json and a model cannot both go to stdout; name a file with -o")
+        if sys.stdout.isatty():
+            raise UsageError("-o - writes the model to stdout, which is a terminal; send it to a file or a pipe")
+        self._out = _Console(stderr=True)
 
     @property
     def wide(self) -> bool:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from onnxprune.latency.bench import Bench
     from onnxprune.pruning.plan import Plan
 
-NoBenchOption = Annotated[bool, typer.Option("--no-bench", help="Do not time the result beside the original.")]
+NoBenchOption = Annotated[
+    bool, typer.Option("--no-bench", help="Do not time the result beside the original.", hidden=True)
+]
 #: All runs together take a second at most, where one takes less than a fifth of it.
 _SECONDS, _LEAST, _MOST = 0.6, 2, 60
 

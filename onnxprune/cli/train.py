@@ -48,12 +48,13 @@ def train(
     patience: options.PatienceOption = None,
     train_output: options.TargetOption = None,
     device: options.DeviceOption = "auto",
+    threads: options.TorchThreadsOption = 0,
     metrics_out: options.MetricsOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model, pruned or not, and write the values back into the same graph. Works under torchrun."""
-    options.require_torch()
+    options.require_torch(threads)
     terminal = Terminal(as_json)
     state = checkpoint if checkpoint is not None else output.with_name(f"{output.name}.checkpoint")
     paths = Paths(force=force)

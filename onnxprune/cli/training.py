@@ -54,24 +54,29 @@ TeacherOption = Annotated[
         metavar="MODEL", help="Follow this trained model, too.", rich_help_panel=_TRAINING, show_default=False
     ),
 ]
-ScheduleOption = Annotated[str, typer.Option(help="cosine or constant.", rich_help_panel=_MORE)]
+ScheduleOption = Annotated[str, typer.Option(help="cosine or constant.", rich_help_panel=_MORE, hidden=True)]
 WarmUpOption = Annotated[
     float,
-    typer.Option(min=0, max=1, help="Share of all steps over which the learning rate rises.", rich_help_panel=_MORE),
+    typer.Option(
+        min=0, max=1, help="Share of all steps over which the learning rate rises.", rich_help_panel=_MORE, hidden=True
+    ),
 ]
-WeightDecayOption = Annotated[float, typer.Option(min=0, help="Of weights.", rich_help_panel=_MORE)]
+WeightDecayOption = Annotated[float, typer.Option(min=0, help="Of weights.", rich_help_panel=_MORE, hidden=True)]
 LossOption = Annotated[
-    str, typer.Option(help="cross-entropy, mse, or auto: what the labels ask for.", rich_help_panel=_MORE)
+    str, typer.Option(help="cross-entropy, mse, or auto: what the labels ask for.", rich_help_panel=_MORE, hidden=True)
 ]
 SmoothingOption = Annotated[
-    float, typer.Option(min=0, max=1, help="Share of the target that all classes get.", rich_help_panel=_MORE)
+    float,
+    typer.Option(min=0, max=1, help="Share of the target that all classes get.", rich_help_panel=_MORE, hidden=True),
 ]
 DistillOption = Annotated[
-    float, typer.Option(min=0, max=1, help="Share of the loss that follows the teacher.", rich_help_panel=_MORE)
+    float,
+    typer.Option(min=0, max=1, help="Share of the loss that follows the teacher.", rich_help_panel=_MORE, hidden=True),
 ]
-TemperatureOption = Annotated[float, typer.Option(help="Of distillation.", rich_help_panel=_MORE)]
+TemperatureOption = Annotated[float, typer.Option(help="Of distillation.", rich_help_panel=_MORE, hidden=True)]
 ClipOption = Annotated[
-    float | None, typer.Option(help="Largest norm of the gradient.", rich_help_panel=_MORE, show_default=False)
+    float | None,
+    typer.Option(help="Largest norm of the gradient.", rich_help_panel=_MORE, hidden=True, show_default=False),
 ]
 PatienceOption = Annotated[
     int | None,
@@ -79,6 +84,7 @@ PatienceOption = Annotated[
         min=1,
         help="Stop after so many epochs without improvement, and keep the best.",
         rich_help_panel=_MORE,
+        hidden=True,
         show_default=False,
     ),
 ]
@@ -89,6 +95,7 @@ TargetOption = Annotated[
         metavar="NAME",
         help="The graph output to train on, where there are several.",
         rich_help_panel=_MORE,
+        hidden=True,
         show_default=False,
     ),
 ]
@@ -96,6 +103,10 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …", 
 MetricsOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write all figures as JSON, too.", show_default=False, rich_help_panel=_MORE),
+]
+TorchThreadsOption = Annotated[
+    int,
+    typer.Option("--threads", min=0, help="Of PyTorch; 0 is its choice, one per core.", rich_help_panel=_MORE),
 ]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on from the checkpoint of a training that was interrupted.")
@@ -106,10 +117,15 @@ DATA_HELP = (
 )
 
 
-def require_torch() -> None:
-    """Raise UsageError where PyTorch is not installed."""
+def require_torch(threads: int = 0) -> None:
+    """Let PyTorch use so many threads (0: as many as it likes). Raises UsageError where it is not installed."""
     try:
         import onnxprune.torch  # noqa: F401
+
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
     except ImportError as error:
         if not is_missing_torch(error):
             raise

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, unknown
 from onnxprune.exploration.runs import Setting
 from onnxprune.exploration.steps import Nothing, Step
 from onnxprune.pruning.options import MODES, PlanOptions
@@ -33,7 +33,7 @@ class Grid:
                 raise UsageError(f"there is nothing to explore: no {name} given")
         for mode in self.modes:
             if mode not in MODES:
-                raise UsageError(f"mode '{mode}' is not known; choose some of {', '.join(MODES)}")
+                raise UsageError(unknown("mode", mode, MODES, "some of"))
         self.settings()  # Odd values are refused now, and not in every run.
 
     def settings(self) -> tuple[Setting, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onnxprune.data.reading import is_function
-from onnxprune.errors import BudgetError, ResultsError, UsageError
+from onnxprune.errors import BudgetError, ResultsError, UsageError, unknown
 from onnxprune.exploration.pareto import ACCURACY, RESOURCES, beats, number
 from onnxprune.exploration.results import Results, read_results
 from onnxprune.exploration.running import file_digest, kept_path, measure, prune
@@ -103,7 +103,7 @@ def choose(results: Results, limits: Limits, best: str | None = None) -> tuple[R
     """
     wanted = best or _default(results, limits)
     if wanted != ACCURACY and wanted not in RESOURCES:
-        raise UsageError(f"best '{wanted}' is not known; choose one of {', '.join((ACCURACY, *RESOURCES))}")
+        raise UsageError(unknown("best", wanted, (ACCURACY, *RESOURCES)))
     if not results.done:
         raise BudgetError(f"{results.path} has no finished run to pick from")
     fitting = [run for run in results.done if not limits.excess(run)]

@@ -23,7 +23,7 @@ from scipy.sparse import csr_matrix
 
 from onnxprune.analysis.atoms import Group
 from onnxprune.analysis.cost import CostModel, Metric
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, unknown
 from onnxprune.ops.relations import IntArray
 from onnxprune.pruning.widths import ANY, Grid
 
@@ -379,5 +379,5 @@ def allocation(name: str) -> Allocation:
         "global": global_,
     }
     if name not in known:
-        raise UsageError(f"allocation '{name}' is not known; choose one of {', '.join(known)}")
+        raise UsageError(unknown("allocation", name, known))
     return known[name]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from typing import Concatenate, ParamSpec
@@ -56,10 +56,11 @@ BUDGET, CHOICE, LIMITS, DATA = "Budget", "How to choose", "What must stay", "Cal
 class Option:
     """What is said of an option besides its name, type and default.
 
-    ``example`` shows how a value is written; ``flag`` is the option on the command line where it is not the name;
-    ``text`` the default as it is written there; a ``whole`` quantity has no fraction. ``valid`` tells whether a value
-    is in range, and ``must`` what range that is. ``recorded`` says whether a plan file tells the value even where it
-    is the default.
+    ``help`` begins with one short sentence, which is all that ``--help`` shows; a ``rare`` option is shown by
+    ``--help-all`` alone. ``example`` shows how a value is written; ``flag`` is the option on the command line where it
+    is not the name; ``text`` the default as it is written there; a ``whole`` quantity has no fraction. ``valid`` tells
+    whether a value is in range, and ``must`` what range that is. ``recorded`` says whether a plan file tells the value
+    even where it is the default.
     """
 
     help: str
@@ -74,11 +75,12 @@ class Option:
     must: str = ""
     choices: tuple[str, ...] = ()
     recorded: bool = False
+    rare: bool = False
 
     def check(self, name: str, value: Any) -> None:
         """See that a value is in range. Raises UsageError."""
         if self.choices and value not in self.choices:
-            raise UsageError(f"{name} '{value}' is not known; choose one of {', '.join(self.choices)}")
+            raise UsageError(unknown(name, value, self.choices))
         if self.least is not None and not isinstance(value, str) and not value >= self.least:
             raise UsageError(f"{name} must be at least {self.least}, not {value}")
         if self.valid is not None and value is not None and not self.valid(value):
@@ -132,8 +134,8 @@ class Given:
 
     calibration: CalibrationSource | Samples | None = _option(
         None,
-        "Samples, labels not needed: an .npz file, a folder, or module:function. They serve criteria, compensation and "
-        "the comparison of outputs.",
+        "Samples: an .npz file, a folder, module:function. Labels are not needed. They serve criteria, compensation "
+        "and the comparison of outputs.",
         flag="--calibrate",
         example="SPEC",
         panel=DATA,
@@ -160,20 +162,22 @@ class PlanOptions(Given):
 
     mode: str = _option(
         "flops",
-        "What layers are drawn by and --reduce counts: params (pa), flops (fa; MACs), memory (ma) or latency (la; "
-        "measured here).",
+        "What --reduce counts: params, flops, memory or latency. Layers are drawn by it, too; pa, fa (MACs), ma and la "
+        "(measured here) are the same.",
         panel=BUDGET,
         recorded=True,
     )
     reduce: float | None = _fraction("Fraction of it to remove.")
     max_params: float | None = _most("Most parameters left, like 300k.")
     max_flops: float | None = _most("Most MACs left, like 1.2G.")
-    max_memory: float | None = _most("Most bytes of weights and output activations left.")
-    max_latency: float | None = _most("Longest time of a run, measured here and met within 5 %.", "duration", "5ms")
-    channels: float | None = _fraction("Instead of a budget: fraction of every group's channels to remove.")
+    max_memory: float | None = _most(
+        "Most bytes left of weights and outputs. Those are the activations that layers write."
+    )
+    max_latency: float | None = _most("Longest time of a run, measured here. It is met within 5 %.", "duration", "5ms")
+    channels: float | None = _fraction("Instead: a fraction of every group's channels. No budget is looked at then.")
     allocation: str = _option(
         "auto",
-        "How many go from which layer: complexity, complexity-mean, uniform or global (channels of all layers "
+        "How many channels go from which layer. complexity, complexity-mean, uniform or global (channels of all layers "
         "compete).",
         panel=CHOICE,
         recorded=True,
@@ -181,16 +185,17 @@ class PlanOptions(Given):
     )
     criterion: str | Criterion = _option(
         "auto",
-        "Which channels of a layer go first: l2, l1, fpgm, lamp, bn_scale, random; with --calibrate also activation, "
+        "Which channels of a layer go first. l2, l1, fpgm, lamp, bn_scale, random; with --calibrate also activation, "
         "relief, variance, reconstruction, refit, taylor.",
         panel=CHOICE,
         recorded=True,
         text="refit with --calibrate, else l2",
     )
-    seed: int = _option(0, "Of all draws.", panel=CHOICE, least=0, recorded=True)
+    seed: int = _option(0, "Of all draws.", panel=CHOICE, least=0, recorded=True, rare=True)
     floor: float = _option(
         0.1,
-        "What every layer keeps: a fraction below 1, or channels.",
+        "What every layer keeps. A fraction below 1, or channels.",
+        example="0.1|8",
         panel=LIMITS,
         least=0,
         valid=_is_floor,
@@ -206,6 +211,7 @@ class PlanOptions(Given):
         hash=False,
         valid=lambda value: all(map(_is_floor, value.values())),
         must=f"each {_FLOOR}",
+        rare=True,
     )
     round_to: int | str = _option(
         AUTO,
@@ -227,19 +233,21 @@ class PlanOptions(Given):
         kind="names",
         example="NAME",
         panel=LIMITS,
+        rare=True,
     )
     exclude: str | Sequence[str] = _option(
         (),
-        "These layers, by name or glob, keep all filters. Repeatable.",
+        "These layers keep all filters. Names or globs; repeatable.",
         kind="names",
         example="NAME",
         panel=LIMITS,
     )
-    exact_only: bool = _option(False, "Leave approximate groups alone.", panel=LIMITS, recorded=True)
+    exact_only: bool = _option(False, "Leave approximate groups alone.", panel=LIMITS, recorded=True, rare=True)
     exact_norm: bool = _option(
         False,
         "Normalise over removed channels as if they were there and zero: exact, at the price of some nodes.",
         panel=CHOICE,
+        rare=True,
     )
     grouped: str = _option(
         "aligned",
@@ -248,6 +256,7 @@ class PlanOptions(Given):
         panel=CHOICE,
         choices=("aligned", "balanced", "whole", "best"),
         recorded=True,
+        rare=True,
     )
     split: str = _option(
         "finest",
@@ -255,6 +264,7 @@ class PlanOptions(Given):
         "usually) or outer (whole heads, whole groups).",
         choices=("finest", "outer"),
         recorded=True,
+        rare=True,
     )
     state: State = _option(
         None,
@@ -263,6 +273,7 @@ class PlanOptions(Given):
         kind="state",
         example="IN=OUT",
         hash=False,
+        rare=True,
     )
     input_shapes: InputShapes | None = _option(
         None, "Shapes for inputs with symbolic dimensions, by name.", kind="object", hash=False
@@ -285,7 +296,7 @@ class PlanOptions(Given):
             object.__setattr__(self, name, (names,) if isinstance(names, str) else tuple(names))
         super().__post_init__()
         if self.mode.lower() not in MODES:
-            raise UsageError(f"mode '{self.mode}' is not known; choose one of {', '.join(MODES)}")
+            raise UsageError(unknown("mode", self.mode, MODES))
         from onnxprune.pruning.allocation import allocation
         from onnxprune.pruning.criteria import default_registry
 
@@ -359,7 +370,7 @@ class JobOptions(Given):
 
     compensate: str | None = _option(
         None,
-        "How the remaining weights make good what was removed: refit (least squares, layer by layer), bias, batchnorm "
+        "How weights make good what was removed. refit (least squares, layer by layer), bias, batchnorm "
         "(its statistics anew), or none. Without data only bias, from the statistics of BatchNormalization.",
         panel=DATA,
         text="refit with --calibrate",
@@ -380,17 +391,18 @@ class JobOptions(Given):
         "What the outputs say, for how much of it is left: classes, labels, detection, segmentation, text, embeddings, "
         "values, a plugin's, or auto, which looks at them.",
         panel=DATA,
+        rare=True,
     )
     min_agreement: float | None = _option(
         None,
-        "Write nothing if less than this share of the original's answers is left.",
+        "Write nothing if less is left of the answers. The share of the original's answers that has to be left.",
         kind="fraction",
         example="0.9",
         panel=DATA,
         valid=lambda value: 0 < value <= 1,
         must="be a share above 0, at most 1",
     )
-    calibration_samples: int = _option(512, "How many to use.", panel=DATA, least=1)
+    calibration_samples: int = _option(512, "How many to use.", panel=DATA, least=1, rare=True)
     memory: int | None = _option(
         None,
         "What compensation may take beside models and samples; layers that need more keep their weights.",
@@ -399,18 +411,23 @@ class JobOptions(Given):
         whole=True,
         panel=DATA,
         text="half of what is free",
+        rare=True,
+    )
+    certify: bool = _option(
+        True, "Write without proof. Neither onnx.checker nor onnxruntime see the result.", flag="--no-verify"
     )
     int8: bool = _option(
         False,
-        "In the end, layers become 8-bit integers where that is measured to be faster, with calibration data: see "
+        "In the end, layers become 8-bit integers. Where that is measured to be faster, with calibration data: see "
         "onnxprune quantize.",
         panel=DATA,
     )
-    certify: bool = _option(True, "Write without checker, onnxruntime and certificate.", flag="--no-verify")
     provenance: bool = _option(
-        True, "Do not write into the file what was done (plan, refit, versions).", flag="--no-provenance"
+        True, "Do not write into the file what was done (plan, refit, versions).", flag="--no-provenance", rare=True
     )
-    accept_unwitnessed: bool = _option(False, "Write although no input can show some faults (they are named).")
+    accept_unwitnessed: bool = _option(
+        False, "Write although no input can show some faults (they are named).", rare=True
+    )
     verify_memory: int = _option(
         10**9,
         "Bytes that the certificate may take for tensors.",
@@ -420,6 +437,7 @@ class JobOptions(Given):
         text="1G",
         valid=lambda value: value > 0,
         must="be positive",
+        rare=True,
     )
 
     def __post_init__(self) -> None:

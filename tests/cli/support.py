@@ -51,10 +51,12 @@ def refused(code: int, *words: object) -> str:
     return str(result.stderr)
 
 
-def process(*words: object, script: str = "from onnxprune.cli import main; main()", **options: Any) -> Any:
+def process(
+    *words: object, script: str = "from onnxprune.cli import main; main()", binary: bool = False, **options: Any
+) -> Any:
     """A command in a process of its own."""
     command = [sys.executable, "-c", script, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=not binary, timeout=120, check=False, **options)
 
 
 def conv(source: str, target: str, filters: int, inputs: int) -> tuple[NodeProto, TensorProto]:

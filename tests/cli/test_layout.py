@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import onnx
 import pytest
 import typer
 
 from onnxprune._display import compact, long, percent, short
 from onnxprune.cli.explain import ranges
-from onnxprune.cli.names import resolve, shorten
+from onnxprune.cli.names import apart, resolve, shorten
 from onnxprune.cli.units import parse_quantity
-from tests.cli.support import MODELS, done, model, node, run, saved
+from tests.cli.support import MODELS, done, model, node, process, refused, run, saved
 
 
 @pytest.mark.parametrize(
@@ -92,3 +94,60 @@ def test_output_that_is_no_terminal_is_not_shortened(tmp_path: Path) -> None:
     long_name = "/stages/stages.2/shortcut/shortcut.0/Conv"
     assert long_name in done("analyze", MODELS / "residual_torchscript.onnx")
     assert long_name not in done("analyze", MODELS / "residual_torchscript.onnx", columns=80)
+
+
+def test_what_is_left_of_names_tells_them_apart() -> None:
+    names = [f"/blocks/block_{i}/branch_{j}/conv_{k}/weights" for i in range(3) for j in range(4) for k in range(3)]
+    shown = [shorten(name, 24, among=names) for name in names]
+    assert len(set(shown)) == len(names)
+    assert all(len(text) == 24 for text in shown)
+    layers = [(name, "Conv") for name in names]
+    assert [resolve(text, layers) for text in shown] == names  # what is shown can be pasted back
+    assert shorten("a" * 30, 10, among=["a" * 30, "a" * 29]) == "aaaa…aaaaa"  # nothing would
+
+
+def test_files_are_named_without_the_folders_that_they_share(tmp_path: Path) -> None:
+    assert apart([f"{tmp_path}/x/a.onnx", f"{tmp_path}/y/a.onnx"]) == ("x/a.onnx", "y/a.onnx")
+    assert apart([f"{tmp_path}/x/a.onnx"]) == ("a.onnx",)
+
+
+def test_help_is_brief_and_the_whole_can_be_asked_for() -> None:
+    brief, whole = done("prune", "-h", columns=80), done("prune", "--help-all", columns=80)
+    assert len(brief.splitlines()) <= 60
+    assert brief == done("prune", "--help", columns=80), "asking for all leaves nothing behind"
+    assert "--accept-unwitnessed" not in brief
+    for option in ("--accept-unwitnessed", "--grouped", "--threads", "--plugin", "--task"):
+        assert option in whole
+    assert "--help-all" not in done("passes", "--help-all", columns=80).replace("--help-all", "", 1)
+
+
+def test_commands_are_listed_by_purpose() -> None:
+    text = done("-h", columns=80)
+    places = [
+        text.index(part) for part in ("Look at a model", "bench", "Make it smaller", "│ prune", "Train it", "merge")
+    ]
+    assert places == sorted(places)
+
+
+def test_misspelled_words_are_guessed(tmp_path: Path) -> None:
+    common = ("prune", MODELS / "vgg_torchscript.onnx", "-o", tmp_path / "o.onnx", "--reduce", 0.3)
+    assert "did you mean reconstruction? Choose one of" in refused(2, *common, "--criterion", "reconstrucion")
+    assert "did you mean uniform?" in refused(2, *common, "--allocation", "unifrom")
+    assert "did you mean latency?" in refused(2, *common, "--mode", "latnecy")
+    assert "did you mean detection?" in refused(2, *common, "--task", "detections")
+    assert "Did you mean 'prune'?" in refused(2, "prnue")
+
+
+def test_a_model_goes_to_stdout(tmp_path: Path) -> None:
+    model = MODELS / "vgg_torchscript.onnx"
+    piped = process("prune", model, "--reduce", 0.3, "-o", "-", binary=True)
+    assert piped.returncode == 0, piped.stderr
+    done("prune", model, "--reduce", 0.3, "-o", tmp_path / "o.onnx")
+    made, written = onnx.load_model_from_string(piped.stdout), onnx.load(tmp_path / "o.onnx")
+    assert made == written
+    assert b"Certificate passed" in piped.stderr
+    assert (
+        "cannot both go to stdout"
+        in json.loads(run("run", model, "-o", "-", "--passes", "normalize", "--json").stdout)["error"]["message"]
+    )
+    assert not Path("-").exists()

@@ -165,7 +165,7 @@ def test_wrong_settings(model: Path, samples: Path, tmp_path: Path) -> None:
     assert "is an input" in refused(2, "train", model, "-o", model, "--data", samples)
     assert "there is no checkpoint" in refused(2, *base, "--resume")
     assert "named for two outputs" in refused(2, *base, "--metrics-out", out)
-    assert "device 'tpu9' cannot be used" in refused(1, *base, "--device", "tpu9")
+    assert "device 'tpu9' cannot be used" in refused(2, *base, "--device", "tpu9")
 
 
 @pytest.mark.parametrize("command", ["train", "compress"])

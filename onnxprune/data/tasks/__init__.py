@@ -13,7 +13,7 @@ from onnxprune.data.tasks.embeddings import EmbeddingTask
 from onnxprune.data.tasks.segmentation import SegmentationTask
 from onnxprune.data.tasks.text import TextTask
 from onnxprune.data.tasks.values import ValueTask
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, unknown
 from onnxprune.ops.registry import contributed
 
 __all__ = ["AUTO", "Answers", "Judgement", "Task", "Verdict", "find_task", "judge", "known_tasks", "verdict_of"]
@@ -32,7 +32,7 @@ def find_task(name: str) -> Task:
     for task in known_tasks():
         if task.name == name:
             return task
-    raise UsageError(f"task '{name}' is not known; choose one of {', '.join(t.name for t in known_tasks())}, or {AUTO}")
+    raise UsageError(unknown("task", name, [*(task.name for task in known_tasks()), AUTO]))
 
 
 def judge(before: Answers, after: Answers, task: str = AUTO) -> tuple[Judgement, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from onnxprune.data.linear import LinearLayer
 from onnxprune.data.memory import memory_budget
 from onnxprune.data.samples import DEFAULT_COUNT, CalibrationSource, Samples, collect
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, unknown
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ops import Registry
 from onnxprune.passes.normalize import normalize
@@ -87,7 +87,7 @@ def compensate(
         VerificationError: onnxruntime does not run one of the models.
     """
     if method not in METHODS:
-        raise UsageError(f"compensation '{method}' is not known; choose one of {', '.join(METHODS)}")
+        raise UsageError(unknown("compensation", method, METHODS))
     if memory is not None and memory < 1:
         raise UsageError(f"compensation cannot do with {memory} bytes of memory; give some, like 4GB")
     source, result = normalize(original), as_model(pruned)

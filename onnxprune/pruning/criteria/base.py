@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.analysis.coupling import Coupling
-from onnxprune.errors import RegistryError, UsageError
+from onnxprune.errors import RegistryError, UsageError, unknown
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
@@ -93,7 +93,7 @@ class Criteria:
     def find(self, name: str) -> Criterion:
         """The criterion of that name. Raises UsageError for an unknown one."""
         if name not in self.by_name:
-            raise UsageError(f"criterion '{name}' is not known; choose one of {', '.join(self.names)}")
+            raise UsageError(unknown("criterion", name, self.names))
         return self.by_name[name]
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from onnxprune.errors import TrainingError
+from onnxprune.errors import TrainingError, UsageError
 from onnxprune.torch.training.joint_batchnorm import join_batchnorm
 
 
@@ -90,5 +90,5 @@ def _device(name: str) -> torch.device:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise TrainingError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
     return device

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, unknown
 
 Start = Literal["fine-tune", "from-scratch"]
 LossName = Literal["auto", "cross-entropy", "mse"]
@@ -103,4 +103,4 @@ def _above_zero(name: str, value: float) -> None:
 def _one_of(name: str, value: str, choices: Any) -> None:
     known = get_args(choices)
     if value not in known:
-        raise UsageError(f"{name} '{value}' is not known; choose one of {', '.join(known)}")
+        raise UsageError(unknown(name, value, known))

@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from onnxprune.errors import TrainingError
+from onnxprune.errors import TrainingError, UsageError
 from onnxprune.torch import Recipe, train
 from onnxprune.torch.training.distributed import Processes, processes
 
@@ -77,7 +77,7 @@ def test_batches_have_to_divide() -> None:
 
 
 def test_devices_that_are_not_there() -> None:
-    with pytest.raises(TrainingError, match="device 'nonsense' cannot be used"), processes("nonsense"):
+    with pytest.raises(UsageError, match="device 'nonsense' cannot be used"), processes("nonsense"):
         pass
-    with pytest.raises(TrainingError, match="cannot be used"):
+    with pytest.raises(UsageError, match="cannot be used"):
         train(classifier(), data(64), replace(RECIPE, epochs=1), device="cuda:99")
