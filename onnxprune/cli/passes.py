@@ -211,8 +211,8 @@ def _reproduced(looking: Looking, planned: Pipeline, steps: Sequence[Pass], leve
     return f"onnxprune run {model} -o OUT --check {level.value} --pipeline '{planned.steps[looking.at]}'"
 
 
-def _paths(model: Path, output: Path, force: bool) -> Paths:
-    paths = Paths(force=force)
+def _paths(terminal: Terminal, model: Path, output: Path, force: bool) -> Paths:
+    paths = Paths(force=force, terminal=terminal)
     paths.read_models(model)
     paths.write_model(output)
     return paths
