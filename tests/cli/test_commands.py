@@ -185,6 +185,7 @@ def test_run_and_list_passes(tmp_path: Path) -> None:
     names = [entry["name"] for entry in listed]
     assert "eliminate_identity" in names
     assert "shrink" in names
+    names.remove("shrink")  # text cannot give it the plan that it wants
     path = saved(tmp_path, model(conv("x", "a", 8, 3), node("Identity", ["a"], "b"), conv("b", "y", 4, 8)))
     output = tmp_path / "out.onnx"
     # These are for training, and undo each other.
@@ -201,7 +202,7 @@ def test_run_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     said = refused(2, "run", RESIDUAL, "-o", output, "--passes", "eliminate-identity")
     assert "did you mean eliminate_identity" in said
     assert "wants plan, which text cannot give" in refused(2, "run", RESIDUAL, "-o", output, "--passes", "shrink")
-    assert "names none" in refused(2, "run", RESIDUAL, "-o", output, "--passes", ",")
+    assert "wants the name of a pass" in refused(2, "run", RESIDUAL, "-o", output, "--passes", ",")
     assert not output.exists()
 
 

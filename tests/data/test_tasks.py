@@ -227,7 +227,7 @@ def test_a_task_of_ones_own_comes_first(tmp_path: Path) -> None:
     common += ("--calibration-samples", 16, "--compensate", "none")
     text = done(*common, "--plugin", tmp_path / "mine.py", "-o", tmp_path / "a.onnx")
     assert "Answers RUINED (sign): a quarter of the signs." in text
-    assert "Next: remove less" in text
+    assert "Next: " in text
     assert all(isinstance(task, Task) and task.name != "sign" for task in known_tasks())
 
 
