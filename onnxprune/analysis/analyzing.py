@@ -224,6 +224,11 @@ class Analysis:
         )
         return Table((*columns, *(f"{m}_share" for m in METRICS), "groups", "pinned"), rows).to_pandas()
 
+    def __repr__(self) -> str:
+        """One line; ``layers`` and ``groups`` tell the rest."""
+        totals = ", ".join(f"{name} {value:,.0f}" for name, value in self.totals.items())
+        return f"Analysis({len(self.layers)} layers, {len(self.groups)} groups, {totals})"
+
     def _repr_html_(self) -> str:
         """For notebooks: the layers, largest first if there are many, and the totals."""
         many = len(self.layers) > MOST_ROWS

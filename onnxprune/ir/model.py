@@ -50,6 +50,11 @@ class Model:
     sources: tuple[Path, ...] = ()
     _derived: dict[Callable[[Model], Any], Any] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        """One line: graphs and weights are too long to be shown."""
+        where = f" of {self.path}" if self.path is not None else ""
+        return f"Model({len(self.graph.node)} nodes, {len(self.weights)} weights{where})"
+
     @property
     def graph(self) -> GraphProto:
         """The main graph without initialisers. Do not change it."""

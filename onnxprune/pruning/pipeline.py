@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from onnxprune._display import TOTALS, long
 from onnxprune.analysis.analyzing import Analysis, analyze
 from onnxprune.errors import AnswersError
 from onnxprune.ir.model import Model, ModelLike, as_model
@@ -66,13 +68,36 @@ class Compression:
 
         return compare(self.analysis, self.plan).to_pandas()
 
+    def __repr__(self) -> str:
+        """A few lines: what went, what was proven, what is left."""
+        return "\n".join(["Compression", *(f"  {line}" for line in self._lines)])
+
+    @property
+    def _lines(self) -> list[str]:
+        before, after = self.plan.before, self.plan.after
+        gone = [
+            f"{title} {long(before[key], unit)} → {long(after[key], unit)}"
+            for key, (title, unit) in TOTALS.items()
+            if key in before and key in after
+        ]
+        proof, done, fidelity = self.certificate, self.compensation, self.fidelity
+        lines = [", ".join(gone), "not verified" if proof is None else proof.sentences[0]]
+        if done is not None:
+            lines.append(f"{done.method} with {done.samples} samples: {len(done.changed)} layers changed")
+        if fidelity is None:
+            lines.append("answers unknown: give calibration data")
+        else:
+            lines += [f"answers {one.verdict} ({one.task}): {one.words}" for one in fidelity.answers[:3]]
+        return [line for line in lines if line]
+
     def _repr_html_(self) -> str:
-        """For notebooks: what was removed where, and the certificate."""
+        """For notebooks: what was removed where, the certificate, and what is left of the answers."""
         from onnxprune.pruning.comparison import compare
 
         proof = self.certificate
         told = "<p>No certificate: the result was not verified.</p>" if proof is None else proof._repr_html_()
-        return compare(self.analysis, self.plan)._repr_html_() + told
+        rest = "".join(f"<p>{html.escape(line)}</p>" for line in self._lines[2:])
+        return compare(self.analysis, self.plan)._repr_html_() + told + rest
 
 
 VERIFYING = "Verifying"

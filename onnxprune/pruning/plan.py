@@ -94,6 +94,11 @@ class Plan:
         )
         return Table(("tensor", "axis", "removed", "positions"), rows).to_pandas()
 
+    def __repr__(self) -> str:
+        """One line; the positions are in ``removed``."""
+        axes = sum(len(of_tensor) for of_tensor in self.removed.values())
+        return f"Plan({axes} axes of {len(self.removed)} tensors lose positions, settings={dict(self.settings)})"
+
     def _repr_html_(self) -> str:
         """For notebooks: the settings, and the totals before and after."""
         axes = sum(len(of_tensor) for of_tensor in self.removed.values())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 from torch import fx
 
@@ -37,6 +38,23 @@ class OnnxModule(fx.GraphModule):
     def onnx_outputs(self) -> tuple[str, ...]:
         """The graph's outputs, in the order of the results."""
         return cast("tuple[str, ...]", self.meta["onnx_outputs"])
+
+    def __reduce__(self) -> Any:
+        """``torch.save`` and ``pickle`` keep what a plain GraphModule would lose: where the initialisers are."""
+        build, state = super().__reduce__()
+        return _restored, (build, state, {key: self.meta[key] for key in _KEPT}, self.training)
+
+
+_KEPT = ("onnx_names", "onnx_inputs", "onnx_outputs")
+
+
+def _restored(build: Callable[..., fx.GraphModule], state: Any, meta: dict[str, Any], training: bool) -> OnnxModule:
+    """The module that was pickled."""
+    plain = build(*state)
+    module = OnnxModule(plain, plain.graph, class_name="OnnxModule")
+    module.meta.update(meta)
+    module.train(training)
+    return module
 
 
 def to_module(model: ModelLike, *, registry: Converters | None = None) -> OnnxModule:

@@ -109,6 +109,10 @@ class Certificate:
         columns = ("name", "node", "absolute", "relative", "passed")
         return Table(columns, tuple(tuple(getattr(o, c) for c in columns) for o in self._shown)).to_pandas()
 
+    def __repr__(self) -> str:
+        """The verdict in a few lines."""
+        return "\n  ".join(("Certificate", *self.sentences))
+
     def _repr_html_(self) -> str:
         """For notebooks: the verdict, and how far each output is off, and whatever else differs."""
         rows = tuple((o.name, o.node, f"{o.absolute:.1e}", f"{o.relative:.1e}") for o in self._shown)

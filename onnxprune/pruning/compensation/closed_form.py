@@ -31,6 +31,10 @@ class Compensation:
     layers: tuple[LayerFit, ...]
     skipped: dict[str, str]
 
+    def __repr__(self) -> str:
+        """One line; ``layers`` tell the rest."""
+        return f"Compensation({self.method} with {self.samples} samples, {len(self.changed)} layers changed)"
+
     @property
     def few(self) -> tuple[LayerFit, ...]:
         """The layers with too few rows for their unknowns, the worst first."""
