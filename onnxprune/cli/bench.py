@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onnxprune._display import long, seconds
-from onnxprune.cli.latency import ProviderOption, ThreadsOption
+from onnxprune.cli.latency import ProviderOption, RuntimeOption, ThreadsOption
 from onnxprune.cli.names import Name, apart
 from onnxprune.cli.options import InputShapeOption, JsonOption, shapes_for_each
 from onnxprune.cli.reading import read
@@ -28,6 +28,7 @@ def bench(
     threads: ThreadsOption = 1,
     inter_threads: Annotated[int, typer.Option(min=1, help="Operators that may run at the same time.")] = 1,
     provider: ProviderOption = "CPUExecutionProvider",
+    runtime: RuntimeOption = "onnxruntime",
     input_shape: InputShapeOption = None,
     rounds: Annotated[
         int | None,
@@ -46,7 +47,7 @@ def bench(
     no_memory: Annotated[bool, typer.Option("--no-memory", help="Do not measure peak memory.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the latency of models side by side in onnxruntime, with its spread, and their peak memory."""
+    """Measure the latency of models side by side, with its spread, and their peak memory."""
     terminal = Terminal(as_json)
     loaded = [read(terminal, path) for path in models]
     shapes = shapes_for_each(input_shape, loaded)
@@ -59,6 +60,7 @@ def bench(
             threads=threads,
             inter_threads=inter_threads,
             provider=provider,
+            runtime=runtime,
             input_shapes=shapes,
             rounds=Rounds(warmup=warmup, seconds=seconds) if rounds is None else exactly(rounds, warmup),
             memory=not no_memory,
@@ -74,9 +76,11 @@ def _show(terminal: Terminal, result: Bench, top: int) -> None:
     for subject in result.subjects:
         if subject.nodes:
             terminal.show(subject.name, style="bold")
-            terminal.show(_type_table(subject), "", _node_table(subject, top), "")
+            terminal.show(_type_table(subject, result.engine.runtime), "", _node_table(subject, top), "")
     inputs = "; ".join(dict.fromkeys(_inputs(subject) for subject in result.subjects))
-    terminal.show(f"onnxruntime with {result.engine}; {result.subjects[0].latency.count} rounds. Inputs: {inputs}.")
+    terminal.show(
+        f"{result.engine.runtime} with {result.engine}; {result.subjects[0].latency.count} rounds. Inputs: {inputs}."
+    )
     if result.noise:
         terminal.show(f"{result.noise[0].upper()}{result.noise[1:]}.", style="yellow")
 
@@ -106,12 +110,12 @@ def _latency_table(result: Bench, wide: bool) -> Table:
     return table
 
 
-def _type_table(subject: ModelTimes) -> Table:
+def _type_table(subject: ModelTimes, runtime: str) -> Table:
     from onnxprune.cli.tables import empty_table
     from onnxprune.ir.tracing import by_type
 
     table = empty_table()
-    table.add_column("operator type, as onnxruntime runs it")
+    table.add_column(f"operator type, as {runtime} runs it")
     for title in ("nodes", "time", "%"):
         table.add_column(title, justify="right", no_wrap=True)
     total = sum(node.seconds for node in subject.nodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
     from onnxprune.pruning.options import PlanOptions
     from onnxprune.pruning.plan import Plan
 
-_THREADS, _PROVIDER = "Threads inside one operator; 0 leaves it to onnxruntime.", "onnxruntime's execution provider."
+_THREADS, _PROVIDER = "Threads inside one operator; 0 leaves it to the runtime.", "onnxruntime's execution provider."
 ThreadsOption = Annotated[int, typer.Option(min=0, help=_THREADS)]
 ProviderOption = Annotated[str, typer.Option(help=_PROVIDER)]
 RareThreadsOption = Annotated[int, typer.Option(min=0, help=_THREADS, hidden=True)]
 RareProviderOption = Annotated[str, typer.Option(help=_PROVIDER, hidden=True)]
+_RUNTIME = "What runs the models: onnxruntime, openvino, or what a package adds."
+RuntimeOption = Annotated[str, typer.Option(metavar="NAME", help=_RUNTIME)]
+RareRuntimeOption = Annotated[str, typer.Option(metavar="NAME", help=_RUNTIME, hidden=True)]
 
 
 def timed(
@@ -33,12 +37,12 @@ def timed(
 
     Raises:
         BudgetError: the latency cannot be met.
-        MeasurementError: the machine is too noisy, or onnxruntime does not run the model.
+        MeasurementError: the machine is too noisy, or the runtime does not run the model.
     """
     from onnxprune.pruning.widths import block
 
     if not options.timed and options.round_to == AUTO and options.channels is None:
-        return replace(options, round_to=f"{AUTO}:{block(engine.provider)}"), None
+        return replace(options, round_to=f"{AUTO}:{block(engine.kernels)}"), None
     if not options.timed and options.round_to != MEASURED:
         return options, None
     if options.channels is not None and options.timed:
@@ -62,6 +66,16 @@ def timed(
     return found.plan, found
 
 
+def _runtime(identity: Mapping[str, str]) -> str:
+    """What was measured with, and its version."""
+    kernels = identity.get("provider", "?")
+    return (
+        f"{kernels} {identity[kernels]}"
+        if kernels in identity
+        else f"onnxruntime {identity.get('onnxruntime', '?')}, {kernels}"
+    )
+
+
 def latency_lines(fit: LatencyFit) -> list[str]:
     """What was asked, predicted and measured."""
     from onnxprune.latency.profile import DISTURBED
@@ -72,9 +86,8 @@ def latency_lines(fit: LatencyFit) -> list[str]:
         f"Latency: asked {seconds(fit.asked)}, predicted {seconds(best.predicted)}, measured "
         f"{seconds(best.measured)}; the original takes {seconds(baseline.median)} (ratio {best.ratio.median:.3f}, "
         f"95 % interval {best.ratio.low:.3f} to {best.ratio.high:.3f}; plans measured: {len(fit.trials)}).",
-        f"Measured with {identity.get('threads', '?')} thread(s) of onnxruntime {identity.get('onnxruntime', '?')}, "
-        f"{identity.get('provider', '?')}, on {identity.get('processor', '?')}; "
-        f"channel counts are multiples of {fit.plan.settings['round_to']}.",
+        f"Measured with {identity.get('threads', '?')} thread(s) of {_runtime(identity)}, on "
+        f"{identity.get('processor', '?')}; channel counts are multiples of {fit.plan.settings['round_to']}.",
     ]
     if baseline.relative > 0.2:
         lines.append(

@@ -10,7 +10,7 @@ import typer
 
 from onnxprune.cli.errors import FAILED
 from onnxprune.cli.files import Paths
-from onnxprune.cli.latency import RareProviderOption, RareThreadsOption, timed
+from onnxprune.cli.latency import RareProviderOption, RareThreadsOption, RareRuntimeOption, timed
 from onnxprune.cli.names import resolve
 from onnxprune.cli.options import (
     AllJobOptions,
@@ -48,6 +48,7 @@ def prune(
     input_shape: InputShapeOption = None,
     threads: RareThreadsOption = 1,
     provider: RareProviderOption = "CPUExecutionProvider",
+    runtime: RareRuntimeOption = "onnxruntime",
     plan_out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan as JSON, too.", show_default=False)
     ] = None,
@@ -66,7 +67,7 @@ def prune(
     reading, options = prepared(terminal, model, input_shape, options, job)
     from onnxprune.ir.engine import Engine
 
-    engine = Engine(threads, provider=provider)
+    engine = Engine(threads, provider=provider, runtime=runtime)
     how, fit = timed(terminal, reading.analysis, engine, options)
     finish(terminal, Task(reading, output, plan_out, paths, how, fit, None if no_bench else engine), job)
 
@@ -132,6 +133,7 @@ def apply(
     input_shape: InputShapeOption = None,
     threads: RareThreadsOption = 1,
     provider: RareProviderOption = "CPUExecutionProvider",
+    runtime: RareRuntimeOption = "onnxruntime",
     job: AllJobOptions,
     no_bench: NoBenchOption = False,
     force: ForceOption = False,
@@ -152,7 +154,7 @@ def apply(
         chosen = chosen.for_inputs(reading.shapes)
     from onnxprune.ir.engine import Engine
 
-    engine = None if no_bench else Engine(threads, provider=provider)
+    engine = None if no_bench else Engine(threads, provider=provider, runtime=runtime)
     finish(terminal, Task(reading, output, None, paths, chosen, engine=engine), job)
 
 

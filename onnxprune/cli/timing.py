@@ -36,6 +36,7 @@ def beside(terminal: Terminal, original: Path, result: Path, shapes: InputShapes
                 result,
                 threads=engine.threads,
                 provider=engine.provider,
+                runtime=engine.runtime,
                 input_shapes=shapes,
                 rounds=Rounds(warmup=1, least=_LEAST, most=_MOST, seconds=_SECONDS),
                 memory=False,

@@ -15,6 +15,7 @@ import numpy as np
 
 from onnxprune.errors import MeasurementError, UsageError
 from onnxprune.ir.engine import Engine
+from onnxprune.ir.runtimes import ONNXRUNTIME
 from onnxprune.ir.sampling import Clock, Rounds, sample
 from onnxprune.ir.session import first_line
 from onnxprune.ir.tracing import NodeTime, by_type, traced
@@ -85,6 +86,7 @@ def bench(
     threads: int = 1,
     inter_threads: int = 1,
     provider: str = "CPUExecutionProvider",
+    runtime: str = ONNXRUNTIME,
     input_shapes: InputShapes | Sequence[InputShapes | None] | None = None,
     rounds: Rounds | None = None,
     memory: bool = True,
@@ -92,31 +94,32 @@ def bench(
     seed: int = 0,
     clock: Clock = time.perf_counter,
 ) -> Bench:
-    """Measure models side by side in onnxruntime.
+    """Measure models side by side, in onnxruntime or another runtime.
 
     After a warm-up the models run in turns, so that what disturbs the machine disturbs all of them alike.
 
     Args:
         models: files, Models or ModelProtos; the first is what the others are compared with.
-        threads: threads inside one operator; 0 leaves it to onnxruntime.
+        threads: threads inside one operator; 0 leaves it to the runtime.
         inter_threads: operators that may run at the same time.
         provider: onnxruntime's execution provider.
+        runtime: what runs them; see :func:`onnxprune.ir.runtimes.names`.
         input_shapes: shapes for inputs with symbolic dimensions: one mapping for all models, or one per model.
         rounds: how often and how long; see :class:`Rounds`.
         memory: measure the peak memory of each model in a process of its own, too.
-        per_operator: run each model under onnxruntime's profiler, too.
+        per_operator: run each model under the runtime's profiler, too.
         seed: of the random inputs.
         clock: seconds of a clock that only goes forward.
 
     Raises:
-        UsageError: no model, or an unknown provider.
+        UsageError: no model, or an unknown provider or runtime.
         ModelError: a model cannot be read.
         ShapeError: the shapes contradict it.
-        MeasurementError: onnxruntime does not load or run it.
+        MeasurementError: the runtime does not load or run it.
     """
     if not models:
         raise UsageError("give at least one model")
-    engine = Engine(threads, inter_threads, provider)
+    engine = Engine(threads, inter_threads, provider, runtime)
     shapes = _shapes_per_model(input_shapes, len(models))
     with ExitStack() as cleanup:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
@@ -180,7 +183,7 @@ def _runner(prepared: _Prepared, engine: Engine) -> Callable[[], object]:
         try:
             return session.run(None, prepared.inputs)
         except Exception as error:
-            raise MeasurementError(f"onnxruntime does not run {prepared.name}: {first_line(error)}") from error
+            raise MeasurementError(f"{engine.runtime} does not run {prepared.name}: {first_line(error)}") from error
 
     return run
 

@@ -42,10 +42,10 @@ class Machine(Protocol):
 
 
 class LocalMachine:
-    """onnxruntime on this machine.
+    """This machine.
 
     Args:
-        engine: threads and provider; one thread if not given.
+        engine: the runtime, threads and provider; onnxruntime with one thread if not given.
         clock: what whole models are timed by. If not given: the calling thread's time on the processor where that
             is all that works, which others' work on the machine does not change, else the time of day.
     """
@@ -56,15 +56,13 @@ class LocalMachine:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Processor, version of onnxruntime, threads and provider."""
-        import onnxruntime as ort
-
+        """Processor, version of the runtime, threads, and whose kernels run."""
         return {
             "processor": processor(),
-            "onnxruntime": ort.__version__,
+            self.engine.runtime: self.engine.version(),
             "threads": str(self.engine.threads),
             "inter_threads": str(self.engine.inter_threads),
-            "provider": self.engine.provider,
+            "provider": self.engine.kernels,
         }
 
     def points(self, points: Sequence[Point]) -> list[float | None]:
@@ -75,7 +73,7 @@ class LocalMachine:
         except MeasurementError:
             if len(points) == 1:
                 return [None]
-            # One that onnxruntime refuses takes the others with it: find it.
+            # One that the runtime refuses takes the others with it: find it.
             half = len(points) // 2
             return [*self.points(points[:half]), *self.points(points[half:])]
         return times_of_points(trace.nodes, len(points))

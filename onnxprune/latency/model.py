@@ -36,7 +36,7 @@ class LatencyProfile:
         multiple: widths are measured at multiples of this; plans keep channels at such.
         baseline: seconds per run of the unpruned model.
         layers: seconds that its layers take within it, together.
-        others: seconds of all other operators, by type as onnxruntime runs them.
+        others: seconds of all other operators, by type as the runtime has them.
         between: seconds between operators.
         tables: times of the layers by kind.
         gain: by how much more than predicted pruning saves: 1 until a pruned model was measured.

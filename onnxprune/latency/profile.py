@@ -1,6 +1,6 @@
 """Measuring a latency profile: what the layers of a model cost at several widths on one machine.
 
-A model's time is taken apart by onnxruntime's profiler: layers, other operators by type, and what passes between
+A model's time is taken apart by the runtime's profiler: layers, other operators by type, and what passes between
 them. Layers are then measured one by one over a grid of widths; the others are scaled with the sizes of what they
 compute. What layers take within the model and by themselves differs a little: one factor corrects it.
 """
@@ -61,7 +61,7 @@ def profile_latency(
         seed: of the random inputs.
 
     Raises:
-        MeasurementError: onnxruntime does not run the model.
+        MeasurementError: the runtime does not run the model.
         UsageError: ``round_to`` is neither a positive number nor one of these.
     """
     if round_to not in (AUTO, MEASURED) and (not isinstance(round_to, int) or round_to < 1):
@@ -228,6 +228,6 @@ def _parts(model: Analysis, trace: Trace) -> tuple[float, dict[str, float], floa
             others[node.op_type] = others.get(node.op_type, 0.0) + node.seconds
     if layers + sum(others.values()) <= 0:
         raise MeasurementError(
-            "onnxruntime's profiler reports no time for any operator of the model: it is too small to be measured"
+            "the profiler reports no time for any operator of the model: it is too small to be measured"
         )
     return layers, others, trace.between

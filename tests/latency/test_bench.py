@@ -71,7 +71,8 @@ def test_models_run_side_by_side(tmp_path: Path) -> None:
 def test_the_command_prints_all_of_it(tmp_path: Path) -> None:
     small = saved(tmp_path, two_convs())
     data = done_json("bench", small, RESIDUAL, "--rounds", 2, "--no-memory", "--threads", 2)
-    assert data["engine"] == {"threads": 2, "inter_threads": 1, "provider": "CPUExecutionProvider"}
+    settings = {"threads": 2, "inter_threads": 1, "provider": "CPUExecutionProvider", "runtime": "onnxruntime"}
+    assert data["engine"] == settings
     assert [entry["model"] for entry in data["models"]] == [str(small), str(RESIDUAL)]
     assert data["models"][0]["ratio"] is None
     assert set(data["models"][1]["ratio"]) == {"median", "low", "high"}

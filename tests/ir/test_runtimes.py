@@ -1,0 +1,186 @@
+"""Engines beside onnxruntime: found by name, compiled for the shapes that come, and timed node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import onnxprune
+from onnxprune.errors import MeasurementError, RegistryError, UsageError
+from onnxprune.ir import runtimes
+from onnxprune.ir.engine import Engine
+from onnxprune.ir.runtimes import Program, Shapes
+from onnxprune.ir.sampling import Rounds, exactly
+from onnxprune.ir.timing import fitting_clock, taking_turns
+from onnxprune.ir.tracing import traced
+from onnxprune.latency.machine import LocalMachine
+from tests.cli.support import RESIDUAL, VGG, done, done_json, refused, saved
+from tests.latency.networks import chain
+
+IMAGE = {"image": np.random.default_rng(0).standard_normal((2, 1, 28, 28)).astype(np.float32)}
+
+
+class Counting:
+    """onnxruntime behind the protocol, whose n-th run takes n seconds in its Conv."""
+
+    name, profiles = "counting", True
+
+    def __init__(self) -> None:
+        self.compiled: list[Shapes] = []
+
+    def version(self) -> str:
+        return "1.2"
+
+    def compile(self, source: Path | bytes, shapes: Shapes, *, threads: int, profile: bool) -> Program:
+        self.compiled.append(shapes)
+        return _Program(source)
+
+
+class _Program:
+    def __init__(self, source: Path | bytes) -> None:
+        self._session = onnxruntime.InferenceSession(source)
+        self._runs = 0
+
+    def run(self, inputs: Mapping[str, Any]) -> list[Any]:
+        self._runs += 1
+        return list(self._session.run(None, dict(inputs)))
+
+    def nodes(self) -> list[tuple[str, str, float]]:
+        once = [] if self._runs > 2 else [("repack", "Reorder", 7.0)]
+        return [("conv", "Conv", sum(range(self._runs + 1))), *once]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_known() -> Iterator[None]:
+    runtimes.runtime.cache_clear()
+    yield
+    runtimes.runtime.cache_clear()
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    """A runtime that another package lists."""
+    made = Counting()
+    _listed(monkeypatch, "counting", lambda: lambda: made)
+    return made
+
+
+def _listed(monkeypatch: pytest.MonkeyPatch, name: str, load: Callable[[], Any]) -> None:
+    entry = SimpleNamespace(name=name, value="package:Class", load=load)
+
+    def entry_points(group: str, **wanted: str) -> list[SimpleNamespace]:
+        assert group == runtimes.ENTRY_POINTS
+        return [entry] if wanted.get("name", name) == name else []
+
+    monkeypatch.setattr(runtimes, "entry_points", entry_points)
+
+
+def test_a_package_adds_a_runtime(counting: Counting) -> None:
+    assert runtimes.names() == ("onnxruntime", "counting", "openvino")
+    engine = Engine(runtime="counting")
+    assert (engine.version(), engine.kernels, str(engine)) == ("1.2", "counting", "1 thread, counting")
+    assert Engine(**engine.to_dict()) == engine
+
+
+def test_a_model_is_compiled_once_for_every_shape(counting: Counting) -> None:
+    session = Engine(runtime="counting").session(RESIDUAL)
+    (wanted,) = Engine().session(RESIDUAL).run(None, IMAGE)
+    for _ in range(2):
+        np.testing.assert_array_equal(session.run(None, IMAGE)[0], wanted)
+    session.run(None, {"image": IMAGE["image"][:1]})
+    assert counting.compiled == [{"image": (2, 1, 28, 28)}, {"image": (1, 1, 28, 28)}]
+
+
+def test_sums_become_times_per_run_and_what_only_warming_up_takes_counts_nothing(counting: Counting) -> None:
+    trace = traced(RESIDUAL, IMAGE, Engine(runtime="counting"), runs=12)
+    (node,) = trace.nodes
+    assert (node.name, node.op_type, node.seconds) == ("conv", "Conv", pytest.approx((3 + 4 + 5) / 3))
+
+
+def test_what_has_no_profiler_says_so(counting: Counting) -> None:
+    counting.profiles = False
+    with pytest.raises(UsageError, match="counting does not tell the time of single nodes"):
+        traced(RESIDUAL, IMAGE, Engine(runtime="counting"), runs=3)
+
+
+def test_models_are_measured_in_it(counting: Counting) -> None:
+    result = onnxprune.bench(RESIDUAL, VGG, runtime="counting", rounds=exactly(2), memory=False)
+    assert result.to_dict()["engine"]["runtime"] == "counting"
+    assert len(counting.compiled) == 2
+    seconds = taking_turns([onnxprune.load(VGG)], IMAGE, exactly(2), Engine(runtime="counting"))
+    assert (seconds > 0).all()
+    identity = LocalMachine(Engine(runtime="counting")).identity
+    assert (identity["counting"], identity["provider"]) == ("1.2", "counting")
+    assert "onnxruntime" not in identity
+
+
+def test_a_failure_names_the_runtime(counting: Counting) -> None:
+    wrong = {"image": np.ones((1, 3, 28, 28), np.float32)}
+    with pytest.raises(MeasurementError, match="counting does not run the model"):
+        taking_turns([onnxprune.load(VGG)], wrong, exactly(2), Engine(runtime="counting"))
+    with pytest.raises(MeasurementError, match="counting does not run the model"):
+        traced(VGG, wrong, Engine(runtime="counting"), runs=2)
+
+
+def test_what_is_not_there_is_said_with_what_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"no runtime 'tensort'; choose one of onnxruntime, openvino"):
+        Engine(runtime="tensort")
+    assert "choose one of onnxruntime, openvino" in refused(2, "bench", VGG, "--runtime", "tensort")
+
+    def absent() -> str:
+        raise ImportError("No module named 'counting'")
+
+    _listed(monkeypatch, "counting", lambda: lambda: SimpleNamespace(version=absent))
+    with pytest.raises(UsageError, match=r"not installed .*pip install 'onnxprune\[counting\]'"):
+        Engine(runtime="counting")
+    runtimes.runtime.cache_clear()
+    _listed(monkeypatch, "counting", absent)
+    with pytest.raises(RegistryError, match=r"'counting' = 'package:Class' of group onnxprune\.runtimes cannot be"):
+        Engine(runtime="counting")
+
+
+def test_settings_of_onnxruntime_are_not_for_others(counting: Counting) -> None:
+    for settings in ({"provider": "CUDAExecutionProvider"}, {"inter_threads": 2}):
+        with pytest.raises(UsageError, match="counting has neither"):
+            Engine(runtime="counting", **settings)  # type: ignore[arg-type]
+
+
+def test_one_thread_is_timed_by_the_processors_clock(counting: Counting) -> None:
+    import time
+
+    assert fitting_clock(Engine(runtime="counting")) is time.process_time
+    assert fitting_clock(Engine(threads=2, runtime="counting")) is time.perf_counter
+
+
+def test_openvino_computes_the_same_and_tells_the_time_of_layers() -> None:
+    pytest.importorskip("openvino")
+    engine = Engine(runtime="openvino")
+    (wanted,) = Engine().session(RESIDUAL).run(None, IMAGE)
+    for source in (RESIDUAL, Path(RESIDUAL).read_bytes()):
+        (found,) = engine.session(source).run(None, IMAGE)
+        np.testing.assert_allclose(found, wanted, atol=1e-4 * np.ptp(wanted))
+    trace = traced(RESIDUAL, IMAGE, engine, runs=3)
+    layers = [node for node in trace.nodes if node.op_type in ("Conv", "Gemm")]
+    graph = onnxprune.load(RESIDUAL).graph
+    assert len(layers) == sum(node.op_type in ("Conv", "Gemm") for node in graph.node)
+
+
+def test_half_the_time_in_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("onnxprune.latency.fitting.Rounds", lambda **_: Rounds(seconds=0.3))
+    model = saved(tmp_path, chain(64, 128, 64, 5))
+    how = ("--runtime", "openvino", "--mode", "latency", "--reduce", 0.5)
+    data = done_json("prune", model, "-o", tmp_path / "out.onnx", *how)
+    assert "openvino" in data["latency"]["profile"]["identity"]
+    assert data["latency"]["profile"]["multiple"] == 16
+    assert data["latency"]["measured"] <= data["latency"]["asked"] * 1.05
+    assert "openvino with 1 thread" in done(
+        "bench", model, tmp_path / "out.onnx", "--runtime", "openvino", "--rounds", 2
+    )
