@@ -2,7 +2,7 @@
 
 Vectorised kernels work on blocks of channels: time is a staircase in ``ceil(channels / block)``. A channel that is
 removed within a block saves nothing, so that counts had best be multiples of the block. Which those are follows from
-the runtime's provider and the processor; nothing is measured for it (:data:`BLOCKS` gives the sources).
+the runtime and the processor; nothing is measured for it (:data:`BLOCKS` gives the sources).
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ BLOCKS: Mapping[str, int] = {
     # oneDNN's formats nChw8c and nChw16c, of which the processor chooses.
     "OpenVINOExecutionProvider": 16,
     "DnnlExecutionProvider": 16,
+    # Measured (docs/widths.csv): the time of a convolution has a step behind every 16 channels.
+    "openvino": 16,
     # NVIDIA, Optimizing for Tensor Cores: multiples of 16 bytes, which are 8 channels of half precision.
     "CUDAExecutionProvider": 8,
     "TensorrtExecutionProvider": 8,
 }
-"""Channels per block, by provider of onnxruntime. One that is not listed counts as a processor with short vectors."""
+"""Channels per block, by provider of onnxruntime or by runtime. What is not listed counts as having short vectors."""
 _LANES = 4
 """Channels below which no layout of onnxruntime's CPU kernels is blocked (nchwc_transformer.cc: multiples of 4)."""
 _NARROW = 4
