@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onnxprune.cli.files import Paths, save_plan
-from onnxprune.cli.latency import ProviderOption, ThreadsOption, timed
+from onnxprune.cli.latency import ProviderOption, RuntimeOption, ThreadsOption, timed
 from onnxprune.cli.options import AllPlanOptions, ForceOption, InputShapeOption, JsonOption, Offer, offering
 from onnxprune.cli.prune import prepared, spec_of
 from onnxprune.cli.terminal import Terminal
@@ -35,6 +35,7 @@ def plan(
     input_shape: InputShapeOption = None,
     threads: ThreadsOption = 1,
     provider: ProviderOption = "CPUExecutionProvider",
+    runtime: RuntimeOption = "onnxruntime",
     job: Annotated[JobOptions, Offer(("calibration", "calibration_samples"))],
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -64,7 +65,7 @@ def plan(
     from onnxprune.pruning.choosing import choose
     from onnxprune.pruning.comparison import compare
 
-    how, _ = timed(terminal, reading.analysis, Engine(threads, provider=provider), options)
+    how, _ = timed(terminal, reading.analysis, Engine(threads, provider=provider, runtime=runtime), options)
     if not isinstance(how, Plan):
         with terminal.step("Planning"):
             how = choose(reading.analysis, how)

@@ -10,7 +10,7 @@ import typer
 
 from onnxprune.cli.errors import FAILED
 from onnxprune.cli.files import Paths
-from onnxprune.cli.latency import RareProviderOption, RareThreadsOption, RareRuntimeOption, timed
+from onnxprune.cli.latency import RareProviderOption, RareRuntimeOption, RareThreadsOption, timed
 from onnxprune.cli.names import resolve
 from onnxprune.cli.options import (
     AllJobOptions,
