@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shlex
@@ -116,3 +117,26 @@ def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
         if "://" not in target:
             assert (ROOT / target).exists(), target
+
+
+def test_the_readme_is_one_screen_of_what_and_why() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_training_examples_run_and_do_not_harm(checkout: Path) -> None:
+    """With the committed sample in place of the data set: pixels are what the models take, so they know it before."""
+    pytest.importorskip("torch")
+    first, second = block_after("training: run").strip().splitlines()
+    source = "models/residual_torchscript.onnx"
+    common = [sys.executable, "-X", "utf8", "-m"]
+    data = f"{ROOT / 'models' / 'fashion_sample.npz'}?holdout=0.5"
+    words = shlex.split(first.replace("smaller.onnx", source).replace("/usr/share/datasets/fashion-mnist", data))
+    words += ["--json", "--epochs", "1"]
+    result = subprocess.run([*common, *words], cwd=checkout, capture_output=True, encoding="utf-8")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert told["before"]["accuracy"] > 0.85
+    assert told["after"]["accuracy"] > told["before"]["accuracy"] - 0.05
+    words = [*shlex.split(second.replace("/usr/share/datasets/fashion-mnist", f"{data}&limit=64")), "--epochs", "1"]
+    result = subprocess.run([*common, *words], cwd=checkout, capture_output=True, encoding="utf-8")
+    assert result.returncode == 0, result.stderr
