@@ -30,6 +30,8 @@ BLOCKS: Mapping[str, int] = {
     "DnnlExecutionProvider": 16,
     # Measured (docs/widths.csv): the time of a convolution has a step behind every 16 channels.
     "openvino": 16,
+    # The same, of 3x3; its 1x1 take what their channels take.
+    "tract": 16,
     # NVIDIA, Optimizing for Tensor Cores: multiples of 16 bytes, which are 8 channels of half precision.
     "CUDAExecutionProvider": 8,
     "TensorrtExecutionProvider": 8,

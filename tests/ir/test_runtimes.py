@@ -82,7 +82,7 @@ def _listed(monkeypatch: pytest.MonkeyPatch, name: str, load: Callable[[], Any])
 
 
 def test_a_package_adds_a_runtime(counting: Counting) -> None:
-    assert runtimes.names() == ("onnxruntime", "counting", "openvino")
+    assert runtimes.names() == ("onnxruntime", "counting", "iree", "openvino", "tract", "tvm")
     engine = Engine(runtime="counting")
     assert (engine.version(), engine.kernels, str(engine)) == ("1.2", "counting", "1 thread, counting")
     assert Engine(**engine.to_dict()) == engine
@@ -129,9 +129,9 @@ def test_a_failure_names_the_runtime(counting: Counting) -> None:
 
 
 def test_what_is_not_there_is_said_with_what_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"no runtime 'tensort'; choose one of onnxruntime, openvino"):
+    with pytest.raises(UsageError, match="no runtime 'tensort'; choose one of onnxruntime, iree"):
         Engine(runtime="tensort")
-    assert "choose one of onnxruntime, openvino" in refused(2, "bench", VGG, "--runtime", "tensort")
+    assert "choose one of onnxruntime, iree, openvino" in refused(2, "bench", VGG, "--runtime", "tensort")
 
     def absent() -> str:
         raise ImportError("No module named 'counting'")
@@ -158,13 +158,21 @@ def test_one_thread_is_timed_by_the_processors_clock(counting: Counting) -> None
     assert fitting_clock(Engine(threads=2, runtime="counting")) is time.perf_counter
 
 
-def test_openvino_computes_the_same_and_tells_the_time_of_layers() -> None:
-    pytest.importorskip("openvino")
-    engine = Engine(runtime="openvino")
-    (wanted,) = Engine().session(RESIDUAL).run(None, IMAGE)
-    for source in (RESIDUAL, Path(RESIDUAL).read_bytes()):
+@pytest.mark.parametrize(
+    ("name", "package"), [("openvino", "openvino"), ("iree", "iree.compiler"), ("tract", "tract"), ("tvm", "tvm")]
+)
+def test_it_computes_the_same(name: str, package: str) -> None:
+    pytest.importorskip(package)
+    engine = Engine(runtime=name)
+    (wanted,) = Engine().session(VGG).run(None, IMAGE)
+    for source in (VGG, Path(VGG).read_bytes()):
         (found,) = engine.session(source).run(None, IMAGE)
         np.testing.assert_allclose(found, wanted, atol=1e-4 * np.ptp(wanted))
+
+
+def test_openvino_tells_the_time_of_layers() -> None:
+    pytest.importorskip("openvino")
+    engine = Engine(runtime="openvino")
     trace = traced(RESIDUAL, IMAGE, engine, runs=3)
     layers = [node for node in trace.nodes if node.op_type in ("Conv", "Gemm")]
     graph = onnxprune.load(RESIDUAL).graph

@@ -5,7 +5,9 @@ Another package lists its own in the entry-point group ``onnxprune.runtimes`` (a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -65,7 +67,39 @@ def _openvino() -> Runtime:
     return OpenVino()
 
 
-_OWN: Mapping[str, Callable[[], Runtime]] = MappingProxyType({"openvino": _openvino})
+def _iree() -> Runtime:
+    from onnxprune.ir.runtimes.iree import Iree
+
+    return Iree()
+
+
+def _tract() -> Runtime:
+    from onnxprune.ir.runtimes.tract import Tract
+
+    return Tract()
+
+
+def _tvm() -> Runtime:
+    from onnxprune.ir.runtimes.tvm import Tvm
+
+    return Tvm()
+
+
+_OWN: Mapping[str, Callable[[], Runtime]] = MappingProxyType(
+    {"iree": _iree, "openvino": _openvino, "tract": _tract, "tvm": _tvm}
+)
+
+
+@contextmanager
+def as_file(source: Path | bytes) -> Iterator[Path]:
+    """A file with the model: the given one, or one that is there for a while."""
+    if isinstance(source, Path):
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(source)
+        yield path
 
 
 def names() -> tuple[str, ...]:
