@@ -41,6 +41,16 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
     assert not heavy.intersection(result.stdout.split())
 
 
+def test_planning_and_removing_load_what_they_need() -> None:
+    """Explanations, certificates and comparisons of answers need more; imports were most of a small model's time."""
+    model = str(Path(__file__).parents[1] / "models" / "residual_torchscript.onnx")
+    work = f"model = {model!r}; onnxprune.apply(model, onnxprune.plan(model, reduce=0.3))"
+    result = _python(f"import sys, onnxprune; {work}; print(*sys.modules)")
+    assert result.returncode == 0, result.stderr
+    unused = {"torch", "pandas", "networkx", "onnxruntime", "scipy.spatial", "scipy.ndimage", "scipy.optimize"}
+    assert not unused.intersection(result.stdout.split())
+
+
 def test_a_checkout_finds_its_passes() -> None:
     result = _python("import onnxprune.passes.base as found; print(found.__file__)")
     assert result.stdout.strip() == str(ROOT / "passes" / "base.py"), result.stderr
