@@ -148,9 +148,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         "Written by `python -m tests.benchmarks.ten_times`; do not edit by hand.",
         "",
-        f"A network of the VGG kind with {first['params'] / 1e6:.1f} M parameters and {first['macs'] / 1e6:.0f} M MACs, "
-        "trained on",
-        "Fashion-MNIST. One command, with training images but without labels:",
+        f"A VGG-like network with {first['params'] / 1e6:.1f} M parameters and {first['macs'] / 1e6:.0f} M MACs,",
+        "trained on Fashion-MNIST. One command, with training images but without labels:",
         "",
         "```sh",
         f"onnxprune prune wide.onnx -o fast.onnx {' '.join(OPTIONS)} --calibrate fashion-mnist/ --int8",
