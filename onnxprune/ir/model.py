@@ -9,20 +9,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import onnx
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 from onnxprune.errors import ModelError
-from onnxprune.ir import saving, surgeon
+from onnxprune.ir import doors, saving, surgeon
 from onnxprune.ir.protos import undecodable
 from onnxprune.ir.weights import Array, ExternalFiles, Weight
 from onnxprune.ir.wire import LEN, WireError, field_prefix, fields
 
-Source: TypeAlias = "str | os.PathLike[str] | ModelProto"
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
+    import onnx_ir
+
+Source: TypeAlias = "str | os.PathLike[str] | ModelProto | bytes | onnx_ir.Model | gs.Graph"
 ModelLike: TypeAlias = "Model | Source"
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Message)
@@ -146,6 +150,17 @@ class Model:
         weights = self.weights.values()
         saving.save(self.skeleton, weights, Path(path), self.sources, original=self.path, overwrite=overwrite_input)
 
+    def to_bytes(self) -> bytes:
+        """The model as a serialised ModelProto. Raises ModelError where it exceeds what that can hold (2 GB)."""
+        try:
+            return self.to_proto().SerializeToString()
+        except (ValueError, EncodeError) as error:
+            raise ModelError(f"the model does not fit into one message ({error}); save it to a file") from error
+
+    def to_ir(self) -> onnx_ir.Model:
+        """A new ``onnx_ir.Model``, free to change; ``load`` takes it back. Raises UsageError without onnx-ir."""
+        return doors.to_ir(self.to_proto())
+
     def to_graphsurgeon(self) -> Any:
         """A new onnx-graphsurgeon graph, free to change; ``with_graphsurgeon`` brings it back."""
         return surgeon.import_graph(self.to_proto())
@@ -261,11 +276,13 @@ def load(source: Source) -> Model:
     """Open an ONNX model. Weights are read when they are asked for, so this is fast for any size.
 
     Args:
-        source: a file, or a ModelProto. Its tensors are referred to, not copied: leave them unchanged.
+        source: a file, a ModelProto or its bytes, an ``onnx_ir.Model`` or an onnx-graphsurgeon graph. Tensors of what
+            is in memory are referred to, not copied: leave them unchanged.
 
     Raises:
         ModelError: not a file, not ONNX, truncated, or weights are missing.
     """
+    source = doors.opened(source)
     if isinstance(source, ModelProto):
         try:
             return _from_proto(source)
