@@ -23,7 +23,7 @@ from onnxprune.errors import PassError, UsageError
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.passes.base import Pass
 from onnxprune.passes.manager import Check, PassManager, Watch
-from onnxprune.passes.registry import find_pass
+from onnxprune.passes.registry import find_pass, required
 
 _TOKEN = re.compile(r"""\s*(?:(?P<quoted>"[^"]*"|'[^']*')|(?P<mark>[{}\[\],=])|(?P<word>[^\s{}\[\],="']+))""")
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?")
@@ -133,6 +133,11 @@ def options_of(cls: Callable[..., Pass]) -> tuple[PassOption, ...]:
     return tuple(found)
 
 
+def writable(cls: Callable[..., Pass]) -> bool:
+    """Whether text can say all that a pass needs."""
+    return set(required(cls)) <= {option.name for option in options_of(cls)}
+
+
 def _helps(cls: Callable[..., Pass]) -> dict[str, str]:
     """What the docstring of the constructor says of every argument, under ``Args``."""
     said = (inspect.getdoc(getattr(cls, "__init__", cls)) or "").partition("Args:")[2]
@@ -152,11 +157,9 @@ def _check(step: Step, cls: type[Pass]) -> None:
             raise UsageError(f"pass '{step.name}' has no option '{name}'; {hint}")
         if not _fits(value, hints.get(name, Any)):
             raise UsageError(f"option '{name}' of pass '{step.name}' takes {known[name].type}, not {_written(value)}")
-    parameters = inspect.signature(cls).parameters.values()
-    wanted = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if unsaid := [name for name in wanted if name not in known]:
+    if unsaid := [name for name in required(cls) if name not in known]:
         raise UsageError(f"pass '{step.name}' wants {', '.join(unsaid)}, which text cannot give; use it from Python")
-    if missing := [name for name in wanted if name not in step.options]:
+    if missing := [name for name in required(cls) if name not in step.options]:
         raise UsageError(f"pass '{step.name}' wants {', '.join(missing)}: write {step.name}{{{missing[0]}=…}}")
 
 

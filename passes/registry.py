@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,6 @@ import onnxprune.passes
 from onnxprune.errors import PassError
 from onnxprune.ops.registry import from_plugins
 from onnxprune.passes.base import Pass
-from onnxprune.passes.manager import PassManager
 
 ENTRY_POINTS = "onnxprune.passes"
 """The entry-point group in which other packages list their passes (any name = "module:PassClass")."""
@@ -49,15 +48,21 @@ def find_pass(name: str) -> type[Pass]:
     return available[name]
 
 
+def required(cls: Callable[..., Pass]) -> list[str]:
+    """The arguments without which a pass cannot be made."""
+    parameters = inspect.signature(cls).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
 def _own_passes() -> Iterator[type[Pass]]:
-    """The passes of this package: every concrete and public one that a module defines."""
+    """The passes of this package: every concrete and public one that a module defines and that needs nothing."""
     for module_info in pkgutil.iter_modules(onnxprune.passes.__path__):
         if not module_info.name.startswith("_"):
             module = importlib.import_module(f"{onnxprune.passes.__name__}.{module_info.name}")
             for _, cls in inspect.getmembers(module, inspect.isclass):
                 if cls.__module__ != module.__name__ or not issubclass(cls, Pass):
                     continue
-                if not inspect.isabstract(cls) and cls is not PassManager and not cls.__name__.startswith("_"):
+                if not inspect.isabstract(cls) and not required(cls) and not cls.__name__.startswith("_"):
                     yield cls
 
 

@@ -134,7 +134,7 @@ def passes(
     """List the passes, those of other packages included, or the options of one."""
     terminal = Terminal(as_json)
     from onnxprune.cli.tables import empty_table
-    from onnxprune.passes.pipeline import options_of
+    from onnxprune.passes.pipeline import options_of, writable
     from onnxprune.passes.registry import available_passes, find_pass
 
     if name is not None:
@@ -153,7 +153,7 @@ def passes(
             table.add_row(option.name, option.type, default, option.help)
         terminal.show(table if options else "It has no options.")
         return
-    found = {each: cls.summary for each, cls in available_passes().items()}
+    found = {each: cls.summary for each, cls in available_passes().items() if writable(cls)}
     terminal.json({"passes": [{"name": each, "summary": summary} for each, summary in found.items()]})
     table = empty_table()
     table.add_column("pass", no_wrap=True)
