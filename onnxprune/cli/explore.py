@@ -172,8 +172,17 @@ def explore(
         typer.Option("--retry-failed", help="Make those runs again that failed.", rich_help_panel=_WHERE, hidden=True),
     ] = False,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads of onnxruntime, per process.", rich_help_panel=_MEASURE)
+        int, typer.Option(min=1, help="Threads of the runtime, per process.", rich_help_panel=_MEASURE)
     ] = 1,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What latencies are measured in: onnxruntime, openvino, ...",
+            rich_help_panel=_MEASURE,
+            hidden=True,
+        ),
+    ] = "onnxruntime",
     no_latency: Annotated[
         bool, typer.Option("--no-latency", help="Do not measure latencies.", rich_help_panel=_MEASURE)
     ] = False,
@@ -231,7 +240,7 @@ def explore(
     with _bar(terminal) as progress:
         how = Exploration(
             backend=where,
-            engine=Engine(threads),
+            engine=Engine(threads, runtime=runtime),
             rounds=None if no_latency else default_rounds(),
             keep=keep,
             retry=retry_failed,

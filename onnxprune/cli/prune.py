@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ import typer
 
 from onnxprune.cli.errors import FAILED
 from onnxprune.cli.files import Paths
-from onnxprune.cli.latency import RareProviderOption, RareRuntimeOption, RareThreadsOption, timed
+from onnxprune.cli.latency import RareProviderOption, RareRuntimeOption, RareThreadsOption, RuntimeOption, timed
 from onnxprune.cli.names import resolve
 from onnxprune.cli.options import (
     AllJobOptions,
@@ -34,6 +35,8 @@ from onnxprune.pruning.options import JobOptions, PlanOptions
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import Analysis
     from onnxprune.data.samples import Samples
+    from onnxprune.ir.agreement import Agreement
+    from onnxprune.ir.model import Model
     from onnxprune.pruning.sensitivity import Sensitivity
 
 PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan (JSON).", show_default=False)]
@@ -183,9 +186,12 @@ def verify(
     mutations: Annotated[
         int, typer.Option(min=0, help="Put so many faults into the pruned model, and tell how many are noticed.")
     ] = 0,
+    runtime: RuntimeOption = "onnxruntime",
     as_json: JsonOption = False,
 ) -> None:
     """Compare a pruned model with the masked original, and exit with 1 if they differ.
+
+    With --runtime, both files run there, too, and the pruned one's outputs have to be onnxruntime's.
 
     Where weights have changed since (refit, training), the removal is proven with the original's values.
     """
@@ -215,9 +221,34 @@ def verify(
 
         with terminal.step("Trying faults"):
             power = measure_power(source, result, proof.plan, mutations, seed=seed)
-    terminal.json({**proof.to_dict(), "power": None if power is None else power.to_dict()})
+    there = {}
+    if runtime != "onnxruntime":
+        with terminal.step(f"Running in {runtime}"):
+            there = _in_runtime(runtime, {"original": source, "pruned": result}, input_shape, seed)
+    answers = {which: answer.to_dict() for which, answer in there.items()}
+    told = proof.to_dict() | ({"runtime": {"name": runtime, **answers}} if there else {})
+    terminal.json({**told, "power": None if power is None else power.to_dict()})
     show_proof(terminal, proof)
     for line in () if power is None else power.sentences:
         terminal.show(line)
+    for which, answer in there.items():
+        terminal.show(f"In {runtime} the {which} model {answer}.", style="" if answer.passed else "yellow")
+    if not all(answer.passed for which, answer in there.items() if which == "pruned"):
+        raise typer.Exit(FAILED)
     if not proof.passed or (certificate.unwitnessed and not job.accept_unwitnessed):
         raise typer.Exit(FAILED)
+
+
+def _in_runtime(
+    name: str, models: Mapping[str, Model], input_shape: list[str] | None, seed: int
+) -> dict[str, Agreement]:
+    """What a runtime makes of models, on the same random inputs."""
+    from onnxprune.analysis.binding import find_binding
+    from onnxprune.ir.agreement import agreement
+    from onnxprune.ir.engine import Engine
+    from onnxprune.ir.session import random_inputs
+
+    engine = Engine(runtime=name)
+    first = next(iter(models.values()))
+    inputs = random_inputs(first, find_binding(first, input_shapes(input_shape, first)).shapes, seed)
+    return {which: agreement(model, inputs, engine) for which, model in models.items()}

@@ -44,7 +44,7 @@ class Exploration:
 
     Attributes:
         backend: where: :class:`~onnxprune.exploration.backends.Here`, ``Processes``, or a cluster.
-        engine: threads and provider of onnxruntime.
+        engine: the runtime, its threads and provider.
         rounds: how long latencies are measured, per run; None leaves them out.
         keep: folder for the pruned models; without it, ``pick`` makes the chosen one again.
         retry: make those runs again that failed.

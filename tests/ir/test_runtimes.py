@@ -14,13 +14,14 @@ import pytest
 import onnxprune
 from onnxprune.errors import MeasurementError, RegistryError, UsageError
 from onnxprune.ir import runtimes
+from onnxprune.ir.agreement import _gap
 from onnxprune.ir.engine import Engine
 from onnxprune.ir.runtimes import Program, Shapes
 from onnxprune.ir.sampling import Rounds, exactly
 from onnxprune.ir.timing import fitting_clock, taking_turns
 from onnxprune.ir.tracing import traced
 from onnxprune.latency.machine import LocalMachine
-from tests.cli.support import RESIDUAL, VGG, done, done_json, refused, saved
+from tests.cli.support import RESIDUAL, VGG, done, done_json, refused, run, saved
 from tests.latency.networks import chain
 
 IMAGE = {"image": np.random.default_rng(0).standard_normal((2, 1, 28, 28)).astype(np.float32)}
@@ -156,6 +157,36 @@ def test_one_thread_is_timed_by_the_processors_clock(counting: Counting) -> None
 
     assert fitting_clock(Engine(runtime="counting")) is time.process_time
     assert fitting_clock(Engine(threads=2, runtime="counting")) is time.perf_counter
+
+
+def test_verify_says_what_another_runtime_makes_of_both(
+    counting: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smaller = tmp_path / "smaller.onnx"
+    done("prune", VGG, "-o", smaller, "--reduce", 0.3, "--no-bench")
+    words = ("verify", VGG, smaller, "--runtime", "counting")
+    assert "In counting the pruned model differs from onnxruntime by 0e+00" in done(*words)
+    assert done_json(*words)["runtime"]["pruned"] == {"difference": 0.0, "refusal": None, "passed": True}
+    compute = _Program.run
+    monkeypatch.setattr(_Program, "run", lambda self, inputs: [y + 0.01 * np.ptp(y) for y in compute(self, inputs)])
+    assert run(*words).exit_code == 1
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no Conv here\nstack")
+
+    monkeypatch.setattr(Counting, "compile", refuse)
+    failed = run(*words)
+    assert failed.exit_code == 1
+    assert "In counting the pruned model is refused: no Conv here." in failed.stdout
+
+
+def test_outputs_agree_by_their_spread() -> None:
+    wanted = np.array([1.0, 3.0])
+    assert _gap(wanted, wanted + 0.1) == pytest.approx(0.05)
+    assert _gap(np.zeros(3), np.full(3, 1e-7)) == pytest.approx(1e-4)
+    assert _gap(np.zeros(0), np.zeros(0)) == 0
+    assert _gap(wanted, np.array([1.0, np.nan])) == np.inf
+    assert _gap(wanted, wanted[None]) == np.inf
 
 
 @pytest.mark.parametrize(
