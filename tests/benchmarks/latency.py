@@ -41,7 +41,7 @@ thread on the processor (other work on the machine does not count); with two, th
 """
 _ASKED = """## Half the time
 
-`--mode latency --reduce 0.5 --round-to auto`, allocation `complexity`: the profile is measured (times of layers are
+`--mode latency --reduce 0.5`, allocation `complexity`: the profile is measured (times of layers are
 taken from the cache where a run before left them there), the plan corrected until the measured time is within 5 % of
 the asked one. *First* is the measured over the asked time of the first plan, before any correction.
 
@@ -50,8 +50,8 @@ the asked one. *First* is the measured over the asked time of the first plan, be
 """
 _MACS = """## Half the multiply-accumulates
 
-`--mode flops --reduce 0.5`: time over the original's, with channel counts as they fall (1) and rounded to the multiple
-that the profile found (auto).
+`--mode flops --reduce 0.5`: time over the original's, with channel counts as they fall (1) and by default (auto:
+multiples of what the processor computes together, which nothing is measured for).
 
 | model | threads | multiple | complexity, 1 | complexity, auto | uniform, auto | global, auto |
 |---|---|---|---|---|---|---|
@@ -91,10 +91,10 @@ def time_row(path: Path, shape: tuple[int, ...] | None, threads: int) -> Row:
         row["error"] = str(error)
     row["seconds"] = time.perf_counter() - begin
     variants = {
-        "complexity 1": {"allocation": "complexity"},
-        "complexity auto": {"allocation": "complexity", "round_to": profile.multiple},
-        "uniform auto": {"allocation": "uniform", "round_to": profile.multiple},
-        "global auto": {"allocation": "global", "round_to": profile.multiple},
+        "complexity 1": {"allocation": "complexity", "round_to": 1},
+        "complexity auto": {"allocation": "complexity"},
+        "uniform auto": {"allocation": "uniform"},
+        "global auto": {"allocation": "global"},
     }
     row["macs"] = {}
     for name, options in variants.items():
