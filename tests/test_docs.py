@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
+import onnxprune
 from onnxprune.ops import default_registry
 from onnxprune.pruning.widths import block
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+SITE = runpy.run_path(str(ROOT / "docs" / "site.py"))
 
 _MARKED = re.compile(r"^<!-- run: (\S+) -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -103,6 +106,60 @@ def test_the_table_of_operators_is_complete() -> None:
         assert f"`{name}`" in written
 
 
+def test_the_reference_of_the_command_line_is_up_to_date() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "reference_cli.py"))["page"]()
+    written = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    assert written == page, "run: python docs/reference_cli.py"
+
+
+def test_the_reference_of_the_command_line_tells_options_apart() -> None:
+    """A rare one, a required one, one of a few words, and what follows an option that has an example."""
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    prune = page.partition("### onnxprune prune\n")[2].partition("\n### ")[0]
+    rows = {row.split("`")[1]: row for row in prune.splitlines() if row.startswith("| `")}
+    assert "*(required)*" in rows["MODEL"]
+    assert rows["--output"].startswith("| `--output`, `-o` `FILE` |")
+    assert rows["--reduce"].startswith("| `--reduce` `0.5` |")
+    assert "*(rare)*" in rows["--split"]
+    assert rows["--mode"].endswith("| `flops` |")
+    assert "`debug\\|info\\|warning\\|error`" in page
+
+
+def test_the_reference_of_python_has_every_public_name() -> None:
+    written = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    named = re.findall(r"^::: onnxprune\.(\w+)$", written, re.MULTILINE)
+    assert sorted(named) == sorted(set(onnxprune.__all__) - {"__version__"})
+
+
+def test_the_site_has_every_page() -> None:
+    listed = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert sorted(listed) == sorted(pages | {*SITE["PAGES"].values(), "reference/plan_schema.md"})
+
+
+@pytest.mark.parametrize(
+    ("source", "page", "link", "becomes"),
+    [
+        ("README.md", "index.md", "[a](docs/method.md#words)", "[a](method.md#words)"),
+        ("README.md", "index.md", "[a](LICENSE)", "a"),
+        ("docs/method.md", "method.md", "[a](../CONTRIBUTING.md)", "[a](contributing.md)"),
+        ("docs/reference/api.md", "reference/api.md", "[a](../plan.md)", "[a](../plan.md)"),
+        ("docs/zoo.md", "zoo.md", "in [a](zoo.csv).", "in a."),
+        ("docs/zoo.md", "zoo.md", "![a](retention.svg)", "![a](retention.svg)"),
+        ("docs/zoo.md", "zoo.md", "[a](https://onnx.ai) [b](#c)", "[a](https://onnx.ai) [b](#c)"),
+        ("docs/zoo.md", "zoo.md", "[a](nowhere.md)", "[a](nowhere.md)"),  # mkdocs refuses it
+        ("docs/zoo.md", "zoo.md", "```python\n[a](zoo.csv)\n```\n", "```python\n[a](zoo.csv)\n```\n"),
+    ],
+)
+def test_links_work_on_the_site(source: str, page: str, link: str, becomes: str) -> None:
+    assert SITE["relinked"](link, source, page, lambda name: name.endswith(".md"), None) == becomes
+
+
+def test_files_off_the_site_are_shown_where_the_repository_is() -> None:
+    relinked = SITE["relinked"]("[a](zoo.csv)", "docs/zoo.md", "zoo.md", lambda name: False, "https://host.invalid/it/")
+    assert relinked == "[a](https://host.invalid/it/blob/main/docs/zoo.csv)"
+
+
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     steps = block_after("quick start: test").strip().split(" && ")
@@ -112,11 +169,11 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
         assert command.replace("pip install", "pip install --quiet") in script or command in script
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_links_lead_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
-            assert (ROOT / target).exists(), target
+            assert (page.parent / target).exists(), target
 
 
 def test_the_readme_is_one_screen_of_what_and_why() -> None:
