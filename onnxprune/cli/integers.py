@@ -39,5 +39,5 @@ def quantization_lines(made: Quantization | None) -> list[tuple[str, str]]:
         )
     before, after = made.seconds
     faster = f"{before / after:.2f} × as fast" if after else "as fast"
-    lines.append((f"Time of a run ({made.engine}): {seconds(before)} → {seconds(after)}, {faster}.", ""))
+    lines.append((f"Float against int8 ({made.engine}): {seconds(before)} → {seconds(after)}, {faster}.", ""))
     return lines
