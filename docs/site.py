@@ -7,6 +7,7 @@ Links work as they stand in the repository; one to a file that is not on the sit
 
 from __future__ import annotations
 
+import logging
 import posixpath
 import re
 from collections.abc import Callable
@@ -26,6 +27,8 @@ _SCHEMA = "onnxprune/pruning/plan.schema.json"
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 _ROLE = re.compile(r":(?:py:)?(?:func|class|meth|mod|attr|data|exc):(?=<code>)")
+_VALUE = re.compile(r'<h3 id="([\w.]+)"(?:(?!</h3>).)*doc-label-module-attribute', re.DOTALL)
+_LOG = logging.getLogger("mkdocs.hooks.site")
 
 
 def relinked(text: str, source: str, page: str, published: Callable[[str], bool], repository: str | None) -> str:
@@ -83,5 +86,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
-    """Takes the roles out of docstrings, which are written for Sphinx and for people."""
+    """Takes the roles out of docstrings, which are written for Sphinx and for people.
+
+    A public name that is shown as a value, without the arguments that it takes, is a warning.
+    """
+    for name in _VALUE.findall(html):
+        where = page.file.src_uri
+        _LOG.warning("%s shows '%s' as a value; docs/signatures.py has to know how it is made", where, name)
     return _ROLE.sub("", html)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -158,6 +159,19 @@ def test_links_work_on_the_site(source: str, page: str, link: str, becomes: str)
 def test_files_off_the_site_are_shown_where_the_repository_is() -> None:
     relinked = SITE["relinked"]("[a](zoo.csv)", "docs/zoo.md", "zoo.md", lambda name: False, "https://host.invalid/it/")
     assert relinked == "[a](https://host.invalid/it/blob/main/docs/zoo.csv)"
+
+
+def test_a_function_without_its_arguments_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="reference/api.md"))
+    label = '<small class="doc-label doc-label-module-attribute">'
+    html = f'<h3 id="onnxprune.load">load</h3>:func:<code>plan</code><h3 id="onnxprune.plan">{label}</h3>'
+    assert ":func:" not in SITE["on_page_content"](html, page, None, None)
+    assert [record.getMessage().split("'")[1] for record in caplog.records] == ["onnxprune.plan"]
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {onnxprune.__version__}\n" in citation
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
