@@ -8,7 +8,6 @@ in brackets. A file says the same as ``[[pass]]`` tables, each with a ``name`` a
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import sys
@@ -312,6 +311,9 @@ def _written(value: Any) -> str:
 
 def _toml(text: str) -> dict[str, Any]:
     # Part of Python from 3.11 on; before that, the same by its author.
-    module = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    found: dict[str, Any] = module.loads(text)
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    found: dict[str, Any] = tomllib.loads(text)
     return found
