@@ -105,7 +105,7 @@ def about_of(rows: Mapping[Any, Any]) -> About:
 
 
 def _is_engine(name: str, value: Any) -> bool:
-    if name == "provider":
+    if name in ("provider", "runtime"):
         return isinstance(value, str)
     return name in ("threads", "inter_threads") and type(value) is int and 0 <= value <= _MOST_THREADS
 

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from onnxprune.data.samples import CalibrationSource, Samples
 
 
-#: A grid will do where what it removes beyond the budget is at most this share of the model.
-_NEAR_ENOUGH = 0.02
-
-
 def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
     """Choose what to remove.
 
@@ -83,8 +79,8 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
         if channels is None:
             removed = give_back(problem, removed)
             # What whole blocks take too much, a few groups get back in parts of them; all others stay on the grid.
-            for grid in remainders(options.round_to):
-                removed = give_back_partly(replace(problem, grid=grid), removed, problem.grid, _NEAR_ENOUGH)
+            for grid, enough in remainders(options.round_to):
+                removed = give_back_partly(replace(problem, grid=grid), removed, problem.grid, enough)
         if scores is None:
             scores = chooser.scores(Scoring(analysis, rng, samples))
         lowest = [group.lowest(int(units), scores) for group, units in zip(problem.groups, removed, strict=True)]

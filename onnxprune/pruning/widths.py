@@ -103,9 +103,12 @@ def grids(round_to: int | str) -> tuple[Grid, ...]:
     return (*narrow, *(Grid(multiple, multiple) for multiple in multiples[1:]), ANY)
 
 
-def remainders(round_to: int | str) -> tuple[Grid, ...]:
-    """The grids on which a few groups may get back what whole blocks removed beyond the budgets."""
-    return () if isinstance(round_to, int) else (Grid(_LANES, _LANES),)
+def remainders(round_to: int | str) -> tuple[tuple[Grid, float], ...]:
+    """The grids on which a few groups may get back what whole blocks removed beyond the budgets.
+
+    With the share of the model from which on that is worth it: the last one gives up blocked layouts.
+    """
+    return () if isinstance(round_to, int) else ((Grid(_LANES, _LANES), 0.02), (ANY, 0.025))
 
 
 def finer(grid: Grid) -> tuple[Grid, ...]:

@@ -42,6 +42,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "onnxprune/ir/protos.py": ("If Loop Scan SequenceMap", _BODIES),
     "onnxprune/ir/shapes.py": ("MeanVarianceNormalization", "onnx infers no shape for it"),
     "onnxprune/ir/trying.py": ("Equal", "what inputs are compared with, to be tried"),
+    "onnxprune/ir/runtimes/openvino.py": ("Conv ConvTranspose Gemm", "what OpenVINO calls them"),
     "onnxprune/ir/values.py": (
         "Bernoulli Flatten Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike Reshape Shape "
         "Size Squeeze Unsqueeze",

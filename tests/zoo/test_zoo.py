@@ -22,7 +22,7 @@ pytestmark = pytest.mark.zoo
 MODES = ("pa", "fa", "ma")
 LEVELS = (0.3, 0.5, 0.7)
 TOLERANCE = 1e-4
-MOST_BEYOND = 0.02
+MOST_BEYOND = 0.025
 """How much more than asked for may go."""
 COARSE = {"light_shufflenet": 0.045}
 """The same for networks whose steps are large: grouped convolutions whose groups (of 28 and of 34 channels) overlap
