@@ -50,6 +50,11 @@ class Engine:
         """Whose kernels run: the provider of onnxruntime, or the name of another runtime."""
         return self.provider if self.runtime == ONNXRUNTIME else self.runtime
 
+    @property
+    def profiles(self) -> bool:
+        """Whether the runtime tells the time of single nodes."""
+        return self.runtime == ONNXRUNTIME or runtime(self.runtime).profiles
+
     def version(self) -> str:
         """The runtime's version."""
         if self.runtime != ONNXRUNTIME:

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxprune.errors import MeasurementError, OnnxPruneError, UsageError
 from onnxprune.ir.engine import Engine
-from onnxprune.ir.runtimes import ONNXRUNTIME, runtime
+from onnxprune.ir.runtimes import ONNXRUNTIME
 from onnxprune.ir.session import first_line
 from onnxprune.ir.timing import fitting_clock
 
@@ -96,7 +96,7 @@ def _summed(
     source: str | Path | bytes, inputs: Mapping[str, Any], engine: Engine, warmup: int, runs: int, quantile: float
 ) -> Trace:
     """The same of a runtime that sums up as it runs."""
-    if not runtime(engine.runtime).profiles:
+    if not engine.profiles:
         raise UsageError(f"{engine.runtime} does not tell the time of single nodes; onnxruntime and openvino do")
     clock = fitting_clock(engine)
     found: dict[tuple[str, str], list[float]] = {}

@@ -110,6 +110,20 @@ def test_what_has_no_profiler_says_so(counting: Counting) -> None:
         traced(RESIDUAL, IMAGE, Engine(runtime="counting"), runs=3)
 
 
+def test_a_latency_is_met_by_whole_models_alone(
+    counting: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting.profiles = False
+    monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("onnxprune.latency.fitting.Rounds", lambda **_: Rounds(seconds=0.3))
+    model = saved(tmp_path, chain(64, 128, 64, 5))
+    how = ("--runtime", "counting", "--mode", "latency", "--reduce", 0.4)
+    latency = done_json("prune", model, "-o", tmp_path / "out.onnx", *how)["latency"]
+    assert (latency["profile"]["others"], latency["profile"]["between"]) == ({}, 0.0)
+    assert latency["measured"] <= latency["asked"] * 1.05
+    assert latency["ratio"]["median"] < 0.7
+
+
 def test_models_are_measured_in_it(counting: Counting) -> None:
     result = onnxprune.bench(RESIDUAL, VGG, runtime="counting", rounds=exactly(2), memory=False)
     assert result.to_dict()["engine"]["runtime"] == "counting"
