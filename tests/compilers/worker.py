@@ -181,14 +181,19 @@ def litert(path: str, inputs: Arrays, names: Sequence[str]) -> Run:
     options = ["-o", str(folder), "-n", "-nuo", "-ois", *shapes, "-kat", *inputs]
     _command([str(Path(sys.executable).with_name("onnx2tf")), "-i", path, *options])
     interpreter = Interpreter(str(folder / f"{Path(path).stem}_float32.tflite"), num_threads=1)
-    interpreter.allocate_tensors()
     slots = interpreter.get_input_details()
-    for slot, array in zip(slots, _matched([slot["name"] for slot in slots], inputs), strict=True):
-        interpreter.set_tensor(slot["index"], array.astype(slot["dtype"]).reshape(slot["shape"]))
+    given = _matched([slot["name"] for slot in slots], inputs)
+    for slot, array in zip(slots, given, strict=True):
+        interpreter.resize_tensor_input(slot["index"], array.shape)
+    interpreter.allocate_tensors()
+    for slot, array in zip(slots, given, strict=True):
+        interpreter.set_tensor(slot["index"], array.astype(slot["dtype"]))
 
     def run() -> list[Any]:
         interpreter.invoke()
-        return [interpreter.get_tensor(slot["index"]) for slot in interpreter.get_output_details()]
+        # The number in an output's name is its place in the graph.
+        outputs = sorted(interpreter.get_output_details(), key=lambda slot: int(slot["name"].rpartition(":")[2] or 0))
+        return [interpreter.get_tensor(slot["index"]) for slot in outputs]
 
     return run
 
