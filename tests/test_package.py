@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,11 @@ def test_a_checkout_finds_its_passes() -> None:
 def test_a_checkout_is_not_inside_its_package(module: str) -> None:
     result = _python(f"import {module}")
     assert "ModuleNotFoundError" in result.stderr
+
+
+def test_every_room_is_packaged() -> None:
+    """What is not listed is in a checkout and missing in a wheel."""
+    root = Path(__file__).parents[1]
+    rooms = {".".join(found.parent.relative_to(root).parts) for found in (root / "onnxprune").rglob("__init__.py")}
+    listed = re.findall(r'^    "(onnxprune[\w.]*)",$', (root / "pyproject.toml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted({*rooms, "onnxprune.passes"})
