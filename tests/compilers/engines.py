@@ -47,12 +47,17 @@ IREE = Compiler(
     ("iree-base-compiler",),
 )
 TRACT = Compiler("tract", "tract", _environment("tract", "tract==0.23.9", "numpy"), ("tract",))
-NCNN = Compiler("ncnn", "ncnn (pnnx)", _environment("ncnn", "ncnn", "pnnx", "onnx", "numpy"), ("ncnn", "pnnx"))
+NCNN = Compiler(
+    "ncnn",
+    "ncnn (pnnx)",
+    _environment("ncnn", "ncnn==1.0.20261020", "pnnx==20261020", "onnx", "numpy"),
+    ("ncnn", "pnnx"),
+)
 MNN = Compiler("mnn", "MNN", _environment("mnn", "MNN==3.6.1", "onnx", "numpy"), ("MNN",))
 LITERT = Compiler(
     "litert",
     "LiteRT (onnx2tf)",
-    _environment("litert", "onnx2tf==2.6.9", "ai-edge-litert", "tensorflow", "onnx"),
+    _environment("litert", "onnx2tf==1.29.24", "ai-edge-litert==2.1.0", "tensorflow", "onnx", "onnxruntime"),
     ("onnx2tf", "ai-edge-litert"),
 )
 TORCH = Compiler("torch", "torch.compile (to_module)", _environment("torch"), ("torch",), largest=30e6)

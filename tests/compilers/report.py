@@ -18,8 +18,8 @@ page is written by `python -m tests.compilers.study`; the figures and the engine
 
 - ✓ both are taken, and both compute what onnxruntime does, to {tolerance:.0e} of an output's spread;
 - – both are refused; ≠ both are taken, and on both the engine computes something else than onnxruntime;
-- \\+ the pruned one fares better than the original (what hinders is often a shape in the original that contradicts the
-  input's, and is gone after shape inference);
+- \\+ the pruned one fares better than the original: what hinders, an If or shape arithmetic whose outcome is known
+  beforehand, is folded away;
 - ✗ the original is taken and the pruned one is not, or computes otherwise;
 - · not asked (too large), or no answer in time.
 """

@@ -10,7 +10,7 @@ import pytest
 
 from .report import page
 from .rows import LIMIT, Row, read, write
-from .worker import difference, said
+from .worker import difference, place, said
 
 NAN = math.nan
 
@@ -63,6 +63,11 @@ def test_outputs_are_compared_by_their_spread() -> None:
     for wrong in ([], [wanted.T[:1]], [np.full_like(wanted, np.nan)], [wanted, wanted]):
         assert difference([wanted], wrong) == math.inf
     assert difference([np.full(3, 5.0)], [np.full(3, 5.5)]) == pytest.approx(0.1)
+
+
+def test_outputs_of_litert_stand_in_their_order() -> None:
+    names = ("PartitionedCall:1", "PartitionedCall:0", "Identity_2", "Identity", "StatefulPartitionedCall:10")
+    assert [place(name) for name in names] == [1, 0, 2, 0, 10]
 
 
 def test_of_an_error_the_telling_line_is_kept() -> None:

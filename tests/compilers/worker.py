@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -191,11 +192,16 @@ def litert(path: str, inputs: Arrays, names: Sequence[str]) -> Run:
 
     def run() -> list[Any]:
         interpreter.invoke()
-        # The number in an output's name is its place in the graph.
-        outputs = sorted(interpreter.get_output_details(), key=lambda slot: int(slot["name"].rpartition(":")[2] or 0))
+        outputs = sorted(interpreter.get_output_details(), key=lambda slot: place(slot["name"]))
         return [interpreter.get_tensor(slot["index"]) for slot in outputs]
 
     return run
+
+
+def place(name: str) -> int:
+    """Where an output of LiteRT stands in the graph: PartitionedCall:1 and Identity_1 are the second ones."""
+    number = re.search(r"[:_](\d+)$", name)
+    return int(number[1]) if number else 0
 
 
 def _matched(slots: Sequence[str], inputs: Arrays) -> list[Any]:
@@ -234,11 +240,12 @@ def _opset(path: str) -> int:
 
 
 def _command(command: Sequence[str], folder: str | None = None) -> str:
-    """What a command prints. Raises RuntimeError with its last line where it fails."""
+    """What a command prints. Raises RuntimeError where it fails, with the last error that it names."""
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     if done.returncode != 0:
         lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()]
-        raise RuntimeError(lines[-1] if lines else f"{command[0]} ended with {done.returncode}")
+        named = [line for line in lines if re.match(r"\w+(Error|Exception)\b", line)]
+        raise RuntimeError((named or lines)[-1] if lines else f"{command[0]} ended with {done.returncode}")
     return done.stdout
 
 
@@ -284,7 +291,7 @@ def said(error: BaseException) -> str:
     telling = [line for line in lines if ": error: " in line] or [
         line for line in lines if "rror" in line or "heck failed" in line or "nsupported" in line
     ]
-    line = (telling or lines or [""])[0]
+    line = re.sub(re.escape(tempfile.gettempdir()) + r"/[^/]+/", "", (telling or lines or [""])[0])
     return f"{type(error).__name__}: {line.partition(': error: ')[2] or line}"[:300]
 
 
