@@ -287,6 +287,9 @@ def _translated(path: Path, *, writing: bool) -> Iterator[None]:
     """Errors of SQLite, in words."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        # sqlite3 decodes what SQLite says of a damaged name, and lets this pass where the name is not UTF-8.
+        raise _damaged(path, "a name in it is not text") from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (_CORRUPT, _NO_DATABASE) or _says_damaged(error):
