@@ -45,9 +45,13 @@ def analyze(
     from onnxprune.analysis.prunability import summarize
 
     summary = summarize(analysis)
-    terminal.json({"model": str(model), **analysis.to_dict(), "summary": summary.to_dict()})
+    from onnxprune.data.synthetic import seen_in_training
+
+    seen = len(analysis.model.derived(seen_in_training))
+    statistics = {"normalisation_statistics": seen}
+    terminal.json({"model": str(model), **analysis.to_dict(), **statistics, "summary": summary.to_dict()})
     if not as_json:
-        _show(terminal, analysis, summary)
+        _show(terminal, analysis, summary, seen)
     if plot is not None:
         from onnxprune.report.figures import complexity
 
@@ -55,7 +59,7 @@ def analyze(
         terminal.show("", f"Wrote {plot}.")
 
 
-def _show(terminal: Terminal, analysis: Analysis, summary: Summary) -> None:
+def _show(terminal: Terminal, analysis: Analysis, summary: Summary, seen: int) -> None:
     from onnxprune.cli.tables import layer_table, pinned_table
 
     if analysis.layers:
@@ -75,7 +79,13 @@ def _show(terminal: Terminal, analysis: Analysis, summary: Summary) -> None:
         f"Total: {long(totals['params'])} parameters, {long(totals['flops'])} MACs, "
         f"{long(totals['memory'], 'B')} memory, {long(totals['peak_activations'], 'B')} peak activations."
     )
-    terminal.show(assumptions(analysis), *carried(analysis), MACS, "", _conclusion(analysis, summary))
+    terminal.show(assumptions(analysis), *carried(analysis), MACS)
+    if seen:
+        layers = "1 layer" if seen == 1 else f"{seen} layers"
+        terminal.show(
+            f"Batch normalisation statistics: {layers}; synthetic calibration possible (--calibrate synthetic)."
+        )
+    terminal.show("", _conclusion(analysis, summary))
 
 
 def _conclusion(analysis: Analysis, summary: Summary) -> str:

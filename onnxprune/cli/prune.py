@@ -118,7 +118,7 @@ def spec_of(job: JobOptions) -> str | None:
 
 def _kept_scan(terminal: Terminal, analysis: Analysis, samples: Samples, criterion: str) -> Sensitivity | None:
     """The scan of ``onnxprune sensitivity`` on the same data, if there is one."""
-    from onnxprune.latency.cache import default_folder
+    from onnxprune.ir.caches import default_folder
     from onnxprune.pruning.sensitivity import DEFAULT_COUNT, SensitivityCache
 
     scan = SensitivityCache(default_folder()).read(analysis.model, samples.part(0, DEFAULT_COUNT), criterion)

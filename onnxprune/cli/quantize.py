@@ -40,13 +40,14 @@ def quantize(
     paths.write_model(output)
     source = read(terminal, model)
     from onnxprune.data.samples import collect_both
+    from onnxprune.pruning.calibration import sourced
     from onnxprune.pruning.history import with_integers
     from onnxprune.pruning.quantization.quantizing import HELD_OUT, quantise_model
 
     layers = [(node.name, node.op_type) for node in source.graph.node if node.name]
     options = replace(options, keep_float=[resolve(name, layers) for name in options.keep_float])
     with terminal.step("Reading data"):
-        fit, held_out, _ = collect_both(spec, source, options.calibration_samples, evaluate=HELD_OUT)
+        fit, held_out, _ = collect_both(sourced(spec, source), source, options.calibration_samples, evaluate=HELD_OUT)
     made = quantise_model(source, fit, held_out, options, terminal.step)
     with terminal.step(f"Writing {output.name}"):
         paths.save_model(with_integers(made, options), output)

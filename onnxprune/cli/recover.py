@@ -42,11 +42,12 @@ def recover(
     pruned, source = read(terminal, model), read(terminal, original)
     from onnxprune.data.fidelity import measure_fidelity
     from onnxprune.data.samples import collect_both
+    from onnxprune.pruning.calibration import sourced
     from onnxprune.pruning.recovery import recover as teach
 
     _use(threads)
     with terminal.step("Reading data"):
-        samples, others, same = collect_both(job.calibration, source, job.calibration_samples)
+        samples, others, same = collect_both(sourced(job.calibration, source), source, job.calibration_samples)
     done = teach(
         pruned, source, samples, minutes=job.minutes, augment=job.augment, progress=watching(terminal, job.minutes)
     )

@@ -191,8 +191,11 @@ def data_lines(made: Compression) -> list[str]:
         lines.extend(_few_samples(done))
     if made.recovery is not None:
         lines.append(recovery_line(made.recovery))
-    for output in () if fidelity is None else fidelity.outputs:
-        where = f"{fidelity.samples} {'calibration' if fidelity.seen else 'other'} samples" if fidelity else ""
+    if fidelity is None:
+        return lines
+    for output in fidelity.outputs:
+        kind = f"{'calibration' if fidelity.seen else 'other'} {'synthetic ' if fidelity.made else ''}"
+        where = f"{fidelity.samples} {kind}samples"
         parts = [f"cosine {output.cosine:.4f}"]
         if output.agreement is not None:
             parts.insert(0, f"top-1 as the original's {output.agreement:.1%}")
@@ -216,13 +219,20 @@ def answer_lines(fidelity: Fidelity | None) -> list[tuple[str, str]]:
         return [("Answers unknown; next: --calibrate FOLDER (samples of what the model will see).", "yellow")]
     if not fidelity.answers:
         return [("Answers unknown: the outputs are none that can be compared; next: --task NAME.", "yellow")]
-    lines = []
+    lines = [(line, "yellow") for line in synthetic_lines(fidelity.made)]
     for one in fidelity.answers:
         told = one.verdict if one.verdict == "kept" else one.verdict.upper()
         lines.append((f"Answers {told} ({one.task}): {one.words}.", _STYLES[one.verdict]))
     if fidelity.verdict != "kept":
         lines.append((f"Next: {_NEXT}.", _STYLES[fidelity.verdict or "damaged"]))
     return lines
+
+
+def synthetic_lines(made: str) -> list[str]:
+    """That samples were synthetic, if they were (``made`` says of what)."""
+    if not made:
+        return []
+    return [f"The samples are synthetic ({made}): fidelity on them is no evidence about real data."]
 
 
 def _few_samples(done: Compensation) -> list[str]:

@@ -8,6 +8,7 @@ import typer
 
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, SplitOption
 from onnxprune.cli.reading import read_and_analyze
+from onnxprune.cli.result import synthetic_lines
 from onnxprune.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -35,15 +36,18 @@ def sensitivity(
     reading = read_and_analyze(terminal, model, input_shape, split)
     with terminal.step("Scanning"):
         from onnxprune.data.samples import collect
-        from onnxprune.latency.cache import default_folder
+        from onnxprune.ir.caches import default_folder
+        from onnxprune.pruning.calibration import sourced
         from onnxprune.pruning.sensitivity import SensitivityCache, scan_sensitivity
 
-        chosen = collect(data, reading.model, samples)
+        chosen = collect(sourced(data, reading.model), reading.model, samples)
         scan = scan_sensitivity(reading.analysis, chosen, criterion=criterion)
         path = SensitivityCache(default_folder()).write(reading.analysis.model, chosen, scan)
     terminal.json({"model": str(model), "kept_in": str(path), **scan.to_dict()})
     if not as_json:
         _show(terminal, scan)
+        for line in synthetic_lines(chosen.made):
+            terminal.show(line, style="yellow")
         terminal.show("", f"Kept in {path}.")
 
 

@@ -50,13 +50,15 @@ class Batches(Protocol):
 class Data:
     """Samples to learn or calibrate with, and held-out ones to evaluate with, if the source has any.
 
-    ``classes`` names the classes where that is known; ``digest`` identifies the contents.
+    ``classes`` names the classes where that is known; ``digest`` identifies the contents. ``made`` says of what samples
+    are made that are synthetic, and is empty for others.
     """
 
     train: Batches
     test: Batches | None
     classes: tuple[str, ...] = ()
     digest: str = ""
+    made: str = ""
 
 
 class RandomAccess(Protocol):

@@ -60,13 +60,15 @@ class OutputFidelity:
 class Fidelity:
     """All outputs on so many ``samples``; ``seen`` tells that they are those the model was fitted to.
 
-    ``answers`` is how much is left of what the outputs say, in the words of their task.
+    ``answers`` is how much is left of what the outputs say, in the words of their task. ``made`` says of what the
+    samples are made if they are synthetic: then nothing of this is evidence about real data.
     """
 
     outputs: tuple[OutputFidelity, ...]
     samples: int
     seen: bool = False
     answers: tuple[Judgement, ...] = ()
+    made: str = ""
 
     @property
     def verdict(self) -> Verdict | None:
@@ -114,7 +116,7 @@ def measure_fidelity(
         raise DataError("no output of the pruned model can be compared with the original's on this data")
     labelled = targets is not None and targets.ndim == 1 and targets.dtype.kind in "iu"
     said = judge(replace(before.only(shared), labelled=labelled), after.only(shared), task)
-    return Fidelity(tuple(found), count, seen, said)
+    return Fidelity(tuple(found), count, seen, said, samples.made)
 
 
 def answers_of(model: Model, samples: Samples, what: str) -> tuple[Answers, int]:

@@ -66,6 +66,8 @@ def _read(wanted: Spec, text: str, inputs: tuple[InputSpec, ...]) -> Data:
     if _FUNCTION.fullmatch(wanted.source):
         digest.update(text.encode())
         return read_function(wanted.source, inputs, wanted.scaling, digest.hexdigest())
+    if wanted.source.partition(":")[0] == "synthetic":
+        raise DataError("synthetic samples serve calibration; nothing can be learnt from them or judged by them")
     raise DataError(f"data {wanted.source} does not exist; give an .npz file, a folder, or module:function")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,13 +27,15 @@ DEFAULT_COUNT = 512
 class Samples:
     """Inputs by name, [N, ...] in the model's type and layout; ``targets`` [N, ...] or None where unlabelled.
 
-    ``step`` is the number of samples per batch; N is a multiple of it where the model fixes it (``fixed``).
+    ``step`` is the number of samples per batch; N is a multiple of it where the model fixes it (``fixed``). ``made``
+    says of what they are made if they are synthetic.
     """
 
     inputs: Mapping[str, NDArray[Any]]
     targets: NDArray[Any] | None
     step: int
     fixed: bool = False
+    made: str = ""
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -50,7 +52,8 @@ class Samples:
     def part(self, start: int, stop: int) -> Samples:
         """Some of the samples."""
         inputs = {name: array[start:stop] for name, array in self.inputs.items()}
-        return Samples(inputs, None if self.targets is None else self.targets[start:stop], self.step, self.fixed)
+        targets = None if self.targets is None else self.targets[start:stop]
+        return replace(self, inputs=inputs, targets=targets)
 
     def first(self, count: int) -> Samples:
         """The first so many, or somewhat more where the model takes a fixed number at once."""
@@ -86,6 +89,7 @@ def collect(
     specs = inputs_of(model)
     if isinstance(source, str):
         source = read_data(source, model)
+    made = source.made if isinstance(source, Data) else ""
     if isinstance(source, Data):
         source = source.train
     fixed = {spec.batch for spec in specs if spec.batch is not None}
@@ -93,7 +97,7 @@ def collect(
         raise DataError(f"the inputs of the model have different fixed batch sizes: {sorted(fixed)}")
     step = next(iter(fixed), step)
     inputs, targets = _from_arrays(source, count) if isinstance(source, Mapping) else _from_batches(source, count, seed)
-    samples = Samples(_checked(inputs, specs), targets, step, bool(fixed))
+    samples = Samples(_checked(inputs, specs), targets, step, bool(fixed), made)
     if not fixed or len(samples) % step == 0:
         return samples
     whole = len(samples) // step * step
@@ -112,7 +116,8 @@ def collect_both(
     if isinstance(source, str):
         source = read_data(source, model)
     if isinstance(source, Data) and source.test is not None:
-        return collect(source, model, count, seed=seed), collect(source.test, model, evaluate, seed=seed), False
+        others = collect(source.test, model, evaluate, seed=seed)
+        return collect(source, model, count, seed=seed), replace(others, made=source.made), False
     both = collect(source, model, count + evaluate, seed=seed)
     unit = both.step if both.fixed else 1
     count = max(min(count, len(both)) // unit, 1) * unit

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from onnxprune.data.inputs import Scaling
 from onnxprune.errors import DataError
 
-_OPTIONS = ("mean", "std", "limit", "test_limit", "holdout", "size")
+_OPTIONS = ("mean", "std", "limit", "test_limit", "holdout", "size", "seed")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Spec:
 
     ``source`` is a path or ``module:function``; ``limit`` and ``test_limit`` keep that many samples of a fixed
     shuffle, ``holdout`` sets a fraction of the samples aside for evaluation where the source has no such part,
-    ``size`` is (height, width) to bring images to.
+    ``size`` is (height, width) to bring images to, ``seed`` that of synthetic samples.
     """
 
     source: str
@@ -27,6 +27,7 @@ class Spec:
     test_limit: int | None
     holdout: float
     size: tuple[int, int] | None
+    seed: int = 0
 
 
 def parse_spec(text: str) -> Spec:
@@ -43,13 +44,16 @@ def parse_spec(text: str) -> Spec:
         limit, test_limit = (_count(options.get(name)) for name in ("limit", "test_limit"))
         holdout = float(options.get("holdout", "0"))
         size = _size(options.get("size"))
+        seed = int(options.get("seed", "0"))
     except ValueError as error:
         raise DataError(f"the data options '{query}' cannot be read: {error}") from error
     if any(value == 0 for value in scaling.std):
         raise DataError("std must not be 0")
     if not 0 <= holdout < 1:
         raise DataError(f"holdout must be a fraction below 1, not {holdout}")
-    return Spec(source, scaling, limit, test_limit, holdout, size)
+    if seed < 0:
+        raise DataError(f"seed must be at least 0, not {seed}")
+    return Spec(source, scaling, limit, test_limit, holdout, size, seed)
 
 
 def _floats(text: str) -> tuple[float, ...]:

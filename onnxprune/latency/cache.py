@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,19 +14,6 @@ from onnxprune.ir.files import write_text
 from onnxprune.latency.layers import LayerCase, Widths
 
 _VERSION = 1
-
-
-def default_folder() -> Path:
-    """Where the user's caches are: ``ONNXPRUNE_CACHE`` if it is set, else the system's habit."""
-    if os.environ.get("ONNXPRUNE_CACHE"):
-        return Path(os.environ["ONNXPRUNE_CACHE"])
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "onnxprune"
 
 
 @dataclass(frozen=True)

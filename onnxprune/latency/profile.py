@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import MeasurementError, UsageError
+from onnxprune.ir.caches import default_folder
 from onnxprune.ir.sampling import Rounds
 from onnxprune.ir.session import Arrays, random_inputs
 from onnxprune.ir.tracing import Trace
-from onnxprune.latency.cache import Cache, default_folder
+from onnxprune.latency.cache import Cache
 from onnxprune.latency.grid import MULTIPLES, knots, points, typical
 from onnxprune.latency.layer_models import Point, batches, by_kind
 from onnxprune.latency.layers import LayerCase, Widths, layer_cases

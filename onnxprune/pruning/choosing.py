@@ -113,8 +113,11 @@ plan.__name__ = plan.__qualname__ = "plan"
 
 def _collected(calibration: CalibrationSource | Samples, analysis: Analysis) -> Samples:
     from onnxprune.data.samples import Samples, collect
+    from onnxprune.pruning.calibration import sourced
 
-    return calibration if isinstance(calibration, Samples) else collect(calibration, analysis.model)
+    if isinstance(calibration, Samples):
+        return calibration
+    return collect(sourced(calibration, analysis.model), analysis.model)
 
 
 def _losses(problem: Problem, scoring: Scoring, scores: FloatArray, chooser: Criterion) -> tuple[FloatArray, ...]:

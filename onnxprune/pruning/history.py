@@ -52,9 +52,11 @@ def with_removal(result: Model, original: Model, plan: Plan, certificate: Certif
 
 def with_repair(result: Model, before: Model, done: Compensation, fidelity: Fidelity | None, job: JobOptions) -> Model:
     """The compensated model, which tells how, with what data, which weights changed, and what is left of answers."""
-    left = None
+    left: dict[str, Any] | None = None
     if fidelity is not None and fidelity.share is not None:
         left = {"verdict": fidelity.verdict, "share": round(fidelity.share, 3), "samples": fidelity.samples}
+        if fidelity.made:
+            left["synthetic"] = fidelity.made
     told = {
         "method": done.method,
         "data": None if job.calibration is None else _data(job),

@@ -134,8 +134,8 @@ class Given:
 
     calibration: CalibrationSource | Samples | None = _option(
         None,
-        "Samples: an .npz file, a folder, module:function. Labels are not needed. They serve criteria, compensation "
-        "and the comparison of outputs.",
+        "Samples: an .npz file, a folder, module:function, synthetic. Labels are not needed. They serve criteria, "
+        "compensation and the comparison of outputs.",
         flag="--calibrate",
         example="SPEC",
         panel=DATA,

@@ -87,7 +87,8 @@ class Compression:
         if fidelity is None:
             lines.append("answers unknown: give calibration data")
         else:
-            lines += [f"answers {one.verdict} ({one.task}): {one.words}" for one in fidelity.answers[:3]]
+            where = " on synthetic samples, no evidence about real data" if fidelity.made else ""
+            lines += [f"answers {one.verdict} ({one.task}){where}: {one.words}" for one in fidelity.answers[:3]]
         return [line for line in lines if line]
 
     def _repr_html_(self) -> str:
@@ -227,6 +228,10 @@ def _in_integers(
 
 def _require_answers(fidelity: Fidelity, least: float | None) -> None:
     """See that enough is left of what the model says. Raises AnswersError."""
+    if least is not None and fidelity.made:
+        raise AnswersError(
+            "min_agreement takes real samples: what is left of the answers on synthetic ones is no evidence"
+        )
     if least is None or (fidelity.share is not None and fidelity.share >= least):
         return
     said = "; ".join(f"{one.verdict}: {one.words}" for one in fidelity.answers) or "nothing can be compared"
@@ -292,5 +297,6 @@ class _Reading:
 
     def __call__(self, model: Model) -> Calibration:
         from onnxprune.data.samples import collect_both
+        from onnxprune.pruning.calibration import sourced
 
-        return Calibration(*collect_both(self.source, model, self.count))
+        return Calibration(*collect_both(sourced(self.source, model), model, self.count))

@@ -11,6 +11,7 @@ from onnxprune.errors import PlanError, UsageError
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.provenance import steps_of, with_step
 from onnxprune.passes.normalize import normalize
+from onnxprune.pruning.calibration import sourced
 from onnxprune.pruning.history import plan_of
 from onnxprune.pruning.plan import Plan
 
@@ -113,7 +114,8 @@ def recover(
     if plan is None:
         raise PlanError("the pruned file does not tell what was removed from which model; give the plan")
     # Always in the order of calibration: what is held out is then last, and what a refit was made of comes first.
-    samples = data if isinstance(data, Samples) else collect(data, normalize(teacher), _MOST_SAMPLES)
+    normal = normalize(teacher)
+    samples = data if isinstance(data, Samples) else collect(sourced(data, normal), normal, _MOST_SAMPLES)
     learnt, held_out = apart(samples)
     how = Teaching(minutes, steps, parse_augmentations(augment), lr=lr, batch_size=batch_size, seed=seed)
     done = follow(student, teacher, plan.removed, learnt, held_out, how, progress)

@@ -15,8 +15,9 @@ from scipy.interpolate import RegularGridInterpolator
 import onnxprune
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import BudgetError, UsageError
+from onnxprune.ir.caches import default_folder
 from onnxprune.ir.sampling import exactly
-from onnxprune.latency.cache import Cache, default_folder
+from onnxprune.latency.cache import Cache
 from onnxprune.latency.layers import layer_cases
 from onnxprune.latency.model import LatencyProfile
 from onnxprune.latency.profile import _monotone, choose_multiple, profile_latency

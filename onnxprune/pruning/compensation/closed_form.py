@@ -12,6 +12,7 @@ from onnxprune.errors import UsageError, unknown
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ops import Registry
 from onnxprune.passes.normalize import normalize
+from onnxprune.pruning.calibration import sourced
 from onnxprune.pruning.compensation.batchnorm import fold_means, is_reestimable, reestimate
 from onnxprune.pruning.compensation.gathering import Walk
 from onnxprune.pruning.compensation.refit import LayerFit, begin, linear_layers, refit_layer
@@ -100,7 +101,7 @@ def compensate(
             raise UsageError(f"compensation '{method}' needs calibration data; give some, or choose 'bias'")
         found, changed, without = fold_means(result, source, plan.removed)
         return Compensation(found, method, 0, changed, (), without)
-    chosen = data if isinstance(data, Samples) else collect(data, source, samples, seed=seed)
+    chosen = data if isinstance(data, Samples) else collect(sourced(data, source), source, samples, seed=seed)
     if not plan:
         return Compensation(result, method, len(chosen), (), (), {})
     walk = begin(result, source, plan.removed, chosen, seed, memory_budget(memory))

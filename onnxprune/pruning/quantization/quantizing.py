@@ -16,6 +16,7 @@ from onnxprune.data.samples import Samples, collect_both
 from onnxprune.errors import UsageError
 from onnxprune.ir.engine import Engine
 from onnxprune.ir.model import Model, ModelLike, as_model
+from onnxprune.pruning.calibration import sourced
 from onnxprune.pruning.options import by_keyword
 from onnxprune.pruning.quantization.calibrating import Ranges, collect_histograms, methods_of
 from onnxprune.pruning.quantization.certificate import QuantizationCertificate, certify_quantised
@@ -239,7 +240,8 @@ def _quantised(model: ModelLike, options: QuantizeOptions) -> Quantization:
     source = as_model(model)
     if isinstance(options.calibration, Samples):
         return quantise_model(source, options.calibration, options.calibration, options)
-    fit, held_out, _ = collect_both(options.calibration, source, options.calibration_samples, evaluate=HELD_OUT)
+    data = sourced(options.calibration, source)
+    fit, held_out, _ = collect_both(data, source, options.calibration_samples, evaluate=HELD_OUT)
     return quantise_model(source, fit, held_out, options)
 
 

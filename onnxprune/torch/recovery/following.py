@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,6 +26,7 @@ from onnxprune.ir.session import Session
 from onnxprune.ir.shapes import infer_shapes
 from onnxprune.passes.normalize import normalize
 from onnxprune.torch.module import OnnxModule, to_module
+from onnxprune.torch.outputs import giving
 from onnxprune.torch.recovery.augmenting import augmented
 from onnxprune.torch.training.batching import any_batch
 from onnxprune.torch.writing import write_back
@@ -176,7 +177,7 @@ class _Lesson:
             )
             for name in (*outputs, *cuts)
         }
-        pupil, master = (_giving(any_batch(m), outputs, cuts) for m in (pupil, master))
+        pupil, master = (giving(any_batch(m), outputs, cuts) for m in (pupil, master))
         session = Session(master, "the original", threads=torch.get_num_threads())
         # Depthwise convolutions are twice as fast with channels last.
         module = to_module(pupil).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -345,17 +346,6 @@ def _gated(module: OnnxModule, outputs: int) -> list[_Gate]:
         gates.append(gate)
     module.recompile()
     return gates
-
-
-def _giving(model: Model, outputs: Sequence[str], more: Sequence[str]) -> Model:
-    """The model with these outputs, and these tensors as outputs, too."""
-    draft = model.edit()
-    declared = {value.name: value for value in draft.graph.output}
-    kept = [declared[name] for name in outputs]
-    del draft.graph.output[:]
-    draft.graph.output.extend(kept)
-    draft.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in more)
-    return draft.finish()
 
 
 def _batches(samples: Samples, size: int) -> list[dict[str, NDArray[Any]]]:
