@@ -125,7 +125,9 @@ def test_damaged_files_are_refused_and_left_alone(tmp_path: Path) -> None:
         "cut off": whole[: len(whole) // 2],
         "scribbled over": whole[:8192] + b"\xa5" * 8192 + whole[16384:],
         # SQLite says the name of a broken entry, and sqlite3 fails at making text of it.
-        "no text": whole.replace(b"tablerunsruns", b"tabler\xb5\xb5sruns").replace(b"CREATE TABLE runs", b"CREATE TABEL runs"),
+        "no text": whole.replace(b"tablerunsruns", b"tabler\xb5\xb5sruns").replace(
+            b"CREATE TABLE runs", b"CREATE TABEL runs"
+        ),
     }
     for name, content in cases.items():
         damaged = tmp_path / name
