@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import DataError, UsageError
 
 AUGMENTATIONS = ("crop", "flip", "mix")
 #: The smallest area of a crop, and the widest aspect ratio.
@@ -17,6 +18,32 @@ _LEAST_AREA, _ASPECT = 0.25, 4 / 3
 _MIXED = 0.25
 #: The fewest pixels of an image on a side.
 _LEAST_SIDE = 16
+
+
+@dataclass(frozen=True)
+class Views:
+    """How often each sample is seen, the first time as it is, and what is done with images the other times."""
+
+    how: frozenset[str] = frozenset()
+    count: int = 1
+
+    def of(self, x: NDArray[Any], seed: int = 0) -> NDArray[Any]:
+        """Samples [N, ...] seen so often [N · count, ...]: the views of one follow one another.
+
+        Raises:
+            DataError: the samples are no images.
+        """
+        if self.count == 1:
+            return x
+        if not are_images(x):
+            raise DataError(f"augment is for images of one or three channels, not for samples of {x.shape[1:]}")
+        rng = np.random.default_rng(seed)
+        seen = [x, *(augmented(x, self.how, rng) for _ in range(self.count - 1))]
+        return np.stack(seen, axis=1).reshape(len(x) * self.count, *x.shape[1:])
+
+
+PLAIN = Views()
+"""Each sample once, as it is."""
 
 
 def parse_augmentations(text: str) -> frozenset[str]:

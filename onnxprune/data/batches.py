@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.data.augmenting import PLAIN, Views
 from onnxprune.data.inputs import Fit
 from onnxprune.errors import DataError
 from onnxprune.ops.relations import IntArray
@@ -50,7 +51,8 @@ class Batches(Protocol):
 class Data:
     """Samples to learn or calibrate with, and held-out ones to evaluate with, if the source has any.
 
-    ``classes`` names the classes where that is known; ``digest`` identifies the contents. ``made`` says of what samples
+    ``classes`` names the classes where that is known; ``digest`` identifies the contents. ``views`` is what calibration
+    sees of each sample to learn from. ``made`` says of what samples
     are made that are synthetic, and is empty for others.
     """
 
@@ -59,6 +61,7 @@ class Data:
     classes: tuple[str, ...] = ()
     digest: str = ""
     made: str = ""
+    views: Views = PLAIN
 
 
 class RandomAccess(Protocol):

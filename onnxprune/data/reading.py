@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def read_data(spec: str, model: ModelLike | tuple[InputSpec, ...]) -> Data:
             y_test, or by the names of the model's inputs), a folder of IDX files, a folder of images (sub-folders
             train and test, or classes, or just images), or ``module:function``. Options: ``mean`` and ``std`` (per
             channel, for images from 0 to 1), ``limit`` and ``test_limit`` (so many of a fixed shuffle), ``holdout``
-            (fraction to evaluate with), ``size`` (of images, where the model takes any).
+            (fraction to evaluate with), ``size`` (of images, where the model takes any), ``augment`` (crop, flip, mix:
+            calibration sees each image in 4, or ``views``, ways).
         model: the model, or its inputs.
 
     Raises:
@@ -76,7 +78,7 @@ def _limited(data: Data, wanted: Spec) -> Data:
     if not isinstance(train, ArrayBatches) or not (test is None or isinstance(test, ArrayBatches)):
         if wanted.limit or wanted.test_limit or wanted.holdout:
             raise DataError("limit, test_limit and holdout are for files and folders; let the function do that")
-        return data
+        return replace(data, views=wanted.views)
     if test is None and wanted.holdout:
         shuffled = np.random.default_rng(0).permutation(train.chosen)
         aside = min(max(round(len(shuffled) * wanted.holdout), 1), len(shuffled) - 1)
@@ -85,7 +87,7 @@ def _limited(data: Data, wanted: Spec) -> Data:
         train = _first(train, wanted.limit)
     if test is not None and wanted.test_limit:
         test = _first(test, wanted.test_limit)
-    return Data(train, test, data.classes, data.digest)
+    return Data(train, test, data.classes, data.digest, views=wanted.views)
 
 
 def _first(batches: ArrayBatches, limit: int) -> ArrayBatches:

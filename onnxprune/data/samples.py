@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.data import Batches, Data, InputSpec, inputs_of, read_data
+from onnxprune.data.augmenting import PLAIN, Views
 from onnxprune.errors import DataError, UsageError
 from onnxprune.ir.model import Model
 
@@ -28,7 +29,8 @@ class Samples:
     """Inputs by name, [N, ...] in the model's type and layout; ``targets`` [N, ...] or None where unlabelled.
 
     ``step`` is the number of samples per batch; N is a multiple of it where the model fixes it (``fixed``). ``made``
-    says of what they are made if they are synthetic.
+    says of what they are made if they are synthetic. ``views`` is how a fit is to see them (:meth:`viewed`); ``seen``
+    says that so many samples in series are views of one already.
     """
 
     inputs: Mapping[str, NDArray[Any]]
@@ -36,6 +38,8 @@ class Samples:
     step: int
     fixed: bool = False
     made: str = ""
+    views: Views = PLAIN
+    seen: int = 1
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -54,6 +58,19 @@ class Samples:
         inputs = {name: array[start:stop] for name, array in self.inputs.items()}
         targets = None if self.targets is None else self.targets[start:stop]
         return replace(self, inputs=inputs, targets=targets)
+
+    def viewed(self) -> Samples:
+        """Each sample as often, and in as many ways, as a fit is to see it: the views of one follow one another."""
+        if self.views.count == 1:
+            return self
+        if len(self.inputs) > 1:
+            raise DataError("augment is for models of one input: what is done to one would have to be done to all")
+        inputs = {name: self.views.of(array) for name, array in self.inputs.items()}
+        targets = None if self.targets is None else np.repeat(self.targets, self.views.count, axis=0)
+        seen = self.seen * self.views.count
+        # What is held out is held out by batches: no sample may be in two of them.
+        step = self.step if self.fixed else -(-self.step // seen) * seen
+        return replace(self, inputs=inputs, targets=targets, step=step, views=PLAIN, seen=seen)
 
     def first(self, count: int) -> Samples:
         """The first so many, or somewhat more where the model takes a fixed number at once."""
@@ -89,7 +106,7 @@ def collect(
     specs = inputs_of(model)
     if isinstance(source, str):
         source = read_data(source, model)
-    made = source.made if isinstance(source, Data) else ""
+    made, views = (source.made, source.views) if isinstance(source, Data) else ("", PLAIN)
     if isinstance(source, Data):
         source = source.train
     fixed = {spec.batch for spec in specs if spec.batch is not None}
@@ -97,7 +114,7 @@ def collect(
         raise DataError(f"the inputs of the model have different fixed batch sizes: {sorted(fixed)}")
     step = next(iter(fixed), step)
     inputs, targets = _from_arrays(source, count) if isinstance(source, Mapping) else _from_batches(source, count, seed)
-    samples = Samples(_checked(inputs, specs), targets, step, bool(fixed), made)
+    samples = Samples(_checked(inputs, specs), targets, step, bool(fixed), made, views)
     if not fixed or len(samples) % step == 0:
         return samples
     whole = len(samples) // step * step
@@ -117,11 +134,11 @@ def collect_both(
         source = read_data(source, model)
     if isinstance(source, Data) and source.test is not None:
         others = collect(source.test, model, evaluate, seed=seed)
-        return collect(source, model, count, seed=seed), replace(others, made=source.made), False
+        return collect(source, model, count, seed=seed), replace(others, made=source.made, views=PLAIN), False
     both = collect(source, model, count + evaluate, seed=seed)
     unit = both.step if both.fixed else 1
     count = max(min(count, len(both)) // unit, 1) * unit
-    first, rest = both.part(0, count), both.part(count, len(both))
+    first, rest = both.part(0, count), replace(both.part(count, len(both)), views=PLAIN)
     return (first, rest, False) if len(rest) else (first, first, True)
 
 

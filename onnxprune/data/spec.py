@@ -6,10 +6,14 @@ import math
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
+from onnxprune.data.augmenting import PLAIN, Views, parse_augmentations
 from onnxprune.data.inputs import Scaling
-from onnxprune.errors import DataError
+from onnxprune.errors import DataError, UsageError
 
-_OPTIONS = ("mean", "std", "limit", "test_limit", "holdout", "size", "seed")
+_OPTIONS = ("mean", "std", "limit", "test_limit", "holdout", "size", "seed", "augment", "views")
+
+#: Views of each image where it is said how to see it, and not how often.
+_VIEWS = 4
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,8 @@ class Spec:
 
     ``source`` is a path or ``module:function``; ``limit`` and ``test_limit`` keep that many samples of a fixed
     shuffle, ``holdout`` sets a fraction of the samples aside for evaluation where the source has no such part,
-    ``size`` is (height, width) to bring images to, ``seed`` that of synthetic samples.
+    ``size`` is (height, width) to bring images to, ``seed`` that of synthetic samples,
+    ``views`` what calibration sees of each image.
     """
 
     source: str
@@ -28,6 +33,7 @@ class Spec:
     holdout: float
     size: tuple[int, int] | None
     seed: int = 0
+    views: Views = PLAIN
 
 
 def parse_spec(text: str) -> Spec:
@@ -45,7 +51,8 @@ def parse_spec(text: str) -> Spec:
         holdout = float(options.get("holdout", "0"))
         size = _size(options.get("size"))
         seed = int(options.get("seed", "0"))
-    except ValueError as error:
+        views = _views(options.get("augment"), options.get("views"))
+    except (ValueError, UsageError) as error:
         raise DataError(f"the data options '{query}' cannot be read: {error}") from error
     if any(value == 0 for value in scaling.std):
         raise DataError("std must not be 0")
@@ -53,7 +60,15 @@ def parse_spec(text: str) -> Spec:
         raise DataError(f"holdout must be a fraction below 1, not {holdout}")
     if seed < 0:
         raise DataError(f"seed must be at least 0, not {seed}")
-    return Spec(source, scaling, limit, test_limit, holdout, size, seed)
+    return Spec(source, scaling, limit, test_limit, holdout, size, seed, views)
+
+
+def _views(augment: str | None, views: str | None) -> Views:
+    how = parse_augmentations(augment or "none")
+    count = _count(views)
+    if count is not None and count > 1 and not how:
+        raise ValueError("several views take a way to see a picture otherwise: augment=crop,flip,mix or some of it")
+    return Views(how, count or (_VIEWS if how else 1))
 
 
 def _floats(text: str) -> tuple[float, ...]:

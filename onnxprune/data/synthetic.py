@@ -34,7 +34,7 @@ from onnxprune.ir.shapes import infer_shapes
 
 _SOURCE = re.compile(r"synthetic(:(?P<count>\d+))?")
 #: Samples if the SPEC does not say how many, and the share that is added to compare with.
-_COUNT, _ASIDE = 256, 0.25
+_COUNT, _ASIDE = 128, 0.25
 _VERSION = 1
 #: Samples that tell which range suits BatchNormalization.
 _TRIALS = 16
@@ -126,7 +126,7 @@ def read_synthetic(text: str, model: Model, matcher: Matcher | None, folder: Pat
     everything = ArrayBatches(arrays, fits, None, np.arange(total), "the synthetic samples")
     train, test = everything.part(np.arange(count)), everything.part(np.arange(count, total))
     digest = hashlib.sha256(f"{text} {model_digest(model)}".encode()).hexdigest()
-    return Data(train, test, digest=digest, made="; ".join(dict.fromkeys(made)))
+    return Data(train, test, digest=digest, made="; ".join(dict.fromkeys(made)), views=wanted.views)
 
 
 def _input(

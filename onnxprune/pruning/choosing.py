@@ -116,8 +116,8 @@ def _collected(calibration: CalibrationSource | Samples, analysis: Analysis) -> 
     from onnxprune.pruning.calibration import sourced
 
     if isinstance(calibration, Samples):
-        return calibration
-    return collect(sourced(calibration, analysis.model), analysis.model)
+        return calibration.viewed()
+    return collect(sourced(calibration, analysis.model), analysis.model).viewed()
 
 
 def _losses(problem: Problem, scoring: Scoring, scores: FloatArray, chooser: Criterion) -> tuple[FloatArray, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.data.augmenting import parse_augmentations
 from onnxprune.data.samples import CalibrationSource, Samples, collect
 from onnxprune.errors import PlanError, UsageError
 from onnxprune.ir.model import Model, ModelLike, as_model
@@ -107,7 +108,6 @@ def recover(
     """
     require_bridge()
     from onnxprune.torch.recovery import Teaching, follow
-    from onnxprune.torch.recovery.augmenting import parse_augmentations
 
     student, teacher = as_model(pruned), as_model(original)
     plan = plan or plan_of(student)

@@ -20,9 +20,9 @@ from onnxprune.torch.outputs import giving
 from onnxprune.torch.training.batching import any_batch
 
 #: Images of a batch, whose statistics are matched together, and steps of Adam.
-_BATCH, _STEPS = 32, 24
+_BATCH, _STEPS = 32, 16
 #: The size of a step in pixels from 0 to 1, the weights of smoothness and of classes, and how far images are shifted.
-_RATE, _SMOOTH, _CLASSES, _SHIFT = 0.03, 0.05, 0.1, 8
+_RATE, _SMOOTH, _CLASSES, _SHIFT = 0.012, 0.2, 0.1, 8
 
 
 def match(
@@ -52,11 +52,14 @@ def match(
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for start in range(0, len(images), _BATCH):
-        x = torch.from_numpy(images[start : start + _BATCH].copy()).requires_grad_()
-        optimizer = torch.optim.Adam([x], lr=_RATE)
+        begin = torch.from_numpy(images[start : start + _BATCH].copy())
+        # What changes has half of the resolution: single pixels would satisfy layers with what no picture shows.
+        change = torch.zeros_like(functional.avg_pool2d(begin, 2, ceil_mode=True)).requires_grad_()
+        optimizer = torch.optim.Adam([change], lr=_RATE)
         classes: Tensor | None = None
         for step in range(steps):
-            optimizer.param_groups[0]["lr"] = _RATE * (0.55 + 0.45 * float(np.cos(np.pi * step / steps)))
+            optimizer.param_groups[0]["lr"] = _RATE * (0.52 + 0.48 * float(np.cos(np.pi * step / steps)))
+            x = _changed(begin, change)
             view = _seen(x, generator)
             given = (view.permute(0, 2, 3, 1) if moved else view) * span + shift
             found = module(given.contiguous())
@@ -70,10 +73,13 @@ def match(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            with torch.no_grad():
-                x.clamp_(0, 1)
-        parts.append(x.detach().numpy())
+        parts.append(_changed(begin, change.detach()).numpy())
     return np.concatenate(parts)
+
+
+def _changed(begin: Tensor, change: Tensor) -> Tensor:
+    size = [int(extent) for extent in begin.shape[2:]]
+    return (begin + functional.interpolate(change, size=size, mode="bilinear", align_corners=False)).clamp(0, 1)
 
 
 def _seen(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -101,7 +101,8 @@ def compensate(
             raise UsageError(f"compensation '{method}' needs calibration data; give some, or choose 'bias'")
         found, changed, without = fold_means(result, source, plan.removed)
         return Compensation(found, method, 0, changed, (), without)
-    chosen = data if isinstance(data, Samples) else collect(sourced(data, source), source, samples, seed=seed)
+    given = data if isinstance(data, Samples) else collect(sourced(data, source), source, samples, seed=seed)
+    chosen = given.viewed()
     if not plan:
         return Compensation(result, method, len(chosen), (), (), {})
     walk = begin(result, source, plan.removed, chosen, seed, memory_budget(memory))

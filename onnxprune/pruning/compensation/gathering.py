@@ -71,7 +71,9 @@ def pieces(
         count = layer.count(y)
         chosen = np.sort(rng.choice(count, max(1, round(count * share)), replace=False))
         for some in _cut(chosen, shape[1] * shape[0]):
-            yield Piece(*layer.rows(x, y, some), (first + some) // per_sample, aside)
+            # Views of one sample stand and fall together: a fit that has seen one of them has seen the others.
+            sample = (first + some) // (per_sample * walk.samples.seen)
+            yield Piece(*layer.rows(x, y, some), sample, aside)
         first += count
 
 

@@ -16,6 +16,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 from torch.nn import functional
 
+from onnxprune.data.augmenting import augmented
 from onnxprune.data.logits import ENDINGS, head_of, without_ending
 from onnxprune.data.samples import Samples
 from onnxprune.errors import TrainingError, UsageError, VerificationError
@@ -27,7 +28,6 @@ from onnxprune.ir.shapes import infer_shapes
 from onnxprune.passes.normalize import normalize
 from onnxprune.torch.module import OnnxModule, to_module
 from onnxprune.torch.outputs import giving
-from onnxprune.torch.recovery.augmenting import augmented
 from onnxprune.torch.training.batching import any_batch
 from onnxprune.torch.writing import write_back
 
@@ -215,7 +215,6 @@ class _Run:
         # Exporters fold scales of any size into weights: a step is a share of how large a tensor's values are.
         self._sizes = [max(float(p.detach().square().mean().sqrt()), _LEAST_SIZE) for p in parameters]
         self._optimizer = torch.optim.Adam([{"params": [p]} for p in parameters], lr=how.lr)
-        self._generator = torch.Generator().manual_seed(how.seed)
         self._rng = np.random.default_rng(how.seed)
         self._tests = [
             (batch, [t.clone() for t in lesson.answers(batch)[: len(lesson.outputs)]])
@@ -295,11 +294,11 @@ class _Run:
         if len(self._order) < size:
             self._order += self._rng.permutation(len(self._samples)).tolist()
         chosen, self._order = self._order[:size], self._order[size:]
-        found = {name: torch.from_numpy(np.ascontiguousarray(a[chosen])) for name, a in self._samples.inputs.items()}
-        if len(found) > 1:
+        found = {name: np.ascontiguousarray(array[chosen]) for name, array in self._samples.inputs.items()}
+        if len(found) == 1:
             # Several inputs may belong together: what is done to one would have to be done to all.
-            return found
-        return {name: augmented(x, self._how.augment, self._generator) for name, x in found.items()}
+            found = {name: augmented(x, self._how.augment, self._rng) for name, x in found.items()}
+        return {name: torch.from_numpy(x) for name, x in found.items()}
 
     def _measured(self, step: int, seconds: float, left: float) -> State:
         lesson, damage, right, count = self._lesson, 0.0, 0, 0

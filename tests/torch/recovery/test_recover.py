@@ -16,7 +16,6 @@ import onnxprune
 from onnxprune.data.samples import Samples, collect
 from onnxprune.errors import PlanError, TrainingError, UsageError, VerificationError
 from onnxprune.pruning.pipeline import Compression
-from onnxprune.torch.recovery.augmenting import augmented, parse_augmentations
 from onnxprune.torch.recovery.following import Teaching, _Lesson, _Run
 
 MODELS = Path(__file__).parents[3] / "models"
@@ -94,28 +93,6 @@ def test_problems_are_said(pruned: Compression, samples: Samples, monkeypatch: p
     monkeypatch.setitem(sys.modules, "onnxprune.torch.recovery", None)
     with pytest.raises(UsageError, match=r"onnxprune\[torch\]"):
         onnxprune.recover(pruned.model, original, samples)
-
-
-def test_augmentations_are_other_views_of_the_same_pictures() -> None:
-    x = torch.rand(64, 3, 32, 32)
-    generator = torch.Generator().manual_seed(0)
-    flipped = augmented(x, {"flip"}, generator)
-    same = [bool(torch.allclose(a, b, atol=1e-5)) for a, b in zip(flipped, x, strict=True)]
-    mirrored = [bool(torch.allclose(a, b.flip(-1), atol=1e-5)) for a, b in zip(flipped, x, strict=True)]
-    assert all(a != b for a, b in zip(same, mirrored, strict=True))
-    assert 16 < sum(same) < 48
-    # A crop of a ramp is a ramp of less, and within the same values.
-    ramp = torch.linspace(0, 1, 32).expand(64, 3, 32, 32)
-    cropped = augmented(ramp, {"crop"}, generator)
-    steps = cropped[:, 0, 0, 2:-2].diff()
-    assert float(steps.min()) > -1e-5
-    assert float(steps.max()) < 1.1 / 31
-    assert float(cropped.max()) <= 1 + 1e-5
-    assert augmented(x.permute(0, 2, 3, 1), {"crop", "flip", "mix"}, generator).shape == (64, 32, 32, 3)
-    rows = torch.rand(8, 5)
-    assert augmented(rows, {"crop", "mix"}, generator) is rows
-    assert parse_augmentations("crop, flip") == {"crop", "flip"}
-    assert parse_augmentations("none") == frozenset()
 
 
 def test_the_command_and_the_option_of_prune_recover(tmp_path: Path) -> None:
