@@ -14,6 +14,7 @@ from pathlib import Path
 import onnxprune
 from onnxprune.exploration import read_results
 from onnxprune.pruning.comparison import compare
+from onnxprune.pruning.proving import Proof
 from onnxprune.report import Report, candidate, figures, subject
 from onnxprune.report.page import render
 
@@ -36,7 +37,8 @@ def main(results: Path | None) -> None:
         figures.save(figures.tradeoff(runs), IMAGES / "tradeoff.svg")
     original = subject(MODEL.name, onnxprune.load(MODEL), result.analysis, MODEL)
     pruned = subject("smaller.onnx", result.model, onnxprune.analyze(result.model))
-    shown = candidate(original, pruned, result.plan, result.certificate)
+    proof = None if result.certificate is None else Proof(result.plan, result.certificate)
+    shown = candidate(original, pruned, result.plan, proof)
     command = f"onnxprune report {MODEL.name} smaller.onnx --plan plan.json -o report.html"
     if CHROMIUM is None:
         print("no Chromium is installed: the pictures of the page stay as they are")

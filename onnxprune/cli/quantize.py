@@ -41,7 +41,7 @@ def quantize(
     source = read(terminal, model)
     from onnxprune.data.samples import collect_both
     from onnxprune.pruning.calibration import sourced
-    from onnxprune.pruning.history import with_integers
+    from onnxprune.pruning.history import with_answers, with_integers
     from onnxprune.pruning.quantization.quantizing import HELD_OUT, quantise_model
 
     layers = [(node.name, node.op_type) for node in source.graph.node if node.name]
@@ -50,7 +50,7 @@ def quantize(
         fit, held_out, _ = collect_both(sourced(spec, source), source, options.calibration_samples, evaluate=HELD_OUT)
     made = quantise_model(source, fit, held_out, options, terminal.step)
     with terminal.step(f"Writing {output.name}"):
-        paths.save_model(with_integers(made, options), output)
+        paths.save_model(with_answers(with_integers(made, options), made.fidelity), output)
     sizes = {"before": source.file_size, "after": made.model.file_size}
     terminal.json({"model": str(model), "output": str(output), "file_size": sizes, **made.to_dict()})
     if as_json:

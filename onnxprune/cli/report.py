@@ -5,38 +5,42 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from onnxprune._display import long
+from onnxprune.cli.errors import FAILED
 from onnxprune.cli.files import Paths, save_plot, save_text
-from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, OutputOption
+from onnxprune.cli.latency import ProviderOption, ThreadsOption
+from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, Offer, OutputOption, offering
 from onnxprune.cli.reading import Reading, read_and_analyze
 from onnxprune.cli.terminal import Terminal
+from onnxprune.cli.timing import NoBenchOption
 from onnxprune.errors import UsageError, VerificationError
+from onnxprune.pruning.options import JobOptions
 
 if TYPE_CHECKING:
+    from onnxprune.data.fidelity import Fidelity
     from onnxprune.exploration import Results
-    from onnxprune.ir.model import Model
-    from onnxprune.pruning.certificate import Certificate
+    from onnxprune.ir.engine import Engine
+    from onnxprune.ir.model import Model, ModelLike
+    from onnxprune.latency.bench import Bench
     from onnxprune.pruning.plan import Plan
+    from onnxprune.pruning.proving import Proof
     from onnxprune.report import Candidate, Report, ReportedModel
 
-_CHANGED = (
-    "The weights of this file changed after the removal, by training or compensation: the certificate is about the "
-    "removal alone, and says nothing of what changed since."
-)
-_FAILED = (
-    "The file is not what the plan makes of the model, with the original's values for its weights either: see whether "
-    "it belongs to the plan."
-)
+_FAILED = "See whether the file belongs to this original and this plan; 'onnxprune verify' says the same of it."
+_STYLES = {"good": "green", "warn": "yellow", "bad": "bold red", "plain": ""}
 _PLOTS = ("complexity", "changes", "tradeoff")
 
 
+@offering
 def report(
+    *,
     model: ModelArgument,
     output: OutputOption,
     pruned: Annotated[
@@ -56,18 +60,26 @@ def report(
         Path | None,
         typer.Option(metavar="RESULTS", help="What 'explore' recorded of the model.", show_default=False),
     ] = None,
+    job: Annotated[
+        JobOptions,
+        Offer(
+            ("calibration", "calibration_samples", "task"),
+            helps={"calibration": "Samples, labels not needed (SPEC): measure what is left of the answers."},
+        ),
+    ],
     input_shape: InputShapeOption = None,
-    time: Annotated[
-        bool, typer.Option("--time", help="Measure the time of every layer in onnxruntime, on one thread.")
-    ] = False,
+    threads: ThreadsOption = 1,
+    provider: ProviderOption = "CPUExecutionProvider",
+    time: Annotated[bool, typer.Option("--time", help="Measure the time of every layer in onnxruntime, too.")] = False,
+    no_bench: NoBenchOption = False,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="No certificates.")] = False,
     png: Annotated[bool, typer.Option("--png", help="Write static plots beside the page, too, as PNG.")] = False,
     svg: Annotated[bool, typer.Option("--svg", help="The same as SVG.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one HTML page about a model: what was removed where, what is coupled, what was proven.
+    """Write one HTML page about a model: what was proven, what it costs now, what was removed where.
 
-    It needs nothing from the network, on any screen.
+    It needs nothing from the network, on any screen. Exits with 1 where a certificate fails; the page is written.
     """
     terminal = Terminal(as_json)
     files, plans = pruned or [], plan or []
@@ -80,10 +92,14 @@ def report(
     paths = Paths()
     paths.read_models(model, *files)
     paths.read(*plans, results)
+    paths.read_data(job.calibration if isinstance(job.calibration, str) else None)
     paths.write(output, *plots)
+    from onnxprune.ir.engine import Engine
+    from onnxprune.latency.machine import processor
     from onnxprune.pruning.plan import Plan
     from onnxprune.report import Report
     from onnxprune.report.page import render
+    from onnxprune.report.verdict import failed, verdicts
 
     runs = None if results is None else _recorded(results)
     chosen = [Plan.load(path) for path in plans]
@@ -91,24 +107,34 @@ def report(
     reading = read_and_analyze(terminal, model, input_shape, first.split, first.input_shapes, first.state)
     if runs is not None:
         _check_same(reading.model, model, runs)
-    job = _Job(terminal, reading, verify=not no_verify, time=time)
-    original = job.subject(model.name, reading, model)
+    what = _Wanted(terminal, reading, job, verify=not no_verify, engine=Engine(threads, provider=provider), layers=time)
+    original = what.subject(model.name, reading, model)
     if files:
         of_each: Sequence[Plan | None] = chosen or [None] * len(files)
         pairs = zip(_names(files), files, of_each, strict=True)
-        candidates = [job.from_file(original, name, path, its) for name, path, its in pairs]
+        made = [what.from_file(original, name, path, its) for name, path, its in pairs]
     else:
-        candidates = [job.from_plan(original, path.stem, its) for path, its in zip(plans, chosen, strict=True)]
-    content = Report(original, tuple(candidates), runs, _command())
+        made = [what.from_plan(original, path.stem, its) for path, its in zip(plans, chosen, strict=True)]
+    candidates = tuple(candidate for candidate, _ in made)
+    times = None if no_bench or not made else what.times(model, [source for _, source in made])
+    today = f"{datetime.now():%-d %B %Y, %H:%M}"
+    content = Report(original, candidates, runs, _command(), times, processor(), today)
     with terminal.step("Drawing"):
         page = render(content)
     save_text(page, output)
     drawn = [path for kind in kinds for path in _save_plots(content, output, kind)]
     size = len(page.encode())
     names = [c.subject.name for c in candidates]
-    terminal.json({"output": str(output), "bytes": size, "candidates": names, "plots": [str(path) for path in drawn]})
+    bad = failed(content)
+    told = {"output": str(output), "bytes": size, "candidates": names, "plots": [str(path) for path in drawn]}
+    found = [{"name": one.name, "headline": one.headline, "passed": one.tone != "bad"} for one in verdicts(content)]
+    terminal.json({**told, "verdicts": found, "passed": not bad})
+    for one in verdicts(content):
+        terminal.show(f"{one.name}: {one.headline}.", style=_STYLES[one.tone])
     also = f", and {', '.join(path.name for path in drawn)}" if drawn else ""
     terminal.show(f"Wrote {output} ({long(size, 'B')}): open it in a browser{also}.")
+    if bad:
+        raise typer.Exit(FAILED)
 
 
 def _recorded(path: Path) -> Results:
@@ -136,59 +162,81 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Wanted:
     """What is wanted of every model."""
 
     terminal: Terminal
     original: Reading
+    job: JobOptions
     verify: bool
-    time: bool
+    engine: Engine
+    layers: bool
 
     def subject(self, name: str, reading: Reading, path: Path | None) -> ReportedModel:
         """A model under this name; ``path`` is its file, if it is in one."""
         from onnxprune.report import subject
 
         times = None
-        if self.time:
+        if self.layers:
             from onnxprune.report.timing import layer_times
 
-            with self.terminal.step("Measuring"):
+            with self.terminal.step("Measuring layers"):
                 source = path if path is not None else reading.model.to_proto().SerializeToString()
-                times = layer_times(reading.analysis, source)
+                times = layer_times(reading.analysis, source, self.engine)
         return subject(name, reading.model, reading.analysis, path, times)
 
-    def from_file(self, original: ReportedModel, name: str, path: Path, plan: Plan | None) -> Candidate:
-        """A pruned model, certified if there is a plan."""
+    def times(self, original: Path, made: Sequence[ModelLike]) -> Bench | str:
+        """All models in turns, as 'bench' measures them, or why not."""
+        from onnxprune.cli.timing import beside
+
+        shapes = self.original.analysis.shapes.binding
+        return beside(self.terminal, original, *made, shapes=shapes, engine=self.engine)
+
+    def from_file(
+        self, original: ReportedModel, name: str, path: Path, plan: Plan | None
+    ) -> tuple[Candidate, ModelLike]:
+        """A pruned model, certified if there is a plan, and what runs it."""
         from onnxprune.ir.extents import fitted
         from onnxprune.ir.model import load
-        from onnxprune.pruning.history import job_of, plan_of
-        from onnxprune.report import candidate
+        from onnxprune.pruning.history import plan_of
 
         shapes = fitted(load(path), self.original.analysis.shapes.binding)
         result = read_and_analyze(self.terminal, path, None, otherwise=shapes)
         found = self.subject(name, result, path)
-        plan = plan or plan_of(result.model)
-        if plan is None:
-            told = "The file tells no plan, and none was given (--plan), so nothing was compared."
-            return candidate(original, found, remark=told)
-        return candidate(original, found, plan, *self._certified(result, plan), job=job_of(result.model))
+        return self._candidate(original, found, result, plan or plan_of(result.model)), path
 
-    def from_plan(self, original: ReportedModel, name: str, plan: Plan) -> Candidate:
-        """What a plan would make of the model."""
+    def from_plan(self, original: ReportedModel, name: str, plan: Plan) -> tuple[Candidate, ModelLike]:
+        """What a plan would make of the model, and the model."""
         from onnxprune.analysis.analyzing import analyze
         from onnxprune.ir.extents import fitted
         from onnxprune.pruning.pipeline import apply
-        from onnxprune.report import candidate
 
         with self.terminal.step("Removing channels"):
             model = apply(self.original.model, plan)
             result = Reading(model, analyze(model, fitted(model, self.original.analysis.shapes.binding)), None)
-        return candidate(original, self.subject(name, result, None), plan, *self._certified(result, plan))
+        return self._candidate(original, self.subject(name, result, None), result, plan), model
 
-    def _certified(self, pruned: Reading, plan: Plan | None) -> tuple[Certificate | None, str]:
-        """The certificate of the removal, and what is to be said about it."""
+    def _candidate(
+        self, original: ReportedModel, found: ReportedModel, result: Reading, plan: Plan | None
+    ) -> Candidate:
+        from onnxprune.pruning.history import answers_told, job_of, since_removal
+        from onnxprune.report import candidate
+
+        proof, remark = self._proven(result, plan)
+        return replace(
+            candidate(original, found, plan, proof, remark),
+            fidelity=self._fidelity(result),
+            answers=answers_told(result.model),
+            steps=tuple(since_removal(result.model)),
+            job=job_of(result.model),
+        )
+
+    def _proven(self, pruned: Reading, plan: Plan | None) -> tuple[Proof | None, str]:
+        """What 'verify' finds, and what is to be said about that."""
         from onnxprune.pruning.proving import prove
 
+        if plan is None:
+            return None, "The file tells no plan, and none was given (--plan), so nothing was compared."
         if not self.verify:
             return None, "Not asked for."
         with self.terminal.step("Verifying"):
@@ -196,9 +244,21 @@ class _Job:
                 proof = prove(self.original.model, pruned.model, plan, input_shapes=self.original.shapes)
             except VerificationError as error:
                 return None, f"It could not be made: {error}."
-        if not proof.certificate.passed:
-            return proof.certificate, _FAILED
-        return proof.certificate, " ".join([_CHANGED, *proof.sentences[1:]]) if proof.changed else ""
+        return proof, "" if proof.passed else _FAILED
+
+    def _fidelity(self, pruned: Reading) -> Fidelity | None:
+        """What is left of the answers, where there is data."""
+        from onnxprune.pruning.history import since_removal
+        from onnxprune.pruning.pipeline import calibrated
+
+        data = calibrated(self.original.model, self.job)
+        if data is None:
+            return None
+        from onnxprune.data.fidelity import measure_fidelity
+
+        with self.terminal.step("Comparing"):
+            seen = data.same and bool(since_removal(pruned.model))
+            return measure_fidelity(self.original.model, pruned.model, data.held_out, seen=seen, task=self.job.task)
 
 
 def _save_plots(content: Report, output: Path, kind: str) -> list[Path]:

@@ -95,7 +95,7 @@ def _timed(terminal: Terminal, task: Task) -> Bench | str | None:
         return None
     from onnxprune.cli.timing import beside
 
-    return beside(terminal, original, task.output, task.reading.shapes or None, task.engine)
+    return beside(terminal, original, task.output, shapes=task.reading.shapes or None, engine=task.engine)
 
 
 def _report(
@@ -220,9 +220,7 @@ def answer_lines(fidelity: Fidelity | None) -> list[tuple[str, str]]:
     if not fidelity.answers:
         return [("Answers unknown: the outputs are none that can be compared; next: --task NAME.", "yellow")]
     lines = [(line, "yellow") for line in synthetic_lines(fidelity.made)]
-    for one in fidelity.answers:
-        told = one.verdict if one.verdict == "kept" else one.verdict.upper()
-        lines.append((f"Answers {told} ({one.task}): {one.words}.", _STYLES[one.verdict]))
+    lines += [(one.sentence, _STYLES[one.verdict]) for one in fidelity.answers]
     if fidelity.verdict != "kept":
         lines.append((f"Next: {_NEXT}.", _STYLES[fidelity.verdict or "damaged"]))
     return lines

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnxprune._display import seconds
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import OnnxPruneError
 
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import InputShapes
     from onnxprune.ir.engine import Engine
+    from onnxprune.ir.model import ModelLike
     from onnxprune.latency.bench import Bench
     from onnxprune.pruning.plan import Plan
 
@@ -24,8 +23,10 @@ NoBenchOption = Annotated[
 _SECONDS, _LEAST, _MOST = 0.6, 2, 60
 
 
-def beside(terminal: Terminal, original: Path, result: Path, shapes: InputShapes | None, engine: Engine) -> Bench | str:
-    """The times of two files in turns, or why there are none: that is no reason to keep a result back."""
+def beside(
+    terminal: Terminal, original: ModelLike, *results: ModelLike, shapes: InputShapes | None, engine: Engine
+) -> Bench | str:
+    """The times of models in turns, or why there are none: that is no reason to keep a result back."""
     from onnxprune.ir.sampling import Rounds
     from onnxprune.latency.bench import bench
 
@@ -33,7 +34,7 @@ def beside(terminal: Terminal, original: Path, result: Path, shapes: InputShapes
         try:
             return bench(
                 original,
-                result,
+                *results,
                 threads=engine.threads,
                 provider=engine.provider,
                 runtime=engine.runtime,
@@ -49,13 +50,9 @@ def timing_lines(timed: Bench | str, plan: Plan) -> list[tuple[str, str]]:
     """What was measured, with a style; where the result is not faster, why that may be and what to do."""
     if isinstance(timed, str):
         return [(f"Not timed: {timed}.", "yellow")]
-    before, after = timed.subjects
-    ratio = after.ratio
+    ratio = timed.subjects[1].ratio
     assert ratio is not None  # of all but the first
-    told = (
-        f"Time of a run: {seconds(before.latency.median)} → {seconds(after.latency.median)}, {ratio.median:.2f} of the "
-        f"original's (95 % interval {ratio.low:.2f} to {ratio.high:.2f}; {timed.engine})."
-    )
+    told = f"Time of a run: {timed.beside_first()}."
     if ratio.median < 1 or not plan:
         return [(told, "")]
     if plan.settings.get("round_to") == 1:

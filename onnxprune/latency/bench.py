@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxprune._display import seconds
 from onnxprune.errors import MeasurementError, UsageError
 from onnxprune.ir.engine import Engine
 from onnxprune.ir.runtimes import ONNXRUNTIME
@@ -72,6 +73,16 @@ class Bench:
     subjects: tuple[ModelTimes, ...]
     noise: str | None
 
+    def beside_first(self, at: int = 1) -> str:
+        """One model's time beside that of the first, in words."""
+        first, other = self.subjects[0], self.subjects[at]
+        ratio = other.ratio
+        assert ratio is not None  # of all but the first
+        return (
+            f"{seconds(first.latency.median)} → {seconds(other.latency.median)}, {ratio.median:.2f} of the original's "
+            f"(95 % interval {ratio.low:.2f} to {ratio.high:.2f}; {self.engine})"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data."""
         return {
@@ -127,15 +138,15 @@ def bench(
         # Memory first: while the sessions below are open, less of it would be free.
         memories = [peak_memory(p.path, p.saved_inputs(), engine) if memory else None for p in prepared]
         runners = [_runner(p, engine) for p in prepared]
-        seconds = sample(runners, rounds or Rounds(), clock)
+        times = sample(runners, rounds or Rounds(), clock)
         del runners
         nodes = [traced(p.path, p.inputs, engine, runs=_TRACED_RUNS).nodes if per_operator else () for p in prepared]
     subjects = tuple(
         ModelTimes(
             name=p.name,
             inputs=p.shapes,
-            latency=spread(seconds[:, at]),
-            ratio=paired_ratio(seconds[:, at], seconds[:, 0], seed) if at else None,
+            latency=spread(times[:, at]),
+            ratio=paired_ratio(times[:, at], times[:, 0], seed) if at else None,
             memory=memories[at],
             nodes=nodes[at],
         )

@@ -6,13 +6,15 @@ import base64
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.data.tasks.base import VERDICTS, Verdict
 from onnxprune.errors import PlanError
 from onnxprune.ir.digest import model_digest
 from onnxprune.ir.model import Model
 from onnxprune.ir.plain import parse
-from onnxprune.ir.provenance import steps_of, weights_digest, with_step, without_folders
+from onnxprune.ir.provenance import steps_of, weights_digest, with_step, with_steps, without_folders
 from onnxprune.pruning.options import Given, JobOptions, options_of
 from onnxprune.pruning.plan import Plan
 
@@ -50,21 +52,51 @@ def with_removal(result: Model, original: Model, plan: Plan, certificate: Certif
     return with_step(result, PRUNE, {**told, "certificate": proof})
 
 
-def with_repair(result: Model, before: Model, done: Compensation, fidelity: Fidelity | None, job: JobOptions) -> Model:
-    """The compensated model, which tells how, with what data, which weights changed, and what is left of answers."""
-    left: dict[str, Any] | None = None
-    if fidelity is not None and fidelity.share is not None:
-        left = {"verdict": fidelity.verdict, "share": round(fidelity.share, 3), "samples": fidelity.samples}
-        if fidelity.made:
-            left["synthetic"] = fidelity.made
+def with_repair(result: Model, before: Model, done: Compensation, job: JobOptions) -> Model:
+    """The compensated model, which tells how, with what data, and which weights changed."""
     told = {
         "method": done.method,
         "data": None if job.calibration is None else _data(job),
         "samples": done.samples,
         "changed": changed_weights(before, result),
-        "answers": left,
     }
     return with_step(result, COMPENSATE, told)
+
+
+def with_answers(model: Model, fidelity: Fidelity | None) -> Model:
+    """The model, whose last step tells what is left of the answers after it, if that is known."""
+    steps = steps_of(model)
+    if fidelity is None or fidelity.share is None or not steps:
+        return model
+    told: dict[str, Any] = {
+        "verdict": fidelity.verdict,
+        "share": round(fidelity.share, 3),
+        "samples": fidelity.samples,
+        "words": [f"{one.words} ({one.task})" for one in fidelity.answers],
+    }
+    if fidelity.made:
+        told["synthetic"] = fidelity.made
+    return with_steps(model, [*steps[:-1], {**steps[-1], "answers": told}])
+
+
+@dataclass(frozen=True)
+class ToldAnswers:
+    """What a file tells of its answers: the verdict, that in words, and what its samples were made of, if they were."""
+
+    verdict: Verdict
+    words: tuple[str, ...]
+    made: str = ""
+
+
+def answers_told(model: Model) -> ToldAnswers | None:
+    """What a file's last step tells of its answers; None if it does not, or weights have changed since."""
+    steps = steps_of(model)
+    told = steps[-1].get("answers") if steps and as_left(model) else None
+    if not isinstance(told, dict) or told.get("verdict") not in VERDICTS:
+        return None
+    words = told.get("words")
+    made = str(told.get("synthetic") or "")
+    return ToldAnswers(told["verdict"], tuple(map(str, words)) if isinstance(words, list) else (), made)
 
 
 def with_integers(done: Quantization, given: Given) -> Model:

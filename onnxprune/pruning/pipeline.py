@@ -20,7 +20,7 @@ from onnxprune.ops import Registry
 from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.certificate import Certificate, check, verify
 from onnxprune.pruning.choosing import choose
-from onnxprune.pruning.history import with_integers, with_removal, with_repair
+from onnxprune.pruning.history import with_answers, with_integers, with_removal, with_repair
 from onnxprune.pruning.options import CompressOptions, JobOptions, PlanOptions, by_keyword
 from onnxprune.pruning.plan import Plan
 
@@ -190,7 +190,7 @@ def run(
             check(result, "the compensated model")
     if job.recover and data is not None:
         if job.provenance and found is not None:
-            result = with_repair(result, before, found, None, job)
+            result = with_repair(result, before, found, job)
         with progress("Recovering"):
             how: dict[str, Any] = {"minutes": job.minutes, "augment": job.augment, "progress": watch}
             lesson = recover(result, source, data.fit, plan=plan, **how)
@@ -205,7 +205,9 @@ def run(
             if not job.int8:
                 _require_answers(fidelity, job.min_agreement)
     if job.provenance and found is not None and lesson is None:
-        result = with_repair(result, before, found, fidelity, job)
+        result = with_repair(result, before, found, job)
+    if job.provenance:
+        result = with_answers(result, fidelity)
     made = Compression(result, plan, analysis, certificate, found, fidelity, lesson)
     return made if data is None or not job.int8 else _in_integers(made, source, data, job, progress)
 
@@ -222,7 +224,7 @@ def _in_integers(
     with progress("Comparing"):
         fidelity = measure_fidelity(source, quantized.model, data.held_out, seen=data.same, task=job.task)
         _require_answers(fidelity, job.min_agreement)
-    model = with_integers(quantized, job) if job.provenance else quantized.model
+    model = with_answers(with_integers(quantized, job), fidelity) if job.provenance else quantized.model
     return replace(made, model=model, fidelity=fidelity, quantization=quantized)
 
 

@@ -61,7 +61,7 @@ class Proof:
             return (*self.certificate.sentences, *lines)
         first = f"With the original's values for {len(self.changed)} weights that have others: "
         lines = [first + self.certificate.sentences[0], *self.certificate.sentences[1:], *lines]
-        lines += [f"Since then: {_told(step)}." for step in self.steps]
+        lines += [f"Since then: {told_of(step)}." for step in self.steps]
         if self.explained:
             lines.append(f"The values of {some(self.changed)} are, to the bit, what that left.")
         else:
@@ -137,8 +137,8 @@ def prove(
     return Proof(chosen, certificate, changed, steps, as_left(result), same)
 
 
-def _told(step: Mapping[str, Any]) -> str:
-    """A step in words."""
+def told_of(step: Mapping[str, Any]) -> str:
+    """A step that a file tells of, in words."""
     kind, names = str(step.get("step")), step.get("changed")
     said = [str(step[key]) for key in ("method", "precision") if isinstance(step.get(key), str)]
     if isinstance(step.get("data"), str):

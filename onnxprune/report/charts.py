@@ -6,17 +6,18 @@ the page's theme: the scales name no colours but take the configured range of ca
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import altair as alt
 
+Chart: TypeAlias = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart
 _SHORT = "datum.value === 0 ? '0' : format(datum.value, '~s') + unit"
 """Labels like 250k; the format alone makes 0k of zero. ``unit`` is a parameter that the script sets."""
 
 
 def specifications() -> dict[str, dict[str, Any]]:
     """Every chart by the name of the element that it is drawn in."""
-    charts: dict[str, alt.Chart | alt.LayerChart] = {
+    charts: dict[str, Chart] = {
         "changes": _changes(),
         "changes-many": _changes_many(),
         "shares": _shares(),
@@ -28,7 +29,7 @@ def specifications() -> dict[str, dict[str, Any]]:
     return {name: _plain(chart) for name, chart in charts.items()}
 
 
-def _plain(chart: alt.LayerChart | alt.Chart) -> dict[str, Any]:
+def _plain(chart: Chart) -> dict[str, Any]:
     spec: dict[str, Any] = chart.to_dict()
     spec.pop("config", None)  # the page's theme
     return spec
@@ -43,6 +44,9 @@ def _labels() -> alt.Parameter:
     """The names of the layers by position, shortened; the script sets them."""
     return alt.param(name="labels", value=[])
 
+
+_SHAPES = ["circle", "square", "triangle-up", "cross", "triangle-down", "triangle-left"]
+"""Of modes: whoever does not see colours tells them by these."""
 
 _LAYER_TIPS = [
     alt.Tooltip("name:N", title="layer"),
@@ -97,52 +101,55 @@ _SHARE_TIPS = [
     alt.Tooltip("metric:N", title="of all"),
     alt.Tooltip("share:Q", title="share", format=".2%"),
 ]
-_METRIC = alt.Color(
-    "metric:N",
-    title=None,
-    sort=None,
-    scale=alt.Scale(domain=["parameters", "MACs", "memory"]),
-    legend=alt.Legend(orient="top"),
-)
+_SHARED = ("parameters", "MACs", "memory")
 
 
-def _shares() -> alt.Chart:
-    """Three bars per layer: its shares of the totals; rows: i, name, metric, share."""
-    chart: alt.Chart = (
-        alt.Chart(alt.NamedData(name="rows"))
-        .mark_bar(cursor="pointer")
-        .encode(
-            x=alt.X(
-                "i:O",
-                title=None,
-                axis=alt.Axis(labelExpr="labels[datum.value]", labelAngle=-40, ticks=False, labelOverlap=True),
-            ),
-            xOffset=alt.XOffset("metric:N", sort=["parameters", "MACs", "memory"]),
-            y=alt.Y("share:Q", title=None, axis=alt.Axis(format="%", tickCount=5)),
-            color=_METRIC,
-            tooltip=_SHARE_TIPS,
+def _colour(metric: str) -> alt.Color:
+    return alt.Color("metric:N", scale=alt.Scale(domain=list(_SHARED)), legend=None, title=metric)
+
+
+def _shares() -> alt.HConcatChart:
+    """A panel per complexity, side by side, with a bar per layer; rows: i, name, metric, share.
+
+    The script sets the width of each panel.
+    """
+    panels = []
+    for at, metric in enumerate(_SHARED):
+        names = alt.Axis(labelExpr="labels[datum.value]", ticks=False, domain=False) if not at else None
+        panels.append(
+            alt.Chart(alt.NamedData(name="rows"), title=alt.Title(metric, anchor="start"))
+            .transform_filter(alt.datum.metric == metric)
+            .mark_bar(cursor="pointer")
+            .encode(
+                x=alt.X("share:Q", title=None, axis=alt.Axis(format="%", tickCount=3, orient="top")),
+                y=alt.Y("i:O", title=None, axis=names),
+                color=_colour(metric),
+                tooltip=_SHARE_TIPS,
+            )
         )
-        .add_params(_labels())
-        .properties(width="container", height=240)
-    )
+    chart: alt.HConcatChart = alt.hconcat(*panels, spacing=18).add_params(_labels())
     return chart
 
 
-def _shares_many() -> alt.Chart:
-    """The same for hundreds of layers: a stepped line per metric."""
-    chart: alt.Chart = (
-        alt.Chart(alt.NamedData(name="rows"))
-        .mark_line(interpolate="step", strokeWidth=1.2)
-        .encode(
-            x=alt.X(
-                "i:Q", title="layers in order of execution", axis=alt.Axis(grid=False), scale=alt.Scale(nice=False)
-            ),
-            y=alt.Y("share:Q", title=None, axis=alt.Axis(format="%", tickCount=5)),
-            color=_METRIC,
-            tooltip=_SHARE_TIPS,
+def _shares_many() -> alt.VConcatChart:
+    """The same for many layers: below each other, a narrow column per layer in the order of execution."""
+    panels = []
+    for at, metric in enumerate(_SHARED):
+        title = "layers in order of execution" if at == len(_SHARED) - 1 else None
+        panels.append(
+            alt.Chart(alt.NamedData(name="rows"), title=alt.Title(metric, anchor="start"), height=90)
+            .transform_filter(alt.datum.metric == metric)
+            .mark_rect(cursor="pointer")
+            .encode(
+                x=alt.X("i:Q", title=title, axis=alt.Axis(grid=False), scale=alt.Scale(nice=False)),
+                x2="next:Q",
+                y=alt.Y("share:Q", title=None, axis=alt.Axis(format="%", tickCount=3)),
+                y2=alt.datum(0),
+                color=_colour(metric),
+                tooltip=_SHARE_TIPS,
+            )
         )
-        .properties(width="container", height=240)
-    )
+    chart: alt.VConcatChart = alt.vconcat(*panels, spacing=10)
     return chart
 
 
@@ -183,10 +190,22 @@ def _legend() -> alt.Legend:
 def _coupling() -> alt.LayerChart:
     """Groups as horizontal lanes, layers as steps from the lanes they read to those they write.
 
-    ``lanes``: x, x2, y; ``links``: i, x, x2, y, y2; ``dots``: i, x, y, size, name and text (for the tooltip). All have
-    a kind, which gives the colour, and a strength, the opacity.
+    ``lanes``: x, x2, y, label and text; ``links``: i, x, x2, y, y2; ``dots``: i, x, y, size, name and text (for the
+    tooltip). All have a kind, which gives the colour, and a strength, the opacity. The script puts the names of the
+    layers below where there is room, as ``labels``.
     """
-    x = alt.X("x:Q", axis=None, scale=alt.Scale(nice=False, zero=False, padding=12))
+    names = alt.Axis(
+        labelExpr="labels[datum.value] || ''",
+        values={"expr": "places"},
+        labelAngle=-50,
+        labelLimit=130,
+        labelOverlap=False,
+        ticks=False,
+        domain=False,
+        grid=False,
+        title=None,
+    )
+    x = alt.X("x:Q", axis=names, scale=alt.Scale(nice=False, zero=False, padding=16))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(nice=False, zero=False, padding=12, reverse=True))
     strength = alt.Opacity("strength:Q", scale=None)
     tips = [alt.Tooltip("name:N", title="layer"), alt.Tooltip("text:N", title="")]
@@ -200,7 +219,12 @@ def _coupling() -> alt.LayerChart:
     lane = (
         alt.Chart(alt.NamedData(name="lanes"))
         .mark_rule(strokeWidth=3, strokeCap="round")
-        .encode(x=x, x2="x2:Q", y=y, opacity=strength, color=lit)
+        .encode(x=x, x2="x2:Q", y=y, opacity=strength, color=lit, tooltip=[alt.Tooltip("text:N", title="group")])
+    )
+    size = (
+        alt.Chart(alt.NamedData(name="lanes"))
+        .mark_text(align="left", dx=8, dy=-8, fontSize=11, color={"expr": "soft"})
+        .encode(x=x, y=y, text="label:N", opacity=strength)
     )
     link = (
         alt.Chart(alt.NamedData(name="links"))
@@ -224,12 +248,19 @@ def _coupling() -> alt.LayerChart:
             tooltip=tips,
         )
     )
-    chart: alt.LayerChart = alt.layer(lane, link, dot).properties(width="container", height=200)
+    chart: alt.LayerChart = (
+        alt.layer(lane, link, dot, size)
+        .add_params(_labels(), alt.param(name="places", value=[]), alt.param(name="soft", value="gray"))
+        .properties(width="container", height=200)
+    )
     return chart
 
 
 def _tradeoff() -> alt.LayerChart:
-    """Accuracy over a resource; ``points``: run, x, y, mode, label, shown; ``front``: x, y; ``marks``: x, y, label."""
+    """Accuracy over a resource.
+
+    ``points``: run, x, y, mode, label, shown; ``front``: x, y; ``marks``: x, y, kind, label.
+    """
     x = alt.X("x:Q", title=None, axis=alt.Axis(labelExpr=_SHORT, tickCount=6), scale=alt.Scale(zero=False))
     y = alt.Y("y:Q", title=None, axis=alt.Axis(format="~g", tickCount=6), scale=alt.Scale(zero=False))
     points = (
@@ -241,6 +272,9 @@ def _tradeoff() -> alt.LayerChart:
             size=alt.Size("size:Q", scale=None),
             opacity=alt.Opacity("strength:Q", scale=None),
             color=alt.Color("mode:N", title=None, scale=alt.Scale(domain={"expr": "modes"}), legend=_legend()),
+            shape=alt.Shape(
+                "mode:N", title=None, scale=alt.Scale(domain={"expr": "modes"}, range=_SHAPES), legend=_legend()
+            ),
             tooltip=[
                 alt.Tooltip("label:N", title="run"),
                 alt.Tooltip("shownY:N", title="accuracy"),
@@ -249,14 +283,33 @@ def _tradeoff() -> alt.LayerChart:
         )
     )
     front = alt.Chart(alt.NamedData(name="front")).mark_line(strokeDash=[4, 3], strokeWidth=1.5).encode(x=x, y=y)
+    picked = alt.datum.kind == "picked"
     marks = (
         alt.Chart(alt.NamedData(name="marks"))
-        .mark_point(shape="diamond", filled=True, size=160, opacity=1)
-        .encode(x=x, y=y, tooltip=[alt.Tooltip("label:N", title=""), alt.Tooltip("shownY:N", title="accuracy")])
+        .mark_point(strokeWidth=2.5, opacity=1)
+        .encode(
+            x=x,
+            y=y,
+            shape=alt.condition(picked, alt.value("circle"), alt.value("diamond")),
+            size=alt.condition(picked, alt.value(330), alt.value(150)),
+            fill=alt.condition(picked, alt.value("transparent"), alt.value(alt.ExprRef("ink"))),
+            stroke=alt.condition(picked, alt.value(alt.ExprRef("mark")), alt.value(alt.ExprRef("ink"))),
+            tooltip=[alt.Tooltip("label:N", title=""), alt.Tooltip("shownY:N", title="accuracy")],
+        )
+    )
+    names = (
+        alt.Chart(alt.NamedData(name="marks"))
+        .mark_text(dy=-20, fontSize=12, fontWeight=600, color={"expr": "ink"})
+        .encode(x=x, y=y, text="label:N")
     )
     chart: alt.LayerChart = (
-        alt.layer(front, points, marks)
-        .add_params(alt.param(name="modes", value=[]), _unit())
+        alt.layer(front, points, marks, names)
+        .add_params(
+            alt.param(name="modes", value=[]),
+            alt.param(name="ink", value="black"),
+            alt.param(name="mark", value="orange"),
+            _unit(),
+        )
         .properties(width="container", height=360)
     )
     return chart

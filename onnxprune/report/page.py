@@ -19,11 +19,15 @@ from onnxprune.pruning.options import CompressOptions, as_words
 from onnxprune.report.content import Candidate, Report, ReportedModel
 from onnxprune.report.errors import missing
 from onnxprune.report.payload import payload
+from onnxprune.report.verdict import verdicts
 
 _TOTALS = {**TOTALS, "time": ("time of a run", "s")}
 _METRICS = {"params": "parameters", "flops": "MACs", "memory": "memory", "time": "time"}
 _PACKAGES = ("onnxprune", "onnx", "onnxruntime", "numpy")
-_TIMED = " Time was measured in onnxruntime on one thread, under its profiler; small differences are noise."
+_PROFILED = (
+    " Times of layers were measured under onnxruntime's profiler, which slows layers down: they tell where time "
+    "goes. Times of a run are measured without it."
+)
 _EXPOSED = "window.vegaEmbed = vegaEmbed;"
 
 
@@ -90,24 +94,27 @@ def _words(report: Report) -> dict[str, Any]:
     """What the template fills in, besides the script."""
     original = report.original
     sections = {
+        **({"verdict": "Verdict"} if report.candidates else {}),
         "totals": "Totals",
         "changes": "Layers",
+        **({"tradeoff": "Trade-off"} if report.results is not None else {}),
         "coupling": "Coupling",
         "shares": "Complexity",
         "memory": "Memory",
-        **({"tradeoff": "Trade-off"} if report.results is not None else {}),
         **({"certificates": "Certificates"} if report.candidates else {}),
         "reproduce": "Reproduce",
     }
-    titles = {key: title for key, title in _METRICS.items() if key != "time" or original.times.layers}
+    titles = {key: title for key, title in _METRICS.items() if key != "time" or original.layer_times}
     return {
         "model": original,
         "lead": _lead(report),
+        "verdicts": verdicts(report),
+        "date": report.date,
         "sections": list(sections.items()),
         "metrics": list(titles.items()),
         "candidates": [_candidate(report, candidate) for candidate in report.candidates],
         "totals": _totals(report),
-        "assumptions": f"{assumptions(original.analysis)} {MACS}" + (_TIMED if original.times.layers else ""),
+        "assumptions": f"{assumptions(original.analysis)} {MACS}" + (_PROFILED if original.layer_times else ""),
         "warnings": not_understood(original.analysis),
         "results": report.results,
         "command": report.command,
@@ -123,16 +130,7 @@ def _lead(report: Report) -> str:
         f"{len(analysis.layers)} layers with {long(totals['params'])} parameters and {long(totals['flops'])} MACs "
         "(multiply-accumulates)"
     )
-    if not report.candidates:
-        return f"{has}."
-    first = report.candidates[0]
-    after = first.comparison.after
-    gone = {m: percent(1 - after[m] / totals[m]) if totals[m] else "nothing" for m in ("params", "flops", "memory")}
-    which = "Pruned" if len(report.candidates) == 1 else f"In {first.subject.name}, one of {len(report.candidates)}"
-    return (
-        f"{has}. {which}: {gone['flops']} of the MACs, {gone['params']} of the parameters and {gone['memory']} of the "
-        "memory are gone."
-    )
+    return f"{has}."
 
 
 def _versions() -> str:
@@ -140,8 +138,8 @@ def _versions() -> str:
 
 
 def _totals(report: Report) -> list[dict[str, Any]]:
-    before = _measures(report.original)
-    after = [_measures(candidate.subject) for candidate in report.candidates]
+    before = _measures(report, report.original, 0)
+    after = [_measures(report, c.subject, at) for at, c in enumerate(report.candidates, start=1)]
     return [
         {
             "title": title,
@@ -157,10 +155,10 @@ def _quantity(value: float, unit: str) -> str:
     return seconds(value) if unit == "s" else long(value, unit)
 
 
-def _measures(subject: ReportedModel) -> dict[str, float]:
+def _measures(report: Report, subject: ReportedModel, at: int) -> dict[str, float]:
     found = {**subject.analysis.totals, "file_size": float(subject.file_size)}
-    if subject.times.total is not None:
-        found["time"] = subject.times.total
+    if report.times is not None and not isinstance(report.times, str):
+        found["time"] = report.times.subjects[at].latency.median
     return found
 
 
@@ -177,6 +175,7 @@ class _Candidate:
 
     name: str
     certificate: Certificate | None
+    sentences: tuple[str, ...]
     remark: str
     verdict: str
     verdict_text: str
@@ -184,15 +183,16 @@ class _Candidate:
 
 
 def _candidate(report: Report, candidate: Candidate) -> _Candidate:
-    certificate = candidate.certificate
-    verdict = "none" if certificate is None else "passed" if certificate.passed else "failed"
+    certificate = None if candidate.proof is None else candidate.proof.certificate
+    verdict = "none" if candidate.proof is None else "passed" if candidate.proof.passed else "failed"
     text = {"none": "no certificate", "passed": "passed", "failed": "failed"}[verdict]
     command = ""
     if candidate.plan is not None:
         command = prune_command(
             report.original.name, candidate.subject.name, {**candidate.plan.settings, **candidate.job}
         )
-    return _Candidate(candidate.subject.name, certificate, candidate.remark, verdict, text, command)
+    said = () if candidate.proof is None else candidate.proof.sentences
+    return _Candidate(candidate.subject.name, certificate, said, candidate.remark, verdict, text, command)
 
 
 def prune_command(model: str, output: str, settings: Mapping[str, Any]) -> str:

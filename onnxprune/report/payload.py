@@ -34,7 +34,8 @@ def _tradeoff(report: Report) -> dict[str, Any] | None:
         return None
     from onnxprune.report.tradeoff import tradeoff
 
-    return tradeoff(report.results, report.original.analysis)
+    shown = [(c.subject.name, c.plan) for c in report.candidates if c.plan is not None]
+    return tradeoff(report.results, report.original.analysis, shown)
 
 
 def _layers(report: Report) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def _metrics(report: Report) -> dict[str, Any]:
             "before": [getattr(layer, metric) for layer in layers],
             "after": [[getattr(change.after, metric) for change in c.comparison.layers] for c in report.candidates],
         }
-    if report.original.times.layers:
+    if report.original.layer_times:
         names = [layer.name for layer in layers]
         found["time"] = {
             "before": _times(report.original, names),
@@ -76,7 +77,7 @@ def _metrics(report: Report) -> dict[str, Any]:
 
 def _times(subject: ReportedModel, names: Sequence[str]) -> list[float | None]:
     """Seconds of every layer; None where the runtime reports no node of that name."""
-    times = subject.times.layers
+    times = subject.layer_times
     return [None if name not in times else round(times[name], 8) for name in names]
 
 

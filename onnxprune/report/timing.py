@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnxprune.analysis.analyzing import Analysis
@@ -22,16 +21,10 @@ _MOST_STEPS = 5
 """Nodes between a layer and the end of what is fused with it: normalisation, sum, activation (two nodes at most)."""
 
 
-@dataclass(frozen=True)
-class Times:
-    """Seconds per layer name (those that onnxruntime runs under a known name), and of the whole run."""
-
-    layers: Mapping[str, float] = field(default_factory=dict)
-    total: float | None = None
-
-
-def layer_times(analysis: Analysis, source: Path | bytes, engine: Engine | None = None, *, runs: int = 20) -> Times:
-    """Run a model under onnxruntime's profiler and divide the time among its layers.
+def layer_times(
+    analysis: Analysis, source: Path | bytes, engine: Engine | None = None, *, runs: int = 20
+) -> Mapping[str, float]:
+    """Run a model under onnxruntime's profiler: seconds per layer name, for those that it runs under a known name.
 
     Args:
         analysis: of the model.
@@ -50,7 +43,7 @@ def layer_times(analysis: Analysis, source: Path | bytes, engine: Engine | None 
         layer = finder.layer_of(node)
         if layer is not None:
             found[layer] = found.get(layer, 0.0) + node.seconds
-    return Times(found, trace.total)
+    return found
 
 
 class _Finder:

@@ -26,11 +26,12 @@ _NUMBERS = ("reduce", "seed", "accuracy")
 _DIGITS = 6
 
 
-def tradeoff(results: Results, analysis: Analysis) -> dict[str, Any]:
+def tradeoff(results: Results, analysis: Analysis, shown: Sequence[tuple[str, Plan]] = ()) -> dict[str, Any]:
     """Finished runs as columns, the Pareto fronts of accuracy over each resource, and the failures; fit for JSON.
 
     ``left`` maps runs on a front to the output channels that each layer keeps, ``further`` the settings that the
-    columns do not have, by run.
+    columns do not have, by run. ``picked`` are the runs whose plans are those of the models that are ``shown``, with
+    their names.
     """
     done = [run for run in results.done if math.isfinite(_number(run.accuracy))]
     resources = [name for name in RESOURCES if any(getattr(run, name) is not None for run in done)]
@@ -49,6 +50,7 @@ def tradeoff(results: Results, analysis: Analysis) -> dict[str, Any]:
         "fronts": fronts,
         "left": dict(_channels(results, analysis, done, fronts)),
         "further": {index: further for index, run in enumerate(done) if (further := _further(run))},
+        "picked": list(_picked(results, done, shown)),
         "original": None if results.original is None else _figures(results.original, resources),
         "failed": [(run.label, run.message) for run in results.failed[:20]],
         "failures": len(results.failed),
@@ -75,6 +77,25 @@ def _channels(
         except (PlanError, ValueError):
             continue  # The page still tells the settings; 'pick' says what is wrong with the plan.
         yield index_of[key], [layer.after.channels for layer in comparison.layers]
+
+
+def _picked(results: Results, runs: Sequence[Run], shown: Sequence[tuple[str, Plan]]) -> Iterator[tuple[int, str]]:
+    """The first run that made each of these plans."""
+    index_of = {run.key: index for index, run in enumerate(runs)}
+    for name, plan in shown:
+        alike = [run.key for run in runs if plan.after and (run.params, run.flops) == _counts(plan)]
+        for key, text in results.plans(alike):
+            try:
+                same = Plan.from_dict(parse(text)).removed == plan.removed
+            except (PlanError, ValueError):
+                continue
+            if same:
+                yield index_of[key], name
+                break
+
+
+def _counts(plan: Plan) -> tuple[float | None, float | None]:
+    return plan.after.get("params"), plan.after.get("flops")
 
 
 def _further(run: Run) -> dict[str, Any]:

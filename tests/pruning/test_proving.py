@@ -74,7 +74,7 @@ def test_a_refitted_file_is_verified_by_itself_and_reported(tmp_path: Path) -> N
     assert told["changed"]
     done("report", VGG, out, "-o", tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
-    assert "The weights of this file changed after the removal" in page
+    assert "weights that were changed since" in page
     assert "compensate (refit" in page
     assert 'verdict failed"' not in page
 

@@ -22,12 +22,16 @@ import onnxprune
 from onnxprune.cli.app import app
 from onnxprune.cli.options import Offer
 from onnxprune.errors import UsageError
+from onnxprune.ir.engine import Engine
 from onnxprune.ir.provenance import with_steps
+from onnxprune.latency.bench import Bench, ModelTimes
+from onnxprune.latency.statistics import Ratio, Spread
 from onnxprune.pruning.comparison import compare, compare_models
 from onnxprune.pruning.options import CompressOptions, JobOptions, PlanOptions, options_of
-from onnxprune.report.page import prune_command
+from onnxprune.report import Report, candidate, subject
+from onnxprune.report.page import prune_command, render
 from onnxprune.report.payload import labels
-from tests.cli.support import MODELS, RESIDUAL, VGG, conv, done, done_json, model, node, refused, saved
+from tests.cli.support import MODELS, RESIDUAL, VGG, conv, done, done_json, model, node, refused, run, saved
 
 
 def embedded(path: Path) -> dict[str, object]:
@@ -69,22 +73,73 @@ def test_without_a_plan_there_is_no_certificate(folder: Path, tmp_path: Path) ->
     assert "The file tells no plan" in text
 
 
-def test_where_weights_changed_the_removal_is_certified_and_the_page_says_so(folder: Path, tmp_path: Path) -> None:
+def test_weights_that_nobody_tells_of_fail_as_verify_does(folder: Path, tmp_path: Path) -> None:
     proto = onnx.load(folder / "half.onnx")
     weight = next(w for w in proto.graph.initializer if len(w.dims) == 4)
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.5), weight.name))
     onnx.save(proto, tmp_path / "trained.onnx")
-    done("report", RESIDUAL, tmp_path / "trained.onnx", "--plan", folder / "half.json", "-o", tmp_path / "r.html")
-    text = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert '<span class="badge passed">passed</span>' in text
-    assert "the certificate is about the removal alone" in text
+    plan = folder / "half.json"
+    for words in (
+        ("report", RESIDUAL, tmp_path / "trained.onnx", "--plan", plan, "-o", tmp_path / "r.html", "--no-bench"),
+        ("verify", RESIDUAL, tmp_path / "trained.onnx", plan),
+    ):
+        result = run(*words)
+        assert result.exit_code == 1, result.output
+    text = html.unescape((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "The certificate FAILED: do not use this file" in text
+    assert f"those of {weight.name} have changed" in text
+
+
+def test_a_refit_that_the_file_tells_of_is_proven_and_told(tmp_path: Path) -> None:
+    data = f"{MODELS / 'fashion_sample.npz'}?holdout=0.5"
+    done("prune", RESIDUAL, "-o", tmp_path / "a.onnx", "--reduce", 0.4, "--calibrate", data, "--no-bench")
+    found = done_json("report", RESIDUAL, tmp_path / "a.onnx", "-o", tmp_path / "r.html", "--no-bench")
+    assert found["verdicts"] == [{"name": "a.onnx", "headline": "Proven; answers kept", "passed": True}]
+    text = html.unescape((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "250 samples of fashion_sample.npz?holdout=0.5" in text
+    assert "So the file tells; --calibrate measures it anew." in text
+    found = done_json(
+        "report", RESIDUAL, tmp_path / "a.onnx", "-o", tmp_path / "s.html", "--no-bench", "--calibrate", data
+    )
+    assert found["passed"]
+    text = html.unescape((tmp_path / "s.html").read_text(encoding="utf-8"))
+    assert re.search(r"The original's class for \d\d\.\d % of 250 samples.* On 250 samples\.", text)
 
 
 def test_a_file_that_does_not_belong_to_the_plan_fails(folder: Path, tmp_path: Path) -> None:
-    done("report", RESIDUAL, folder / "third.onnx", "--plan", folder / "half.json", "-o", tmp_path / "r.html")
+    half, third = folder / "half.onnx", folder / "third.onnx"
+    plans = ("--plan", folder / "half.json", "--plan", folder / "half.json")
+    result = run("report", RESIDUAL, half, third, *plans, "-o", tmp_path / "r.html", "--no-bench", "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert [verdict["name"] for verdict in found["verdicts"]] == ["third.onnx", "half.onnx"]  # failures first
+    assert [verdict["passed"] for verdict in found["verdicts"]] == [False, True]
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert '<span class="badge failed">failed</span>' in text
-    assert "see whether it belongs to the plan" in text
+    assert "See whether the file belongs to this original and this plan" in html.unescape(text)
+    assert text.index("card bad") < text.index("card warn")
+
+
+def test_whole_runs_have_one_source(folder: Path) -> None:
+    """What 'bench' measures is what the verdict and the totals say."""
+    spread = Spread(2e-3, 1.9e-3, 2.1e-3, 1e-4, 1.8e-3, 100)
+    faster = Spread(1e-3, 0.9e-3, 1.1e-3, 1e-4, 0.8e-3, 100)
+    times = Bench(
+        Engine(),
+        (
+            ModelTimes("a.onnx", {}, spread, None, None),
+            ModelTimes("half.onnx", {}, faster, Ratio(0.5, 0.48, 0.52), None),
+        ),
+        None,
+    )
+    model, pruned = onnxprune.load(RESIDUAL), onnxprune.load(folder / "half.onnx")
+    original = subject("a.onnx", model, onnxprune.analyze(model))
+    shown = candidate(original, subject("half.onnx", pruned, onnxprune.analyze(pruned)))
+    page = render(Report(original, (shown,), times=times, machine="a processor", date="1 May"))
+    assert times.beside_first() in html.unescape(page)
+    assert "2.00 × as fast" in page
+    assert "On a processor, 1 May." in page
+    assert re.search(r'time of a run</th><td class="number">2 ms</td>\s*<td class="number">1 ms', page)
 
 
 def test_another_model_is_no_pruned_form(folder: Path, tmp_path: Path) -> None:

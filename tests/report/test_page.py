@@ -7,18 +7,101 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from onnx import numpy_helper
 
 import onnxprune
 from onnxprune.pruning.comparison import compare
 from onnxprune.pruning.plan import Plan
-from tests.cli.support import RESIDUAL, conv, done, model, node, saved
+from tests.cli.support import RESIDUAL, conv, done, model, node, run, saved
 from tests.report.browser import DESKTOP, PHONE, opened
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with everything that makes it wide: times of layers, a failed file, long names, more layers than fit."""
+    folder = tmp_path_factory.mktemp("wide")
+    parts = []
+    for number in range(60):
+        parts.append(conv(f"t{number}" if number else "x", f"t{number + 1}", 96, 96 if number else 3))
+        weight = parts[-1][1]
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) / np.float32(30), weight.name))
+        parts[-1][0].name = f"/features/a_rather_long_name_of_a_stage.{number}/conv_of_the_block.{number}/Conv"
+    parts.append(conv("t60", "y", 4, 96))
+    path = saved(folder, model(*parts))
+    for reduce in ("0.3", "0.5"):
+        done(
+            "prune",
+            path,
+            "-o",
+            folder / f"less_by_{reduce}.onnx",
+            "--reduce",
+            reduce,
+            "--no-bench",
+            "--criterion",
+            "l1",
+        )
+    done("plan", path, "-o", folder / "other.json", "--reduce", "0.6", "--criterion", "l1")
+    files = (folder / "less_by_0.3.onnx", folder / "less_by_0.5.onnx")
+    plans = ("--plan", folder / "other.json", "--plan", folder / "other.json")
+    assert run("report", path, *files, *plans, "-o", folder / "r.html", "--time").exit_code == 1
+    return folder / "r.html"
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_nothing_is_wider_than_the_screen(browser: Browser, page: Path, wide: Path, size: tuple[int, int]) -> None:
+    for path in (page, wide):
+        with opened(browser, path, size) as view:
+            for chart in ("changes", "coupling", "shares", "memory"):
+                view.reveal(chart)
+            assert view.page.evaluate("document.documentElement.scrollWidth") <= size[0]
+            if size == DESKTOP:  # no column is cut
+                assert view.page.locator("#layers").evaluate("t => t.scrollWidth <= t.parentElement.clientWidth")
+            right = "all => Math.max(...all.map(one => one.getBoundingClientRect().right))"
+            assert view.page.locator(".card, .card dd, pre").evaluate_all(right) <= size[0]
+            beyond = view.page.locator("#chart-coupling").evaluate(
+                "c => c.scrollWidth > c.parentElement.clientWidth + 1"
+            )
+            assert view.page.locator("#cue-coupling").is_visible() == beyond
+
+
+def test_the_verdict_is_first_and_failures_are_red_and_on_top(browser: Browser, page: Path, wide: Path) -> None:
+    for path in (page, wide):
+        with opened(browser, path) as view:
+            assert view.page.locator("main section h2").first.inner_text() == "Verdict"
+            assert view.page.locator(".card dt").all_inner_texts()[:2] == ["Certificate", "Answers"]
+    with opened(browser, wide) as view:
+        first = view.page.locator(".card").first
+        assert first.bounding_box()["y"] < DESKTOP[1] / 2  # type: ignore[index]
+        assert "FAILED" in first.inner_text()
+        red = [
+            int(part)
+            for part in re.findall(r"\d+", first.locator(".headline").evaluate("e => getComputedStyle(e).color"))
+        ]
+        assert red[0] > 2 * max(red[1:3])
+
+
+def test_layers_have_names_where_there_is_room(browser: Browser, wide: Path) -> None:
+    with opened(browser, wide) as view:
+        for chart in ("changes", "shares", "coupling"):
+            view.reveal(chart)
+            texts = view.page.locator(f"#chart-{chart} svg text").all_text_contents()
+            assert sum("conv_of_the" in text or "…" in text for text in texts) >= 60, chart
+        assert view.page.locator("#chart-shares svg .role-title-text").count() == 3
+
+
+def test_commands_can_be_copied(browser: Browser, page: Path) -> None:
+    with opened(browser, page) as view:
+        buttons = view.page.locator(".command .copy")
+        assert buttons.count() == view.page.locator("pre").count() == 3
+        buttons.last.click()
+        view.page.wait_for_function("document.querySelectorAll('.copy')[2].textContent !== 'copy'")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -83,6 +166,7 @@ def test_the_search_filters_the_table(browser: Browser, page: Path) -> None:
 
 def test_another_pruned_model_and_another_metric_change_chart_and_table(browser: Browser, page: Path) -> None:
     with opened(browser, page) as view:
+        view.reveal("changes")
         bars = "#chart-changes svg [aria-roledescription=bar]"
         first = view.page.locator(bars).evaluate_all("all => all.map(bar => bar.getAttribute('d'))")
         table = view.texts("#layers tbody tr")
@@ -98,6 +182,7 @@ def test_another_pruned_model_and_another_metric_change_chart_and_table(browser:
 
 def test_hovering_over_a_bar_tells_its_figures(browser: Browser, page: Path) -> None:
     with opened(browser, page) as view:
+        view.reveal("changes")
         view.page.locator("#chart-changes svg [aria-roledescription=bar]").first.hover(force=True)
         view.page.wait_for_selector("#vg-tooltip-element.visible")
         text = view.page.locator("#vg-tooltip-element").inner_text()
@@ -165,6 +250,7 @@ def test_print_has_all_charts(browser: Browser, page: Path) -> None:
 
 def test_the_theme_follows_the_system(browser: Browser, page: Path) -> None:
     with opened(browser, page) as view:
+        view.reveal("changes")
         bar = view.page.locator("#chart-changes svg [aria-roledescription=bar]").first
         light = bar.get_attribute("fill")
         view.page.emulate_media(color_scheme="dark")
@@ -181,6 +267,7 @@ def test_names_with_markup_are_shown_as_they_are(browser: Browser, tmp_path: Pat
         view.reveal("coupling")
         view.select("layer", "0")
         assert view.page.locator("#detail h3").inner_text() == nasty.strip()
+        view.reveal("changes")
         view.page.locator("#chart-changes svg [aria-roledescription=bar]").first.hover(force=True)
         view.page.wait_for_selector("#vg-tooltip-element.visible")
         assert "onerror" in view.page.locator("#vg-tooltip-element").inner_text()

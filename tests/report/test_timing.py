@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from tests.cli.support import MODELS, RESIDUAL, done
 LAYERS = [layer.name for layer in onnxprune.analyze(RESIDUAL).layers]
 
 
-def timed(monkeypatch: pytest.MonkeyPatch, *nodes: NodeTime) -> timing.Times:
+def timed(monkeypatch: pytest.MonkeyPatch, *nodes: NodeTime) -> Mapping[str, float]:
     """The times of the residual model where the profiler says this."""
     monkeypatch.setattr(timing, "traced", lambda *_, **__: Trace(nodes, between=0.5))
     return timing.layer_times(onnxprune.analyze(RESIDUAL), RESIDUAL)
@@ -31,8 +33,7 @@ def test_names_lead_to_layers(monkeypatch: pytest.MonkeyPatch) -> None:
         NodeTime("ReorderOutput", "ReorderOutput", 100.0),
         NodeTime("nobody knows", "Conv", 100.0),
     )
-    assert times.layers == {LAYERS[0]: 1.0, LAYERS[1]: 2.0, LAYERS[2]: 3.0, LAYERS[-1]: 4.0}
-    assert times.total == 1 + 2 + 3 + 4 + 300 + 0.5
+    assert times == {LAYERS[0]: 1.0, LAYERS[1]: 2.0, LAYERS[2]: 3.0, LAYERS[-1]: 4.0}
 
 
 @pytest.mark.parametrize("name", ["residual_torchscript", "vgg_keras_tensorflow", "depthwise_dynamo", "unet_dynamo"])
@@ -40,12 +41,12 @@ def test_most_layers_of_real_models_are_found(name: str) -> None:
     analysis = onnxprune.analyze(MODELS / f"{name}.onnx")
     times = timing.layer_times(analysis, MODELS / f"{name}.onnx", runs=1)
     names = {layer.name for layer in analysis.layers}
-    assert set(times.layers) <= names
-    assert len(times.layers) >= 0.9 * len(names), names - set(times.layers)
+    assert set(times) <= names
+    assert len(times) >= 0.9 * len(names), names - set(times)
 
 
 def test_the_report_shows_time(tmp_path: Path) -> None:
     done("report", RESIDUAL, "--time", "-o", tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert '<option value="time">time</option>' in text
-    assert "Time was measured in onnxruntime" in text
+    assert "under onnxruntime's profiler, which slows" in html.unescape(text)

@@ -82,6 +82,12 @@ class Judgement:
     words: str
     figures: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def sentence(self) -> str:
+        """The verdict in words; loud where it is bad."""
+        told = self.verdict if self.verdict == "kept" else self.verdict.upper()
+        return f"Answers {told} ({self.task}): {self.words}."
+
 
 class Task(ABC):
     """Reads outputs, and compares what two models say."""

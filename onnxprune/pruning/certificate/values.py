@@ -40,8 +40,10 @@ def with_original_values(
         if source is None:
             continue
         wanted = np.zeros(weight.shape, weight.dtype) if not source else kept.cut(source, original[source].array)
-        if source and wanted.shape != weight.shape and wanted.size in (1, weight.size):
+        if wanted.size == 1:
             wanted = np.broadcast_to(wanted.reshape(-1), weight.shape)
+        elif [e for e in wanted.shape if e != 1] == [e for e in weight.shape if e != 1]:
+            wanted = wanted.reshape(weight.shape)
         if wanted.shape == weight.shape and wanted.tobytes() != weight.array.tobytes():
             draft.weights[name] = weight.with_array(np.ascontiguousarray(wanted.astype(weight.dtype)))
             changed.append(name)

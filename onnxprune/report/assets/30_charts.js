@@ -1,11 +1,11 @@
 // Drawing: the specifications come from Python; data, sizes and the colours of the theme are filled in here.
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const narrow = () => window.innerWidth < 600;
 const drawn = new Map();
 
 function theme(palette) {
-  const css = getComputedStyle(document.documentElement);
-  const colour = (name) => css.getPropertyValue(`--${name}`).trim();
+  const colour = themed;
   const text = { labelColor: colour("soft"), titleColor: colour("soft"), labelFontSize: 12, titleFontSize: 12 };
   return {
     background: "transparent",
@@ -13,6 +13,7 @@ function theme(palette) {
     view: { stroke: null },
     line: { color: colour("soft") },
     point: { color: colour("ink") },
+    title: { color: colour("ink"), fontSize: 13, fontWeight: 600 },
     axis: { ...text, titleFontWeight: 400, gridColor: colour("line"), domainColor: colour("line"), tickColor: colour("line"),
       labelLimit: narrow() ? 110 : 260 },
     legend: { ...text, labelFontSize: 13, symbolType: "square" },
@@ -94,9 +95,17 @@ async function redrawAll() {
   for (const [id, { result }] of drawn) if (result) await draw(id);
 }
 
+// Panels side by side do not follow the width of the window by themselves.
+let settling = 0;
+function fitShares() {
+  clearTimeout(settling);
+  settling = setTimeout(() => { if (drawn.get("shares")?.result) draw("shares"); }, 150);
+}
+
 let wasNarrow = narrow();
 dark.addEventListener("change", redrawAll);
 window.addEventListener("resize", () => {
+  fitShares();
   if (narrow() !== wasNarrow) {
     wasNarrow = narrow();
     redrawAll();

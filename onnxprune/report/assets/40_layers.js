@@ -1,7 +1,8 @@
 // The layers: bars before and after, shares, and the table.
 const LAYERS = DATA.layers;
 const COUNT = LAYERS.name.length;
-const FEW = 60;
+// Up to so many layers have names in the charts.
+const FEW = 80;
 const pruned = DATA.candidates.length > 0;
 const METRIC_TITLES = { params: "parameters", flops: "MACs", memory: "memory", time: "time" };
 const labels = (width) => LAYERS.label.map((name) => shortened(name, width));
@@ -28,7 +29,7 @@ function shareRows() {
   const metrics = ["params", "flops", "memory"];
   const sums = metrics.map((metric) => DATA.totals[metric] || 1);
   return metrics.flatMap((metric, m) =>
-    LAYERS.name.map((name, i) => ({ i, name, metric: METRIC_TITLES[metric], share: before(metric, i) / sums[m] })));
+    LAYERS.name.map((name, i) => ({ i, next: i + 0.85, name, metric: METRIC_TITLES[metric], share: before(metric, i) / sums[m] })));
 }
 
 function drawLayers() {
@@ -49,11 +50,24 @@ function changesSpec(name) {
   return pruned ? spec : { ...spec, layer: spec.layer.slice(0, 1) };
 }
 
+// Three panels of the same layers: beside each other with names, below each other where there are many.
+function sharesSpec() {
+  const room = byId("chart-shares").clientWidth;
+  const many = COUNT > FEW;
+  const spec = structuredClone(DATA.charts[many ? "shares-many" : "shares"]);
+  if (many) spec.vconcat.forEach((panel) => { panel.width = room - 60; });
+  else {
+    const named = narrow() ? 105 : 190;
+    spec.hconcat.forEach((panel) => { panel.width = Math.max(40, (room - named - 60) / 3); panel.height = Math.max(60, COUNT * 18); });
+  }
+  return spec;
+}
+
 function drawShares() {
   return chart("shares", ["third", "after", "before"], () => ({
-    spec: DATA.charts[COUNT > 30 ? "shares-many" : "shares"],
-    datasets: { rows: shareRows() },
-    params: COUNT > 30 ? {} : { labels: labels(narrow() ? 16 : 24) },
+    spec: sharesSpec(), datasets: { rows: shareRows() },
+    params: COUNT > FEW ? {} : { labels: labels(narrow() ? 16 : 28) },
+    renderer: COUNT > 500 ? "canvas" : "svg",
   }));
 }
 

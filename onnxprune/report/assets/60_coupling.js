@@ -24,7 +24,7 @@ function couplingRows() {
   const kind = (on) => (on ? "coupled" : "may shrink");
   const lanes = COUPLING.lanes.map(([group, first, last, y]) => ({
     x: first - (COUPLING.makes[first].includes(group) ? 0 : 0.5), x2: last - (COUPLING.makes[last].includes(group) ? 0 : 0.5),
-    y, strength: strength(lit.has(group)), kind: kind(lit.has(group)),
+    y, strength: strength(lit.has(group)), kind: kind(lit.has(group)), label: `${COUPLING.groups[group].atoms}`, text: groupText(group),
   }));
   const links = [];
   const dots = [];
@@ -47,6 +47,11 @@ function couplingRows() {
   return { lanes, links, dots };
 }
 
+function groupText(group) {
+  const { makes, reads } = MEMBERS.get(group);
+  return `${COUPLING.groups[group].atoms} channels (each goes as a whole), made by ${makes.length} layers and read by ${reads.length}`;
+}
+
 function pinText(i) {
   const reasons = [...new Set(COUPLING.pins[i].map((pin) => COUPLING.reasons[pin][0]))];
   return reasons.join("; ") || COUPLING.notes[i] || "its channels must stay";
@@ -56,7 +61,12 @@ function drawCoupling() {
   const select = byId("layer");
   LAYERS.name.forEach((name, i) => select.append(element("option", { value: i }, name)));
   select.addEventListener("change", () => change({ layer: select.value === "" ? null : Number(select.value) }));
-  const room = () => byId("chart-coupling").parentElement.clientWidth - 12;
+  const place = byId("chart-coupling").parentElement;
+  const room = () => place.clientWidth - 12;
+  const few = COUNT <= FEW;
+  const cue = () => { byId("cue-coupling").hidden = place.scrollWidth <= place.clientWidth + 1; };
+  new ResizeObserver(cue).observe(byId("chart-coupling"));
+  window.addEventListener("resize", cue);
   onChange(["layer"], () => {
     select.value = state.layer ?? "";
     update("coupling").then(scrollToChosen);
@@ -65,7 +75,8 @@ function drawCoupling() {
   });
   return chart("coupling", ["after", "bad", "mark"], () => ({
     spec: DATA.charts.coupling, datasets: couplingRows(),
-    width: Math.max(room(), Math.min(COUNT * 22, Math.max(COUNT * 6, 9000))), height: Math.max(90, 26 * (BOTTOM + 2)),
+    params: { labels: few ? labels(20) : [], places: few ? LAYERS.name.map((_, i) => i) : [], soft: themed("soft") },
+    width: Math.max(room() - 90, Math.min(COUNT * 28, Math.max(COUNT * 6, 9000))), height: Math.max(90, 32 * (BOTTOM + 2)),
   }));
 }
 
@@ -83,7 +94,7 @@ function tellLayer() {
       (pruned ? `; ${LAYERS.channels[i] - left(i)} went in ${DATA.candidates[state.candidate]}.` : "."))];
   for (const group of COUPLING.makes[i]) {
     const { atoms, approximate } = COUPLING.groups[group];
-    parts.push(element("p", {}, `Group ${group} has ${atoms} atoms, each of which goes as a whole.`), ...memberLists(group, i));
+    parts.push(element("p", {}, `It writes ${atoms} channels that are shared: each of them goes from all of these layers at once (a group).`), ...memberLists(group, i));
     if (approximate) parts.push(element("p", {}, `Approximate: ${approximate}.`));
   }
   if (LAYERS.prunable[i] < LAYERS.channels[i]) {

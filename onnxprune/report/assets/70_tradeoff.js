@@ -45,8 +45,14 @@ function tradeoffRows() {
   });
   const { original } = RUNS;
   const marks = original && original[resource] !== null && original.accuracy !== null
-    ? [{ x: original[resource], y: original.accuracy, label: "the original", shownY: accuracy(original.accuracy) }] : [];
-  return { points: visibleRuns().map(row), front: visibleFront().map(row), marks };
+    ? [{ x: original[resource], y: original.accuracy, kind: "original", label: "original", shownY: accuracy(original.accuracy) }] : [];
+  const line = visibleFront().map(row);
+  // The original is where every front begins: it belongs to the line unless a run is smaller and no worse.
+  if (marks.length && !line.some((point) => point.x <= marks[0].x && point.y >= marks[0].y)) line.push(marks[0]);
+  for (const [run, name] of RUNS.picked) {
+    if (figure(resource, run) !== null) marks.push({ x: figure(resource, run), y: figure("accuracy", run), kind: "picked", label: name, shownY: accuracy(figure("accuracy", run)) });
+  }
+  return { points: visibleRuns().map(row), front: line.sort((a, b) => a.x - b.x), marks };
 }
 
 function drawFront() {
@@ -84,7 +90,7 @@ function tellRun() {
   const figures = RUNS.resources.map((name) => `${RESOURCE_TITLES[name]} ${shown(name, figure(name, run))}`);
   const then = word("then", run);
   const parts = [element("h3", {}, runLabel(run)), element("p", {}, `Accuracy ${accuracy(figure("accuracy", run))}; ${figures.join(", ")}.`),
-    element("pre", { tabindex: 0 }, element("code", {}, runCommand(run)))];
+    commandBox(runCommand(run))];
   if (!["", "nothing"].includes(then)) {
     const settings = Object.entries(RUNS.further[run]?.[then] ?? {}).map(([name, value]) => `${name} ${value}`).join(", ");
     parts.push(element("p", {}, `Then: ${then}${settings ? ` (${settings})` : ""}.`));
@@ -134,7 +140,7 @@ function drawTradeoff() {
   onChange(["resource", "run"], () => { drawFront(); tellRun(); update("tradeoff"); });
   drawFront();
   return chart("tradeoff", ["after", "third", "good", "bad", "warn", "before"], () => ({
-    spec: DATA.charts.tradeoff, datasets: tradeoffRows(), params: { modes: RUNS.words.mode, unit: axisUnit(state.resource) },
+    spec: DATA.charts.tradeoff, datasets: tradeoffRows(), params: { modes: RUNS.words.mode, ink: themed("ink"), mark: themed("mark"), unit: axisUnit(state.resource) },
     renderer: runCount > MANY_POINTS ? "canvas" : "svg",
   }));
 }
