@@ -24,6 +24,7 @@ from onnxprune.cli.quantize import quantize
 from onnxprune.cli.recover import recover
 from onnxprune.cli.report import report
 from onnxprune.cli.sensitivity import sensitivity
+from onnxprune.cli.torch import torch
 from onnxprune.cli.train import train
 
 app = typer.Typer(cls=ErrorHandlingGroup, context_settings=SETTINGS, pretty_exceptions_enable=False)
@@ -66,7 +67,7 @@ def onnxprune(
 _PURPOSES = {
     "Look at a model": (analyze, explain, sensitivity, report, bench),
     "Make it smaller": (prune, plan, apply, verify, quantize),
-    "Train it": (recover, train, compress),
+    "Train it": (recover, train, compress, torch),
     "Explore the trade-off": (explore, pick, merge),
     "Pipelines": (normalize, run, passes),
 }

@@ -13,6 +13,7 @@ except ImportError as error:
 
 from onnxprune.torch.base import Converter, Converters
 from onnxprune.torch.builder import Builder
+from onnxprune.torch.code import to_code
 from onnxprune.torch.layouts import Held
 from onnxprune.torch.module import OnnxModule, to_module
 from onnxprune.torch.ops import default_registry
@@ -29,6 +30,7 @@ __all__ = [
     "Recipe",
     "Training",
     "default_registry",
+    "to_code",
     "to_module",
     "train",
     "write_back",

@@ -40,6 +40,7 @@ class Builder:
         fx: the PyTorch graph.
         names: where the initialisers are.
         received: what the PyTorch graph takes as arguments, in their order.
+        origins: for each node of the PyTorch graph, the ONNX node that it is there for.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Builder:
         self.fx = fx.Graph()
         self.names: dict[str, Held] = {}
         self.received: list[str] = []
+        self.origins: dict[fx.Node, Node] = {}
         self._own = graph.model.weights if weights is None else weights
         self._paths = Paths()
         self._values: dict[str, fx.Node] = {}
@@ -177,6 +179,10 @@ class Builder:
         shape = self.graph.shapes.extents.get(name)
         return None if shape is None else len(shape)
 
+    def is_host(self, value: fx.Node) -> bool:
+        """Whether a node computes numbers for shape arithmetic, and no tensor."""
+        return any(self._values.get(name) is value for name in self._host)
+
     @property
     def anchor(self) -> fx.Node | None:
         """The first graph input, on whose device new tensors are made; None if the graph has no inputs."""
@@ -254,6 +260,10 @@ class Builder:
                 self._values[name] = value
                 if host:
                     self._host.add(name)
+        for made in reversed(self.fx.nodes):
+            if made in self.origins or made.op == "placeholder":
+                break
+            self.origins[made] = node
         missing = [name for name in node.outputs if name and name not in self._values]
         if missing:
             raise ConversionError(f"{node} has an output '{missing[0]}' that no PyTorch operator gives")

@@ -73,6 +73,16 @@ def to_module(model: ModelLike, *, registry: Converters | None = None) -> OnnxMo
         ModelError: the model cannot be read.
         ShapeError: the shapes contradict the model.
     """
+    builder = built(model, registry)
+    graph = builder.graph
+    module = OnnxModule(builder.root, builder.fx, class_name="OnnxModule")
+    module.meta.update(onnx_names=builder.names, onnx_inputs=graph.inputs, onnx_outputs=graph.outputs)
+    module.eval()
+    return module
+
+
+def built(model: ModelLike, registry: Converters | None = None) -> Builder:
+    """The finished PyTorch graph of a model, with its parameters. Raises as ``to_module``."""
     opened = open_bodies(normalize(model))
     graph = Graph(opened, infer_shapes(opened))
     program = Program(graph, _converters(graph, registry or default_registry()))
@@ -80,10 +90,7 @@ def to_module(model: ModelLike, *, registry: Converters | None = None) -> OnnxMo
     program.convert(builder)
     results = [builder.value(name) for name in graph.outputs]
     builder.fx.output(results[0] if len(results) == 1 else tuple(results))
-    module = OnnxModule(builder.root, builder.fx, class_name="OnnxModule")
-    module.meta.update(onnx_names=builder.names, onnx_inputs=graph.inputs, onnx_outputs=graph.outputs)
-    module.eval()
-    return module
+    return builder
 
 
 def _converters(graph: Graph, registry: Converters) -> list[Converter | None]:

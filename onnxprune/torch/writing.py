@@ -15,12 +15,13 @@ from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.provenance import steps_of, with_step
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.passes.normalize import normalize
+from onnxprune.torch.code.writing import conversions
 from onnxprune.torch.layouts import Held
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.tensors import to_array
 
 
-def write_back(module: nn.Module, model: ModelLike) -> Model:
+def write_back(module: nn.Module | Mapping[str, torch.Tensor], model: ModelLike) -> Model:
     """The model with the parameters and BatchNormalization statistics of the module.
 
     Only values differ: nodes, names, metadata, inputs and outputs stay, and a value that training did not change stays
@@ -28,18 +29,21 @@ def write_back(module: nn.Module, model: ModelLike) -> Model:
     constants, or one initialiser serves layers that are now different), the result is the normalised model.
 
     Args:
-        module: what ``to_module`` made, trained or not, on any device, in any floating-point type.
+        module: what ``to_module`` made, or the code that ``to_code`` wrote, or the ``state_dict`` of either, trained
+            or not, on any device, in any floating-point type.
         model: what it was made of, or another model with the same weights.
 
     Raises:
-        ConversionError: the module was not made by ``to_module``, or of another model.
+        ConversionError: the module was not made by ``to_module`` or ``to_code``, or of another model.
         ModelError: the model cannot be read.
     """
-    module = _unwrapped(module)
-    names = _names(module)
     given = as_model(model)
     normal = normalize(given)
-    changed = _changed(names, module.state_dict(), open_bodies(normal))
+    if isinstance(module, nn.Module):
+        module = _unwrapped(module)
+    state = module.state_dict() if isinstance(module, nn.Module) else module
+    names = getattr(module, "onnx_names", None)
+    changed = _changed(names if isinstance(names, Mapping) else _names(state, normal), state, open_bodies(normal))
     if not changed:
         return given
     result = _with(given if _holds(given, normal, changed) else normal, changed)
@@ -68,11 +72,22 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-def _names(module: nn.Module) -> Mapping[str, Held]:
-    names = getattr(module, "onnx_names", None)
-    if not isinstance(names, Mapping):
-        raise ConversionError("the module does not say which initialisers it holds; pass what to_module returned")
-    return names
+def _names(state: Mapping[str, torch.Tensor], model: Model) -> Mapping[str, Held]:
+    """Where the initialisers are in what does not say it: as ``to_module`` or ``to_code`` calls them.
+
+    Raises:
+        ConversionError: it is neither of this model.
+    """
+    module, code = conversions(model)
+    for names, keys in (module, code):
+        if keys == state.keys():
+            return names
+    away = sorted(code[1] ^ state.keys())
+    raise ConversionError(
+        f"this does not hold the weights of the model under the names of to_module or to_code ('{away[0]}' is only in "
+        "one of them); pass what to_module returned or to_code wrote, or its state_dict, and the model that it "
+        "was made of"
+    )
 
 
 def _changed(names: Mapping[str, Held], state: Mapping[str, torch.Tensor], model: Model) -> dict[str, Array]:

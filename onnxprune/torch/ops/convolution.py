@@ -209,6 +209,7 @@ class ConvTranspose(nn.Module):
 
     def __init__(self, weight_shape: Sequence[int], bias: bool, settings: dict[str, Any]) -> None:
         super().__init__()
+        self.weight_shape = tuple(weight_shape)
         self.weight = nn.Parameter(torch.empty(*weight_shape))
         channels = weight_shape[1] * settings["groups"]
         self.register_parameter("bias", nn.Parameter(torch.empty(channels)) if bias else None)

@@ -157,6 +157,11 @@ def _modulo(node: Node, build: Builder) -> fx.Node:
     return calling(torch.fmod if node.attr("fmod", 0) else torch.remainder)(node, build)
 
 
+def _divide(node: Node, build: Builder) -> fx.Node:
+    dtype = build.dtype(node.inputs[0])
+    return calling(torch.true_divide if dtype is not None and dtype.is_floating_point else divide)(node, build)
+
+
 def _power(node: Node, build: Builder) -> fx.Node:
     exponent = build.constant(node, 1)
     if exponent is not None and exponent.size == 1 and exponent.ndim == 0:
@@ -165,7 +170,7 @@ def _power(node: Node, build: Builder) -> fx.Node:
 
 
 def _clip_attributes(node: Node, build: Builder) -> fx.Node:
-    return build.call(clip, build.tensor(node, 0), node.attr("min"), node.attr("max"))
+    return _clipped(node, build, node.attr("min"), node.attr("max"))
 
 
 def _clip(node: Node, build: Builder) -> fx.Node:
@@ -173,7 +178,17 @@ def _clip(node: Node, build: Builder) -> fx.Node:
     for index in (1, 2):
         constant = build.constant(node, index)
         bounds.append(build.optional(node, index) if constant is None else constant.item())
-    return build.call(clip, build.tensor(node, 0), *bounds)
+    return _clipped(node, build, *bounds)
+
+
+def _clipped(node: Node, build: Builder, low: Any, high: Any) -> fx.Node:
+    """``nn.Hardtanh`` between two numbers, whose gradient is one kernel instead of the four of clamp."""
+    dtype = build.dtype(node.inputs[0])
+    plain = isinstance(low, float) and isinstance(high, float) and low <= high
+    if plain and dtype is not None and dtype.is_floating_point:
+        module = nn.ReLU6() if (low, high) == (0.0, 6.0) else nn.Hardtanh(low, high)
+        return build.module(node, module, build.tensor(node, 0))
+    return build.call(clip, build.tensor(node, 0), low, high)
 
 
 def _shift(node: Node, build: Builder) -> fx.Node:
@@ -234,9 +249,6 @@ def clip(x: Tensor, low: Any, high: Any) -> Tensor:
     if isinstance(low, Tensor) != isinstance(high, Tensor):
         # clamp wants both bounds in the same form.
         low, high = (None if b is None else torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in (low, high))
-    if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low <= high and x.is_floating_point():
-        # The same, and its gradient is one kernel instead of four.
-        return nn.functional.hardtanh(x, float(low), float(high))
     return torch.clamp(x, low, high)
 
 
@@ -362,7 +374,6 @@ _ALSO_ON_NUMBERS: dict[str, Callable[..., Any]] = {
     "Abs": torch.abs,
     "Add": torch.add,
     "Ceil": torch.ceil,
-    "Div": divide,
     "Equal": torch.eq,
     "Floor": torch.floor,
     "Greater": torch.gt,
@@ -411,6 +422,7 @@ _TENSOR: dict[str, Callable[..., Any]] = {
 CONVERTERS = (
     *(Converter(op, calling(function), host=_on_numbers) for op, function in _ALSO_ON_NUMBERS.items()),
     *(Converter(op, calling(function)) for op, function in _TENSOR.items()),
+    Converter("Div", _divide, host=_on_numbers),
     Converter("Bernoulli", _bernoulli),
     Converter("BitShift", _shift),
     Converter("Cast", _cast, host=_host_cast, refuse=_refuse),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import fx
@@ -15,6 +17,9 @@ from onnxprune.torch.builder import Builder
 
 Tensor = torch.Tensor
 
+_ALL = 2**31 - 1
+"""What exporters write for: to the end."""
+
 
 def _slice_attributes(node: Node, build: Builder) -> fx.Node:
     axes = node.attr("axes")
@@ -26,7 +31,24 @@ def _slice_attributes(node: Node, build: Builder) -> fx.Node:
 
 def _slice(node: Node, build: Builder) -> fx.Node:
     bounds = [build.ints(node, index) for index in range(1, 5)]
+    index = _index(build.rank(node), *bounds)
+    if index is not None:
+        return build.call(operator.getitem, build.tensor(node, 0), index)
     return build.call(slice_tensor, build.tensor(node, 0), *bounds)
+
+
+def _index(rank: int | None, starts: Any, ends: Any, axes: Any, steps: Any) -> tuple[slice, ...] | None:
+    """What Python indexes with to get the same, where all bounds are known and no step goes back."""
+    axes = tuple(range(len(starts))) if axes is None and isinstance(starts, tuple) else axes
+    steps = (1,) * len(axes) if steps is None and isinstance(axes, tuple) else steps
+    if rank is None or not all(isinstance(given, tuple) for given in (starts, ends, axes, steps)) or min(steps) < 1:
+        return None
+    found = [slice(None)] * rank
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        found[axis] = slice(start or None, None if end >= _ALL else end, None if step == 1 else step)
+    while found and found[-1] == slice(None):
+        found.pop()
+    return tuple(found) or (slice(None),)
 
 
 def _host_slice(node: Node, build: Builder) -> fx.Node | None:

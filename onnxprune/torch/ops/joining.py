@@ -22,9 +22,11 @@ def _host_concat(node: Node, build: Builder) -> fx.Node:
 
 
 def _split(node: Node, build: Builder) -> list[fx.Node]:
-    parts = build.call(
-        split, build.tensor(node, 0), build.ints(node, 1, "split"), node.attr("axis", 0), len(node.outputs)
-    )
+    x, sizes, axis = build.tensor(node, 0), build.ints(node, 1, "split"), node.attr("axis", 0)
+    if isinstance(sizes, tuple):
+        parts = build.call(torch.split, x, list(sizes), axis)
+    else:
+        parts = build.call(split, x, sizes, axis, len(node.outputs))
     return [build.item(parts, index) for index in range(len(node.outputs))]
 
 

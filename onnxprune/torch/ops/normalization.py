@@ -31,8 +31,9 @@ def _batch_norm(node: Node, build: Builder) -> fx.Node | tuple[fx.Node, ...]:
     make = _BATCH.get(build.rank(node) or 0)
     distinct = len(set(node.inputs[1:5])) == 4
     if make is not None and distinct and all(build.fits(node, index, AsIs()) for index in range(1, 5)):
-        # ONNX's momentum is the share of the old statistics, PyTorch's that of the new ones.
-        module = make(node.in_shape(1)[0], eps=epsilon, momentum=1 - momentum)
+        # ONNX's momentum is the share of the old statistics, PyTorch's that of the new ones;
+        # single precision holds no tenth.
+        module = make(node.in_shape(1)[0], eps=epsilon, momentum=round(1 - momentum, 6))
         names: dict[str, tuple[str, Layout]] = {
             attribute: (node.inputs[index], AsIs())
             for index, attribute in enumerate(("weight", "bias", "running_mean", "running_var"), 1)

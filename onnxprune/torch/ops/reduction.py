@@ -18,6 +18,8 @@ from onnxprune.torch.ops.elementwise import applying
 Tensor = torch.Tensor
 
 Reduce = Callable[[Tensor, tuple[int, ...], bool], Tensor]
+_PLAIN: dict[str, Callable[..., Tensor]] = {"ReduceMean": torch.mean, "ReduceSum": torch.sum}
+"""Functions of PyTorch that take axes and mean the same on floats."""
 _HOST: dict[str, Callable[..., Any]] = {"ReduceProd": math.prod, "ReduceSum": sum, "ReduceMax": max, "ReduceMin": min}
 
 
@@ -53,6 +55,9 @@ def _reduce(node: Node, build: Builder) -> fx.Node:
     axes = build.ints(node, 1, "axes")
     none_is_all = not node.attr("noop_with_empty_axes", 0)
     keep = bool(node.attr("keepdims", 1))
+    plain, dtype = _PLAIN.get(node.op_type), build.dtype(node.inputs[0])
+    if plain is not None and isinstance(axes, tuple) and axes and dtype is not None and dtype.is_floating_point:
+        return build.call(plain, build.tensor(node, 0), axes, keepdim=keep)
     return build.call(reduce, build.tensor(node, 0), axes, keep, node.op_type, none_is_all)
 
 

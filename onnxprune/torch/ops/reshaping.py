@@ -33,6 +33,8 @@ def host_only(node: Node, build: Builder) -> fx.Node:
 
 def _reshape(node: Node, build: Builder) -> fx.Node:
     shape = build.ints(node, 1, "shape")
+    if isinstance(shape, tuple) and 0 not in shape:
+        return build.call(torch.reshape, build.tensor(node, 0), shape)
     return build.call(reshape, build.tensor(node, 0), shape, bool(node.attr("allowzero", 0)))
 
 
@@ -60,7 +62,10 @@ def _host_squeeze(node: Node, build: Builder) -> fx.Node:
 
 
 def _unsqueeze(node: Node, build: Builder) -> fx.Node:
-    return build.call(unsqueeze, build.tensor(node, 0), build.ints(node, 1, "axes"))
+    axes = build.ints(node, 1, "axes")
+    if isinstance(axes, tuple) and len(axes) == 1:
+        return build.call(torch.unsqueeze, build.tensor(node, 0), axes[0])
+    return build.call(unsqueeze, build.tensor(node, 0), axes)
 
 
 def _host_unsqueeze(node: Node, build: Builder) -> fx.Node:
@@ -69,7 +74,9 @@ def _host_unsqueeze(node: Node, build: Builder) -> fx.Node:
 
 def _transpose(node: Node, build: Builder) -> fx.Node:
     order = node.attr("perm")
-    return build.call(transpose, build.tensor(node, 0), None if order is None else tuple(order))
+    if order is not None:
+        return build.call(torch.permute, build.tensor(node, 0), tuple(order))
+    return build.call(transpose, build.tensor(node, 0))
 
 
 def _expand(node: Node, build: Builder) -> fx.Node:
@@ -159,9 +166,9 @@ def unsqueeze(x: Tensor, axes: Sequence[int]) -> Tensor:
     return x
 
 
-def transpose(x: Tensor, order: Sequence[int] | None) -> Tensor:
-    """Dimensions in another order; without one, in reverse."""
-    return x.permute(tuple(reversed(range(x.dim()))) if order is None else tuple(order))
+def transpose(x: Tensor) -> Tensor:
+    """Dimensions in reverse."""
+    return x.permute(tuple(reversed(range(x.dim()))))
 
 
 def expand(x: Tensor, shape: Sequence[int]) -> Tensor:
