@@ -46,6 +46,7 @@ class Offer:
         plain: the names of those that are written as plain numbers.
         helps: texts that differ; ``""`` is that of all the others.
         defaults: defaults that differ.
+        usual: the names of those that are rare elsewhere, and usual here.
     """
 
     only: tuple[str, ...] = ()
@@ -54,6 +55,7 @@ class Offer:
     panel: str | None = None
     helps: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    usual: tuple[str, ...] = ()
 
     def parameters(self, kind: type[Given]) -> list[Parameter]:
         """The parameters that typer reads."""
@@ -80,7 +82,7 @@ class Offer:
             help=self.helps.get(name, self.helps.get("", option.help)),
             rich_help_panel=self.panel or option.panel,
             show_default=value is not None or option.text or False,
-            hidden=option.rare,
+            hidden=option.rare and name not in self.usual,
         )
         return Parameter(name, Parameter.KEYWORD_ONLY, default=value, annotation=Annotated[type_, said])
 

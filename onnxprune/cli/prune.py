@@ -72,7 +72,7 @@ def prune(
 
     engine = Engine(threads, provider=provider, runtime=runtime)
     how, fit = timed(terminal, reading.analysis, engine, options)
-    finish(terminal, Task(reading, output, plan_out, paths, how, fit, None if no_bench else engine), job)
+    finish(terminal, Task(reading, output, plan_out, paths, how, fit, engine, timed=not no_bench), job)
 
 
 def prepared(
@@ -157,8 +157,8 @@ def apply(
         chosen = chosen.for_inputs(reading.shapes)
     from onnxprune.ir.engine import Engine
 
-    engine = None if no_bench else Engine(threads, provider=provider, runtime=runtime)
-    finish(terminal, Task(reading, output, None, paths, chosen, engine=engine), job)
+    engine = Engine(threads, provider=provider, runtime=runtime)
+    finish(terminal, Task(reading, output, None, paths, chosen, engine=engine, timed=not no_bench), job)
 
 
 @offering

@@ -19,13 +19,15 @@ from onnxprune.pruning.quantization.options import QuantizeOptions
 
 _HELP = "Samples, labels not needed: an .npz file, a folder, or module:function. Ranges of tensors follow from them."
 
+_USUAL = ("method", "max_drop", "keep_float")
+
 
 @offering
 def quantize(
     *,
     model: ModelArgument,
     output: OutputOption,
-    options: Annotated[QuantizeOptions, Offer(helps={"calibration": _HELP})],
+    options: Annotated[QuantizeOptions, Offer(helps={"calibration": _HELP}, usual=_USUAL)],
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,6 +42,7 @@ def quantize(
     paths.write_model(output)
     source = read(terminal, model)
     from onnxprune.data.samples import collect_both
+    from onnxprune.ir.engine import Engine
     from onnxprune.pruning.calibration import sourced
     from onnxprune.pruning.history import with_answers, with_integers
     from onnxprune.pruning.quantization.quantizing import HELD_OUT, quantise_model
@@ -48,7 +51,7 @@ def quantize(
     options = replace(options, keep_float=[resolve(name, layers) for name in options.keep_float])
     with terminal.step("Reading data"):
         fit, held_out, _ = collect_both(sourced(spec, source), source, options.calibration_samples, evaluate=HELD_OUT)
-    made = quantise_model(source, fit, held_out, options, terminal.step)
+    made = quantise_model(source, fit, held_out, options, engine=Engine(options.threads), progress=terminal.step)
     with terminal.step(f"Writing {output.name}"):
         paths.save_model(with_answers(with_integers(made, options), made.fidelity), output)
     sizes = {"before": source.file_size, "after": made.model.file_size}

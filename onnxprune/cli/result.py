@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from onnxprune.analysis.sentences import assumptions, carried, not_understood
 from onnxprune.cli.files import STDOUT, Paths, save_plan
 from onnxprune.cli.integers import quantization_lines
 from onnxprune.cli.latency import latency_lines
+from onnxprune.cli.names import resolve
 from onnxprune.cli.reading import Reading
 from onnxprune.cli.recovering import recovery_line, watching
 from onnxprune.cli.terminal import Terminal
@@ -47,7 +48,8 @@ class Task:
     how: PlanOptions | Plan
     latency: LatencyFit | None = None
     engine: Engine | None = None
-    """What the result is timed on; None if it is not."""
+    timed: bool = False
+    """Whether the result is timed beside the original."""
 
 
 def finish(terminal: Terminal, task: Task, job: JobOptions) -> None:
@@ -73,7 +75,10 @@ def finish(terminal: Terminal, task: Task, job: JobOptions) -> None:
                 advice = "nothing was written (--no-verify writes without this check)"
                 raise VerificationError(f"{error}; {advice}") from error
 
-    made = run(task.reading.model, task.how, job, progress=step, watch=watching(terminal, job.minutes))
+    layers = [(layer.name, layer.op_type) for layer in task.reading.analysis.layers]
+    job = replace(job, keep_float=[resolve(name, layers) for name in job.keep_float])
+    watch = watching(terminal, job.minutes)
+    made = run(task.reading.model, task.how, job, engine=task.engine, progress=step, watch=watch)
     with terminal.step(f"Writing {task.output.name}"):
         task.paths.save_model(made.model, task.output)
         if task.plan_output is not None:
@@ -91,7 +96,7 @@ def finish(terminal: Terminal, task: Task, job: JobOptions) -> None:
 def _timed(terminal: Terminal, task: Task) -> Bench | str | None:
     """The result beside the original; nothing where that was measured to find the plan."""
     original = task.reading.model.path
-    if task.engine is None or task.latency is not None or original is None or task.output == STDOUT:
+    if task.engine is None or not task.timed or task.latency is not None or original is None or task.output == STDOUT:
         return None
     from onnxprune.cli.timing import beside
 

@@ -49,6 +49,8 @@ LIMITED: tuple[Metric, ...] = ("params", "flops", "memory", "latency")
 
 Kind = Literal["plain", "fraction", "quantity", "duration", "names", "floors", "rounding", "state", "object"]
 """How a value is written on the command line; an ``object`` is for Python only."""
+RANGE_METHODS = ("auto", "minmax", "entropy", "percentile")
+"""How the range of a tensor follows from its values: ``auto`` is what keeps the outputs closest on other samples."""
 BUDGET, CHOICE, LIMITS, DATA = "Budget", "How to choose", "What must stay", "Calibration data"
 
 
@@ -87,12 +89,12 @@ class Option:
             raise UsageError(f"{name} must {self.must}, not {value}")
 
 
-def _option(default: _T, help: str, *, hash: bool = True, **said: Any) -> _T:
+def defined(default: _T, help: str, *, hash: bool = True, **said: Any) -> _T:
     return dataclasses.field(default=default, hash=hash, metadata={"option": Option(help, **said)})
 
 
 def _fraction(help: str, example: str | None = "0.5") -> float | None:
-    return _option(
+    return defined(
         None,
         help,
         kind="fraction",
@@ -104,7 +106,7 @@ def _fraction(help: str, example: str | None = "0.5") -> float | None:
 
 
 def _most(help: str, kind: Kind = "quantity", example: str = "5M") -> float | None:
-    return _option(
+    return defined(
         None, help, kind=kind, example=example, panel=BUDGET, valid=lambda value: value > 0, must="be positive"
     )
 
@@ -125,6 +127,11 @@ def _is_floor(value: float) -> bool:
     return 0 <= value < math.inf
 
 
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """A single name is meant as one, not as its letters."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 _FLOOR = "be a fraction below 1 or a number of channels"
 
 
@@ -132,7 +139,7 @@ _FLOOR = "be a fraction below 1 or a number of channels"
 class Given:
     """What planning, proving and repairing all take."""
 
-    calibration: CalibrationSource | Samples | None = _option(
+    calibration: CalibrationSource | Samples | None = defined(
         None,
         "Samples: an .npz file, a folder, module:function, synthetic. Labels are not needed. They serve criteria, "
         "compensation and the comparison of outputs.",
@@ -140,7 +147,7 @@ class Given:
         example="SPEC",
         panel=DATA,
     )
-    registry: Registry | None = _option(None, "The known operators, if not the default ones.", kind="object")
+    registry: Registry | None = defined(None, "The known operators, if not the default ones.", kind="object")
 
     def given(self) -> dict[str, Any]:
         """The options that are not as they are by default."""
@@ -160,7 +167,7 @@ class PlanOptions(Given):
         UsageError: a value outside its range, or a name that is not known.
     """
 
-    mode: str = _option(
+    mode: str = defined(
         "flops",
         "What --reduce counts: params, flops, memory or latency. Layers are drawn by it, too; pa, fa (MACs), ma and la "
         "(measured here) are the same.",
@@ -175,7 +182,7 @@ class PlanOptions(Given):
     )
     max_latency: float | None = _most("Longest time of a run, measured here. It is met within 5 %.", "duration", "5ms")
     channels: float | None = _fraction("Instead: a fraction of every group's channels. No budget is looked at then.")
-    allocation: str = _option(
+    allocation: str = defined(
         "auto",
         "How many channels go from which layer. complexity, complexity-mean, uniform or global (channels of all layers "
         "compete).",
@@ -183,7 +190,7 @@ class PlanOptions(Given):
         recorded=True,
         text="global with --calibrate, else complexity",
     )
-    criterion: str | Criterion = _option(
+    criterion: str | Criterion = defined(
         "auto",
         "Which channels of a layer go first. l2, l1, fpgm, lamp, bn_scale, random; with --calibrate also activation, "
         "relief, variance, reconstruction, refit, taylor.",
@@ -191,8 +198,8 @@ class PlanOptions(Given):
         recorded=True,
         text="refit with --calibrate, else l2",
     )
-    seed: int = _option(0, "Of all draws.", panel=CHOICE, least=0, recorded=True, rare=True)
-    floor: float = _option(
+    seed: int = defined(0, "Of all draws.", panel=CHOICE, least=0, recorded=True, rare=True)
+    floor: float = defined(
         0.1,
         "What every layer keeps. A fraction below 1, or channels.",
         example="0.1|8",
@@ -202,7 +209,7 @@ class PlanOptions(Given):
         must=_FLOOR,
         recorded=True,
     )
-    floors: Mapping[str, float] | None = _option(
+    floors: Mapping[str, float] | None = defined(
         None,
         "The same for layers by name or glob. Repeatable.",
         kind="floors",
@@ -213,7 +220,7 @@ class PlanOptions(Given):
         must=f"each {_FLOOR}",
         rare=True,
     )
-    round_to: int | str = _option(
+    round_to: int | str = defined(
         AUTO,
         "Keep channel counts multiples of this. auto: of what this processor computes together, or of less where the "
         "budget would be missed by 2 % (auto:16 prefers 16 anywhere); measured: of what gives the most channels for "
@@ -227,7 +234,7 @@ class PlanOptions(Given):
         must=f"be a whole number, '{AUTO}', '{AUTO}:N' or '{MEASURED}'",
         recorded=True,
     )
-    include: str | Sequence[str] = _option(
+    include: str | Sequence[str] = defined(
         (),
         "Only these layers, by name or glob, lose filters. Repeatable.",
         kind="names",
@@ -235,21 +242,21 @@ class PlanOptions(Given):
         panel=LIMITS,
         rare=True,
     )
-    exclude: str | Sequence[str] = _option(
+    exclude: str | Sequence[str] = defined(
         (),
         "These layers keep all filters. Names or globs; repeatable.",
         kind="names",
         example="NAME",
         panel=LIMITS,
     )
-    exact_only: bool = _option(False, "Leave approximate groups alone.", panel=LIMITS, recorded=True, rare=True)
-    exact_norm: bool = _option(
+    exact_only: bool = defined(False, "Leave approximate groups alone.", panel=LIMITS, recorded=True, rare=True)
+    exact_norm: bool = defined(
         False,
         "Normalise over removed channels as if they were there and zero: exact, at the price of some nodes.",
         panel=CHOICE,
         rare=True,
     )
-    grouped: str = _option(
+    grouped: str = defined(
         "aligned",
         "How grouped convolutions shrink: aligned (the same channels of every group), balanced (every group its own, "
         "equally many), whole (whole groups) or best (balanced or whole).",
@@ -258,7 +265,7 @@ class PlanOptions(Given):
         recorded=True,
         rare=True,
     )
-    split: str = _option(
+    split: str = defined(
         "finest",
         "Which part of an axis that a Reshape splits carries a removal: finest (the width of attention heads, "
         "usually) or outer (whole heads, whole groups).",
@@ -266,7 +273,7 @@ class PlanOptions(Given):
         recorded=True,
         rare=True,
     )
-    state: State = _option(
+    state: State = defined(
         None,
         "The output that is fed to an input in the next run (h0=hn), or auto for what names propose: their width may "
         "shrink, together. Repeatable.",
@@ -275,25 +282,23 @@ class PlanOptions(Given):
         hash=False,
         rare=True,
     )
-    input_shapes: InputShapes | None = _option(
+    input_shapes: InputShapes | None = defined(
         None, "Shapes for inputs with symbolic dimensions, by name.", kind="object", hash=False
     )
-    latency: MetricSource | None = _option(
+    latency: MetricSource | None = defined(
         None,
         "What onnxprune.profile_latency measured of this model, which predicts times; planning measures nothing.",
         kind="object",
     )
-    sensitivity: LossCurves | None = _option(
+    sensitivity: LossCurves | None = defined(
         None,
         "What onnxprune.scan_sensitivity measured of this model; allocation 'global' weighs its curves, too.",
         kind="object",
     )
 
     def __post_init__(self) -> None:
-        # A single name is meant as one, not as its letters.
         for name in ("include", "exclude"):
-            names = getattr(self, name)
-            object.__setattr__(self, name, (names,) if isinstance(names, str) else tuple(names))
+            object.__setattr__(self, name, _names(getattr(self, name)))
         super().__post_init__()
         if self.mode.lower() not in MODES:
             raise UsageError(unknown("mode", self.mode, MODES))
@@ -361,39 +366,83 @@ _ORDER = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobOptions(Given):
+class IntegerOptions(Given):
+    """What becomes 8-bit integers, and how.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    method: str = defined(
+        "auto",
+        "How a tensor's range follows from its values in int8. minmax, entropy, percentile, or auto, which takes what "
+        "keeps the outputs closest on samples held out.",
+        panel=DATA,
+        choices=RANGE_METHODS,
+        rare=True,
+    )
+    max_drop: float | None = defined(
+        None,
+        "Most of the outputs' variance that int8 may cost. On samples held out; 0.01 is 20 dB. Layers that cost most "
+        "for the time that they save stay float.",
+        kind="fraction",
+        example="0.01",
+        panel=DATA,
+        valid=lambda value: 0 < value < 1,
+        must="be a fraction between 0 and 1",
+        rare=True,
+    )
+    keep_float: str | Sequence[str] = defined(
+        (),
+        "These layers, by name or glob, stay float in int8. Repeatable.",
+        kind="names",
+        example="NAME",
+        panel=DATA,
+        rare=True,
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keep_float", _names(self.keep_float))
+        super().__post_init__()
+
+
+_INTEGERS = {f.name for f in dataclasses.fields(IntegerOptions)} - {f.name for f in dataclasses.fields(Given)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions(IntegerOptions):
     """How a result is proven and repaired.
 
     Raises:
         UsageError: a value outside its range.
     """
 
-    compensate: str | None = _option(
+    compensate: str | None = defined(
         None,
         "How weights make good what was removed. refit (least squares, layer by layer), bias, batchnorm "
         "(its statistics anew), or none. Without data only bias, from the statistics of BatchNormalization.",
         panel=DATA,
         text="refit with --calibrate",
     )
-    recover: bool = _option(
+    recover: bool = defined(
         False,
         "After that, the original teaches the result on the samples, without labels (with PyTorch).",
         panel=DATA,
     )
-    minutes: float = _option(
+    minutes: float = defined(
         10.0, "The time that it takes.", panel=DATA, valid=lambda value: value > 0, must="be positive"
     )
-    augment: str = _option(
+    augment: str = defined(
         "crop,flip,mix", "What it does with images, to see more of them: any of these, or none.", panel=DATA
     )
-    task: str = _option(
+    task: str = defined(
         "auto",
         "What the outputs say, for how much of it is left: classes, labels, detection, segmentation, text, embeddings, "
         "values, a plugin's, or auto, which looks at them.",
         panel=DATA,
         rare=True,
     )
-    min_agreement: float | None = _option(
+    min_agreement: float | None = defined(
         None,
         "Write nothing if less is left of the answers. The share of the original's answers that has to be left.",
         kind="fraction",
@@ -402,8 +451,8 @@ class JobOptions(Given):
         valid=lambda value: 0 < value <= 1,
         must="be a share above 0, at most 1",
     )
-    calibration_samples: int = _option(512, "How many to use.", panel=DATA, least=1, rare=True)
-    memory: int | None = _option(
+    calibration_samples: int = defined(512, "How many to use.", panel=DATA, least=1, rare=True)
+    memory: int | None = defined(
         None,
         "What compensation may take beside models and samples; layers that need more keep their weights.",
         kind="quantity",
@@ -413,22 +462,22 @@ class JobOptions(Given):
         text="half of what is free",
         rare=True,
     )
-    certify: bool = _option(
+    certify: bool = defined(
         True, "Write without proof. Neither onnx.checker nor onnxruntime see the result.", flag="--no-verify"
     )
-    int8: bool = _option(
+    int8: bool = defined(
         False,
         "In the end, layers become 8-bit integers. Where that is measured to be faster, with calibration data: see "
         "onnxprune quantize.",
         panel=DATA,
     )
-    provenance: bool = _option(
+    provenance: bool = defined(
         True, "Do not write into the file what was done (plan, refit, versions).", flag="--no-provenance", rare=True
     )
-    accept_unwitnessed: bool = _option(
+    accept_unwitnessed: bool = defined(
         False, "Write although no input can show some faults (they are named).", rare=True
     )
-    verify_memory: int = _option(
+    verify_memory: int = defined(
         10**9,
         "Bytes that the certificate may take for tensors.",
         kind="quantity",
@@ -450,6 +499,8 @@ class JobOptions(Given):
             raise UsageError("recovery learns from samples: recover needs calibration data")
         if self.int8 and self.calibration is None:
             raise UsageError("the ranges of int8 follow from samples: int8 needs calibration data (--calibrate)")
+        if not self.int8 and (alone := _INTEGERS & self.given().keys()):
+            raise UsageError(f"{', '.join(sorted(alone))} say how layers become int8: give int8 (--int8), too")
         if self.task != "auto":
             from onnxprune.data.tasks import find_task
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from onnxprune.data.fidelity import Fidelity
     from onnxprune.data.samples import CalibrationSource, Samples
+    from onnxprune.ir.engine import Engine
     from onnxprune.pruning.compensation import Compensation
     from onnxprune.pruning.quantization.quantizing import Quantization
     from onnxprune.pruning.recovery import Recovery
@@ -129,6 +130,7 @@ def run(
     options: PlanOptions | Plan,
     job: JobOptions | None = None,
     *,
+    engine: Engine | None = None,
     progress: Progress = _quietly,
     watch: Callable[[State], None] | None = None,
 ) -> Compression:
@@ -138,6 +140,7 @@ def run(
         model: a Model, ModelProto or path.
         options: how to plan, or the plan.
         job: how to prove and repair.
+        engine: what times of integers are measured with; onnxruntime with one thread if not given.
         progress: gives a context for every step, by what the step does; see :data:`VERIFYING`.
         watch: called after each evaluation of a recovery.
 
@@ -154,6 +157,11 @@ def run(
     registry = job.registry or (None if isinstance(options, Plan) else options.registry)
     shapes = options.input_shapes or None
     analysis = analyze(source, shapes, split=options.split, state=options.state or None, registry=registry)
+    if job.keep_float:
+        from onnxprune.pruning.quantization.quantizing import require_known
+
+        # What is misspelled is told before the work, not after it.
+        require_known(job.keep_float, [layer.name for layer in analysis.layers])
     data = calibrated(source, job)
     fit = None if data is None else data.fit
     if fit is not None and job.recover:
@@ -209,18 +217,17 @@ def run(
     if job.provenance:
         result = with_answers(result, fidelity)
     made = Compression(result, plan, analysis, certificate, found, fidelity, lesson)
-    return made if data is None or not job.int8 else _in_integers(made, source, data, job, progress)
+    return made if data is None or not job.int8 else _in_integers(made, source, data, job, engine, progress)
 
 
 def _in_integers(
-    made: Compression, source: Model, data: Calibration, job: JobOptions, progress: Progress
+    made: Compression, source: Model, data: Calibration, job: JobOptions, engine: Engine | None, progress: Progress
 ) -> Compression:
     """The result quantised, and its answers."""
     from onnxprune.data.fidelity import measure_fidelity
-    from onnxprune.pruning.quantization.options import QuantizeOptions
     from onnxprune.pruning.quantization.quantizing import quantise_model
 
-    quantized = quantise_model(made.model, data.fit, data.held_out, QuantizeOptions(), progress)
+    quantized = quantise_model(made.model, data.fit, data.held_out, job, engine=engine, progress=progress)
     with progress("Comparing"):
         fidelity = measure_fidelity(source, quantized.model, data.held_out, seen=data.same, task=job.task)
         _require_answers(fidelity, job.min_agreement)

@@ -200,6 +200,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"channels": 0.25, "exact_norm": True, "input_shapes": {"image": (2, 1, 28, 28)}},
     {"reduce": 0.3, "compensate": "bias", "certify": False, "provenance": False, "verify_memory": 10**8},
     {"reduce": 0.3, "task": "classes", "min_agreement": 0.05, "calibration_samples": 9, "memory": 10**9},
+    {"reduce": 0.3, "task": "text", "int8": True, "method": "entropy", "max_drop": 0.02, "keep_float": ("/head/*",)},
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -13,11 +13,11 @@ import onnx
 
 from onnxprune.data.fidelity import Fidelity, measure_fidelity
 from onnxprune.data.samples import Samples, collect_both
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, unknown
 from onnxprune.ir.engine import Engine
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.pruning.calibration import sourced
-from onnxprune.pruning.options import by_keyword
+from onnxprune.pruning.options import IntegerOptions, by_keyword
 from onnxprune.pruning.quantization.calibrating import Ranges, collect_histograms, methods_of
 from onnxprune.pruning.quantization.certificate import QuantizationCertificate, certify_quantised
 from onnxprune.pruning.quantization.correcting import with_corrected_biases
@@ -111,7 +111,13 @@ class Quantization:
 
 
 def quantise_model(
-    source: Model, fit: Samples, held_out: Samples, options: QuantizeOptions, progress: Progress = _quietly
+    source: Model,
+    fit: Samples,
+    held_out: Samples,
+    options: IntegerOptions,
+    *,
+    engine: Engine | None = None,
+    progress: Progress = _quietly,
 ) -> Quantization:
     """Quantise a model with samples that are at hand.
 
@@ -120,16 +126,19 @@ def quantise_model(
         fit: what ranges follow from.
         held_out: what the result is compared on.
         options: how.
+        engine: what times are measured with; onnxruntime with one thread if not given.
         progress: gives a context for every step, by what the step does.
 
     Raises:
-        UsageError: the model is quantised already, or onnxruntime.quantization cannot take it.
+        UsageError: the model is quantised already, a layer to keep is not known, or onnxruntime.quantization cannot
+            take it.
         VerificationError: the result is not what it should be.
         MeasurementError: it cannot be timed.
     """
-    engine, format = Engine(options.threads), format_here()
+    engine, format = engine or Engine(), format_here()
     with progress("Preparing"):
         prepared = prepare(source, fit)
+        require_known(options.keep_float, layers_of(prepared))
         known = set(quantisable(prepared))
         layers, floats = _split(prepared, known, options.keep_float)
         others = tuple(name for name in quantisable(prepared) if name not in layers and name not in floats)
@@ -185,13 +194,24 @@ def _split(prepared: Model, known: set[str], keep: Iterable[str]) -> tuple[tuple
     """The layers that may become integers, and those that stay float, with reasons."""
     found, floats = [], {}
     for name in layers_of(prepared):
-        if any(name == pattern or fnmatchcase(name, pattern) for pattern in keep):
+        if any(_means(pattern, name) for pattern in keep):
             floats[name] = "asked for"
         elif name not in known:
             floats[name] = "onnxruntime.quantization has no form for it"
         else:
             found.append(name)
     return tuple(found), floats
+
+
+def require_known(keep: Iterable[str], layers: Collection[str]) -> None:
+    """See that every name or glob means a layer. Raises UsageError."""
+    for pattern in keep:
+        if not any(_means(pattern, name) for name in layers):
+            raise UsageError(f"keep_float: {unknown('layer', pattern, layers)}")
+
+
+def _means(pattern: str, name: str) -> bool:
+    return name == pattern or fnmatchcase(name, pattern)
 
 
 def _parted(held_out: Samples) -> tuple[Samples, Samples]:
@@ -237,12 +257,12 @@ def _quantised(model: ModelLike, options: QuantizeOptions) -> Quantization:
     """
     if options.calibration is None:
         raise UsageError("quantising needs calibration data; labels are not needed")
-    source = as_model(model)
+    source, engine = as_model(model), Engine(options.threads)
     if isinstance(options.calibration, Samples):
-        return quantise_model(source, options.calibration, options.calibration, options)
+        return quantise_model(source, options.calibration, options.calibration, options, engine=engine)
     data = sourced(options.calibration, source)
     fit, held_out, _ = collect_both(data, source, options.calibration_samples, evaluate=HELD_OUT)
-    return quantise_model(source, fit, held_out, options)
+    return quantise_model(source, fit, held_out, options, engine=engine)
 
 
 quantize = by_keyword(QuantizeOptions)(_quantised)

@@ -138,6 +138,8 @@ def test_biases_make_good_what_rounding_adds_on_average() -> None:
 def test_layers_can_be_kept(times: dict[str, Any]) -> None:
     made = quantise(keep_float=["*Gemm"])
     assert made.floats == {"node9_Gemm": "asked for"}
+    with pytest.raises(UsageError, match="keep_float: layer 'node0' is not known"):
+        quantise(keep_float="node0")
 
 
 def test_an_older_operator_set_is_raised(times: dict[str, Any]) -> None:
