@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from onnxprune.data.fidelity import answers_of
+from onnxprune.data.tasks import Answers, judge
 
 if TYPE_CHECKING:
     from onnxprune.data import Batches, Data
+    from onnxprune.data.samples import Samples
     from onnxprune.ir.model import Model
 
 Kind = Literal["accuracy", "r2", "agreement"]
-Array = NDArray[Any]
-
 _BATCH = 256
+_MOST = 4096
+"""Samples that answers are compared on, at most."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,13 @@ class Judge:
     """Judges models on samples.
 
     ``kind`` says by what: ``accuracy`` (the share of right answers), ``r2`` (of values: the share of their variance
-    that the model explains) or ``agreement`` with ``answers``, what the original says.
+    that the model explains) or ``agreement`` with ``answers``, what the original says: the share of them that is
+    left, by the measure of their task, as ``prune`` has it.
     """
 
     kind: Kind
-    samples: Batches
-    answers: tuple[Array, ...] = ()
+    samples: Batches | Samples
+    answers: Answers | None = None
 
     def score(self, model: Model, threads: int = 1) -> float:
         """At most 1; higher is better.
@@ -38,9 +41,11 @@ class Judge:
             DataError: labels do not fit the output.
             VerificationError: onnxruntime does not run the model.
         """
-        if self.kind == "agreement":
-            found = tuple(_answers(model, self.samples, threads))
-            return _agreement(self.answers, found)
+        from onnxprune.data.samples import Samples
+
+        if isinstance(self.samples, Samples):
+            assert self.answers is not None
+            return share_left(self.answers, answers_of(model, self.samples, "the pruned model")[0])
         from onnxprune.data.evaluation import evaluate
 
         result = evaluate(model, self.samples, threads=threads)
@@ -50,7 +55,7 @@ class Judge:
         return 1 - result.loss / variance if variance else float(result.loss == 0)
 
 
-def judge_for(model: Model, data: Data, threads: int = 1) -> Judge:
+def judge_for(model: Model, data: Data) -> Judge:
     """How models that come from ``model`` are judged on this data.
 
     The held-out samples' labels where there are some, else the answers of the model itself, on the held-out samples
@@ -60,8 +65,18 @@ def judge_for(model: Model, data: Data, threads: int = 1) -> Judge:
     if kind != "agreement":
         assert data.test is not None
         return Judge(kind, data.test)
-    samples = data.train if data.test is None else data.test
-    return Judge(kind, samples, tuple(_answers(model, samples, threads)))
+    from onnxprune.data.samples import collect
+
+    samples = collect(data.train if data.test is None else data.test, model, _MOST)
+    answers, count = answers_of(model, samples, "the original")
+    return Judge(kind, samples.part(0, count), answers)
+
+
+def share_left(before: Answers, after: Answers) -> float:
+    """The smallest share of answers that are left, over what all outputs say; 0 where outputs are missing."""
+    if not before.outputs.keys() <= after.outputs.keys():
+        return 0.0
+    return min((one.share for one in judge(before, after.only(list(before.outputs)))), default=0.0)
 
 
 def kind_of(data: Data) -> Kind:
@@ -72,26 +87,6 @@ def kind_of(data: Data) -> Kind:
     if first is None or first.targets is None:
         return "agreement"
     return "r2" if first.targets.dtype.kind == "f" else "accuracy"
-
-
-def _answers(model: Model, samples: Batches, threads: int) -> Iterator[Array]:
-    """The first output, or the chosen class where it scores several; one array per batch."""
-    from onnxprune.data.evaluation import run_over
-
-    name = model.graph.output[0].name
-    for _, outputs in run_over(model, samples, threads=threads):
-        result = outputs[name]
-        classes = result.ndim > 1 and result.shape[1] > 1 and result.dtype.kind == "f"
-        yield result.argmax(axis=1) if classes else result
-
-
-def _agreement(expected: tuple[Array, ...], found: tuple[Array, ...]) -> float:
-    wanted, got = (np.concatenate([part.reshape(-1) for part in parts]) for parts in (expected, found))
-    if wanted.dtype.kind != "f":
-        return float((wanted == got).mean())
-    gap = float(np.square(got.astype(np.float64) - wanted).sum())
-    spread = float(np.square(wanted.astype(np.float64) - wanted.mean(dtype=np.float64)).sum())
-    return 1 - gap / spread if spread else float(gap == 0)
 
 
 def _variance(samples: Batches) -> float:

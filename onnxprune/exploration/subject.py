@@ -140,4 +140,4 @@ def _opened(model: str, data: str, shapes: Shapes, engine: Engine) -> Opened:
     loaded = load(model)
     analysis = analyze(loaded, dict(shapes) or None)
     samples = read_data(data, loaded)
-    return Opened(loaded, analysis, samples, judge_for(loaded, samples, engine.threads), model_digest(loaded), engine)
+    return Opened(loaded, analysis, samples, judge_for(loaded, samples), model_digest(loaded), engine)

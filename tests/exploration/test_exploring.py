@@ -14,13 +14,17 @@ import pytest
 
 import onnxprune
 from onnxprune.data import Data
+from onnxprune.data.fidelity import measure_fidelity
+from onnxprune.data.samples import collect
+from onnxprune.data.tasks import Answers
 from onnxprune.errors import BudgetError, DataError, OnnxPruneError, ResultsError, UsageError
 from onnxprune.exploration import Grid, Limits, choose, explore, pick, read_results
 from onnxprune.exploration.exploring import Exploration, Progress
+from onnxprune.exploration.judging import share_left
 from onnxprune.exploration.picking import setting_of
 from onnxprune.exploration.results import Results
 from onnxprune.exploration.steps import Compensate, Nothing, Train
-from onnxprune.ir.model import Model
+from onnxprune.ir.model import Model, load
 from onnxprune.ir.sampling import exactly
 from onnxprune.pruning.plan import Plan
 from tests.exploration.support import QUICK, made_up, recorded, tiny_data, tiny_model
@@ -194,9 +198,21 @@ def test_unlabelled_data_gives_agreement(tmp_path: Path, model: Path) -> None:
     assert results.original is not None
     assert results.original.accuracy == 1.0
     kept = pick(results, Limits(max_flops=results.runs[1].flops), tmp_path / "o.onnx")
-    arrays = np.load(data)["x_test"]
-    a, b = (ort.InferenceSession(p).run(None, {"x": arrays})[0].argmax(1) for p in (model, tmp_path / "o.onnx"))
-    assert kept.checked.accuracy == pytest.approx((a == b).mean())
+    # The measure is that of 'prune': by the task of the outputs.
+    samples = collect({"x": np.load(data)["x_test"]}, load(model))
+    fidelity = measure_fidelity(load(model), load(tmp_path / "o.onnx"), samples)
+    assert kept.checked.accuracy == pytest.approx(fidelity.share)
+
+
+def test_agreement_is_that_of_the_task_over_all_outputs() -> None:
+    """A model that still has its boxes and lost its scores keeps nothing, wherever the first output is."""
+    rng = np.random.default_rng(0)
+    scores, others = rng.standard_normal((2, 50, 10)) * 20
+    boxes = list(rng.standard_normal((50, 4)))
+    before = Answers({"values": boxes, "scores": list(scores)})
+    assert share_left(before, before) == 1
+    assert share_left(before, Answers({"values": boxes, "scores": list(others)})) < 0.4
+    assert share_left(before, Answers({"values": boxes})) == 0
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -34,19 +34,15 @@ class ClassTask(Task):
 
     def recognise(self, answers: Answers, *, asked: bool) -> Sequence[tuple[str, ...]]:
         found = []
-        for name in answers.outputs:
-            scores = _scores(answers, name)
-            if scores is None or (scores.shape[1] < 2 and answers.endings.get(name) != "Sigmoid" and not asked):
+        for name, scores in _scored(answers):
+            if scores.shape[1] < 2 and answers.endings.get(name) != "Sigmoid" and not asked:
                 continue
             if asked or answers.labelled or _scores_classes(scores, answers.endings.get(name)):
                 found.append((name,))
         return found
 
     def compare(self, before: Answers, after: Answers) -> Judgement:
-        (name,) = before.outputs
-        old, new = _scores(before, name), _scores(after, name)
-        assert old is not None
-        assert new is not None
+        ((name, old),), ((_, new),) = _scored(before), _scored(after)
         if old.shape[1] == 1:
             old, new = (np.concatenate([1 - p, p], axis=1) for p in (old, new))
         was, is_ = old.argmax(axis=1), new.argmax(axis=1)
@@ -73,9 +69,8 @@ class LabelTask(Task):
 
     def recognise(self, answers: Answers, *, asked: bool) -> Sequence[tuple[str, ...]]:
         found = []
-        for name in answers.outputs:
-            scores = _scores(answers, name)
-            if scores is None or scores.shape[1] < 2:
+        for name, scores in _scored(answers):
+            if scores.shape[1] < 2:
                 continue
             several = answers.endings.get(name) == "Sigmoid" and not answers.labelled and (scores > _SURE).any()
             if asked or several:
@@ -83,10 +78,7 @@ class LabelTask(Task):
         return found
 
     def compare(self, before: Answers, after: Answers) -> Judgement:
-        (name,) = before.outputs
-        old, new = _scores(before, name), _scores(after, name)
-        assert old is not None
-        assert new is not None
+        ((name, old),), ((_, new),) = _scored(before), _scored(after)
         was, is_ = old > _SURE, new > _SURE
         found = int((was & is_).sum())
         all_ = int(was.sum() + is_.sum())
@@ -96,12 +88,12 @@ class LabelTask(Task):
         return Judgement(self.name, (name,), share, verdict_of(share), words, figures)
 
 
-def _scores(answers: Answers, name: str) -> FloatArray | None:
-    """An output [N, C], without axes of extent 1 behind C; None if it is no such output."""
-    values = answers.stacked(name)
-    if values is None or values.ndim < 2 or any(extent != 1 for extent in values.shape[2:]):
-        return None
-    return values.reshape(values.shape[:2])
+def _scored(answers: Answers) -> Iterator[tuple[str, FloatArray]]:
+    """The outputs that are [N, C], without axes of extent 1 behind C."""
+    for name in answers.outputs:
+        values = answers.stacked(name)
+        if values is not None and values.ndim >= 2 and set(values.shape[2:]) <= {1}:
+            yield name, values.reshape(values.shape[:2])
 
 
 def _scores_classes(scores: FloatArray, ending: str | None) -> bool:
