@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from onnxprune._display import long
-from onnxprune.cli.files import Paths
+from onnxprune.cli.files import STDOUT, Paths
 from onnxprune.cli.options import ForceOption, JsonOption, ModelArgument, Offer, OutputOption, offering
 from onnxprune.cli.reading import read
 from onnxprune.cli.recovering import recovery_line, watching
@@ -28,6 +28,9 @@ def recover(
     output: OutputOption,
     job: Annotated[JobOptions, Offer(_ONLY, defaults={"calibration_samples": 2048})],
     threads: Annotated[int, typer.Option(min=0, help="Threads of PyTorch; 0 leaves it to PyTorch.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from OUTPUT.checkpoint, which an interruption has left.")
+    ] = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,15 +51,20 @@ def recover(
     _use(threads)
     with terminal.step("Reading data"):
         samples, others, same = collect_both(sourced(job.calibration, source), source, job.calibration_samples)
-    done = teach(
-        pruned, source, samples, minutes=job.minutes, augment=job.augment, progress=watching(terminal, job.minutes)
-    )
+    kept = None if output == STDOUT else output.with_name(f"{output.name}.checkpoint")
+    if resume and kept is None:
+        raise UsageError("--resume goes on from a checkpoint beside the output; name a file")
+    how: dict[str, Any] = {"minutes": job.minutes, "augment": job.augment}
+    watch = watching(terminal, job.minutes)
+    done = teach(pruned, source, samples, **how, progress=watch, checkpoint=kept, resume=resume)
     fidelity = None if same else measure_fidelity(source, done.model, others, task=job.task)
     with terminal.step(f"Writing {output.name}"):
         paths.save_model(done.model, output)
     left = None if fidelity is None else fidelity.to_dict()
     terminal.json({"model": str(model), "output": str(output), "recovery": done.to_dict(), "fidelity": left})
     terminal.show(recovery_line(done))
+    if kept is not None and kept.exists():
+        terminal.show(f"Interrupted: --resume goes on from {kept}.", style="yellow")
     for line, style in [] if fidelity is None else answer_lines(fidelity):
         terminal.show(line, style=style)
     terminal.show(f"Wrote {output} ({long(done.model.file_size, 'B')}).")

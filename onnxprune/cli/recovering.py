@@ -34,6 +34,12 @@ def figures(state: State) -> str:
 def recovery_line(done: Recovery) -> str:
     """One sentence about a recovery."""
     first, last = done.states[0], done.states[done.kept]
+    if len(done.states) == 2 and done.states[-1].step == 1:
+        return (
+            "Recovery had time for a single step (--minutes): "
+            f"{figures(first)} → {figures(last)}; {'it is' if done.kept else 'weights are'} kept"
+            f"{'' if done.kept else ' as they were'}."
+        )
     if not done.kept:
         return (
             f"Recovery found nothing better in {done.states[-1].step} steps ({figures(first)}): weights as they were."

@@ -123,6 +123,16 @@ def collect(
     return samples.part(0, whole)
 
 
+def require_variety(samples: Samples) -> None:
+    """See that samples differ: from many of the same nothing more is learnt than from one.
+
+    Raises:
+        DataError: there are several, and all are alike.
+    """
+    if len(samples) > 1 and all(bool((array == array[:1]).all()) for array in samples.inputs.values()):
+        raise DataError(f"all {len(samples)} calibration samples are alike; give samples of what the model will see")
+
+
 def collect_both(
     source: CalibrationSource, model: Model, count: int = DEFAULT_COUNT, *, evaluate: int = 1024, seed: int = 0
 ) -> tuple[Samples, Samples, bool]:

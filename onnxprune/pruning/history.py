@@ -146,6 +146,12 @@ def plan_of(model: Model) -> Plan | None:
     return unpacked(str(found[-1].get("plan", ""))) if found else None
 
 
+def original_of(model: Model) -> str | None:
+    """The digest of the model that the last plan was for, None if the file does not tell."""
+    found = [step.get("original") for step in steps_of(model) if step.get("step") == PRUNE]
+    return found[-1] if found and isinstance(found[-1], str) else None
+
+
 def as_left(model: Model) -> bool:
     """Whether the weights are, to the bit, what the last step that the file tells of has left."""
     steps = steps_of(model)

@@ -305,7 +305,9 @@ class _Reading:
     count: int
 
     def __call__(self, model: Model) -> Calibration:
-        from onnxprune.data.samples import collect_both
+        from onnxprune.data.samples import collect_both, require_variety
         from onnxprune.pruning.calibration import sourced
 
-        return Calibration(*collect_both(sourced(self.source, model), model, self.count))
+        found = Calibration(*collect_both(sourced(self.source, model), model, self.count))
+        require_variety(found.fit)
+        return found

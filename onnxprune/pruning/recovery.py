@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.data.augmenting import parse_augmentations
-from onnxprune.data.samples import CalibrationSource, Samples, collect
-from onnxprune.errors import PlanError, UsageError
+from onnxprune.data.samples import CalibrationSource, Samples, collect, require_variety
+from onnxprune.errors import PlanError, UsageError, VerificationError
+from onnxprune.ir.digest import model_digest
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.provenance import steps_of, with_step
 from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.calibration import sourced
-from onnxprune.pruning.history import plan_of
+from onnxprune.pruning.history import original_of, plan_of
 from onnxprune.pruning.plan import Plan
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ def recover(
     batch_size: int = 16,
     seed: int = 0,
     progress: Callable[[State], None] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
 ) -> Recovery:
     """Train a pruned model, without labels, to compute what the original computes.
 
@@ -97,8 +101,11 @@ def recover(
         batch_size: samples per step.
         seed: of order and augmentation.
         progress: called after each evaluation.
+        checkpoint: a file that each evaluation is kept in; an interruption leaves it, the end removes it.
+        resume: go on from that file: with the same models, samples and settings, but for ``minutes`` and ``steps``.
 
     Raises:
+        CheckpointError: that file is missing, damaged, of another recovery, or cannot be written.
         UsageError: PyTorch is not installed, or an argument is out of range.
         PlanError: no plan was given, and the file tells of none.
         ConversionError: the pruned model has operators that PyTorch has no converter for.
@@ -107,18 +114,32 @@ def recover(
         VerificationError: the original is another model.
     """
     require_bridge()
-    from onnxprune.torch.recovery import Teaching, follow
+    from onnxprune.torch.recovery import Keeping, Teaching, follow
 
     student, teacher = as_model(pruned), as_model(original)
-    plan = plan or plan_of(student)
     if plan is None:
-        raise PlanError("the pruned file does not tell what was removed from which model; give the plan")
+        plan, known = plan_of(student), original_of(student)
+        if plan is None:
+            raise PlanError("the pruned file does not tell what was removed from which model; give the plan")
+        if known is not None and known != model_digest(teacher):
+            raise VerificationError(
+                "the teacher is not the original: the pruned file says that it was made of another model; give that "
+                "one (or, in Python, the plan, if it is to learn from this one)"
+            )
     # Always in the order of calibration: what is held out is then last, and what a refit was made of comes first.
     normal = normalize(teacher)
     samples = data if isinstance(data, Samples) else collect(sourced(data, normal), normal, _MOST_SAMPLES)
+    require_variety(samples)
     learnt, held_out = apart(samples)
     how = Teaching(minutes, steps, parse_augmentations(augment), lr=lr, batch_size=batch_size, seed=seed)
-    done = follow(student, teacher, plan.removed, learnt, held_out, how, progress)
+    keeping = None
+    if checkpoint is not None:
+        settings = {"augment": augment, "lr": str(lr), "batch_size": str(batch_size), "seed": str(seed)}
+        models = {"student": model_digest(student), "teacher": model_digest(teacher)}
+        keeping = Keeping(checkpoint, {**models, "samples": samples.digest(), **settings}, resume)
+    elif resume:
+        raise UsageError("to resume a recovery takes its checkpoint; give the file")
+    done = follow(student, teacher, plan.removed, learnt, held_out, how, progress, keeping)
     model = done.model
     if steps_of(student) and done.kept:
         damage = [round(done.states[place].damage, 3) for place in (0, done.kept)]

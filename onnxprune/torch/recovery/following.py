@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from onnxprune.ir.shapes import infer_shapes
 from onnxprune.passes.normalize import normalize
 from onnxprune.torch.module import OnnxModule, to_module
 from onnxprune.torch.outputs import giving
+from onnxprune.torch.recovery.keeping import Keeping, Standing, load, remove, save
 from onnxprune.torch.training.batching import any_batch
 from onnxprune.torch.writing import write_back
 
@@ -107,6 +108,7 @@ def follow(
     held_out: Samples,
     how: Teaching,
     progress: Callable[[State], None] | None = None,
+    keeping: Keeping | None = None,
 ) -> Followed:
     """Let the original teach the pruned model.
 
@@ -121,8 +123,10 @@ def follow(
         held_out: to choose by.
         how: time and method.
         progress: called after each evaluation.
+        keeping: the file that each evaluation is kept in, and that an interruption leaves; the end removes it.
 
     Raises:
+        CheckpointError: the file is missing, damaged, of another recovery, or cannot be written.
         ConversionError: the pruned model has operators that PyTorch has no converter for.
         TrainingError: there are too few samples, or training has come apart.
         VerificationError: onnxruntime does not run the original, or outputs are not those of the pruned model.
@@ -134,7 +138,7 @@ def follow(
     lesson = _Lesson.of(student, teacher, removed, samples)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(how.seed)
-        return _Run(student, lesson, samples, held_out, how).result(progress)
+        return _Run(student, lesson, samples, held_out, how).result(progress, keeping)
 
 
 @dataclass(frozen=True)
@@ -222,15 +226,19 @@ class _Run:
         ]
         self._order: list[int] = []
 
-    def result(self, progress: Callable[[State], None] | None) -> Followed:
+    def result(self, progress: Callable[[State], None] | None, keeping: Keeping | None = None) -> Followed:
         """Learn until the time is over, or nothing is gained any more."""
-        how, begin = self._how, time.monotonic()
+        how = self._how
         limit = how.minutes * 60
-        states = [self._measured(0, 0.0, limit)]
-        best, best_weights = 0, copy.deepcopy(self._average.state_dict())
-        step, first, last, pause = 0, math.inf, 0.0, min(limit / _EVALUATIONS, _AT_MOST_BETWEEN)
+        if keeping is not None and keeping.resume:
+            step, used, states, best, best_weights = self._gone_on(load(keeping), limit)
+        else:
+            step, used, states, best = 0, 0.0, [self._measured(0, 0.0, limit)], 0
+            best_weights = copy.deepcopy(self._average.state_dict())
+        begin = time.monotonic() - used
+        first, last, pause = math.inf, used, min(limit / _EVALUATIONS, _AT_MOST_BETWEEN)
         if progress is not None:
-            progress(states[0])
+            progress(states[-1])
         try:
             while True:
                 seconds = time.monotonic() - begin
@@ -242,6 +250,8 @@ class _Run:
                     pause = max(min(limit / _EVALUATIONS, _AT_MOST_BETWEEN), 9 * (last - seconds))
                     if states[-1].damage < states[best].damage:
                         best, best_weights = len(states) - 1, copy.deepcopy(self._average.state_dict())
+                    if keeping is not None:
+                        save(keeping, self._standing(step, seconds, states, best, best_weights))
                     if progress is not None:
                         progress(states[-1])
                     # It is usual that the first steps lose what later ones gain: the start is no mark to measure by.
@@ -255,10 +265,29 @@ class _Run:
                     if best == 0:
                         raise TrainingError(f"the loss is {loss:g} after {step} steps; give a smaller learning rate")
                     break
+            if keeping is not None:
+                remove(keeping)
         except KeyboardInterrupt:
             pass
         self._module.load_state_dict(best_weights)
         return Followed(write_back(self._module, self._student), tuple(states), best, self._lesson.cuts)
+
+    def _standing(self, step: int, seconds: float, states: list[State], best: int, weights: dict[str, Any]) -> Standing:
+        module, average, optimizer = (o.state_dict() for o in (self._module, self._average, self._optimizer))
+        rng = self._rng.bit_generator.state
+        plain = [asdict(state) for state in states]
+        return Standing(step, seconds, plain, best, weights, module, average, optimizer, rng, list(self._order))
+
+    def _gone_on(self, stood: Standing, limit: float) -> tuple[int, float, list[State], int, dict[str, Any]]:
+        """Take up what was kept: the step, the seconds that it took, the states, the best of them and its weights."""
+        self._module.load_state_dict(stood.module)
+        self._average.load_state_dict(stood.average)
+        self._optimizer.load_state_dict(stood.optimizer)
+        self._rng.bit_generator.state = stood.rng
+        self._order = list(stood.order)
+        states = [State(**state) for state in stood.states]
+        states[-1] = replace(states[-1], left=max(limit - stood.seconds, 0.0))
+        return stood.step, stood.seconds, states, stood.best, stood.best_weights
 
     def _step(self, number: int, done: float) -> float:
         how, lesson = self._how, self._lesson

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ pytest.importorskip("torch")
 import torch
 
 import onnxprune
+from onnxprune.cli.recovering import recovery_line
 from onnxprune.data.samples import Samples, collect
-from onnxprune.errors import PlanError, TrainingError, UsageError, VerificationError
+from onnxprune.errors import CheckpointError, DataError, PlanError, TrainingError, UsageError, VerificationError
 from onnxprune.pruning.pipeline import Compression
+from onnxprune.pruning.recovery import Recovery
+from onnxprune.torch.recovery import State
 from onnxprune.torch.recovery.following import Teaching, _Lesson, _Run
 
 MODELS = Path(__file__).parents[3] / "models"
@@ -93,6 +97,92 @@ def test_problems_are_said(pruned: Compression, samples: Samples, monkeypatch: p
     monkeypatch.setitem(sys.modules, "onnxprune.torch.recovery", None)
     with pytest.raises(UsageError, match=r"onnxprune\[torch\]"):
         onnxprune.recover(pruned.model, original, samples)
+
+
+def test_bad_samples_are_refused(pruned: Compression, samples: Samples) -> None:
+    original = MODELS / "residual_torchscript.onnx"
+    name, images = next(iter(samples.inputs.items()))
+    cases = {
+        "takes samples of": images[:, :, :20],
+        "all 20 calibration samples are alike": np.repeat(images[:1], 20, axis=0),
+        "NaN": np.where(np.arange(20).reshape(-1, 1, 1, 1) == 3, np.nan, images[:20]).astype(np.float32),
+        "is empty": images[:0],
+    }
+    for message, array in cases.items():
+        with pytest.raises(DataError, match=message):
+            onnxprune.recover(pruned.model, original, {name: array}, steps=1)
+        with pytest.raises(DataError, match=message):
+            onnxprune.compress(original, reduce=0.3, calibration={name: array}, certify=False)
+
+
+def test_a_teacher_that_is_not_the_original_is_noticed(pruned: Compression, samples: Samples) -> None:
+    """The same layers with another weight: nothing but the file tells."""
+    original = onnxprune.load(MODELS / "residual_torchscript.onnx")
+    draft = original.edit()
+    name, weight = next((n, w) for n, w in draft.weights.items() if w.dtype.kind == "f" and len(w.shape) == 4)
+    draft.weights[name] = weight.with_array(weight.array * np.float32(1.01))
+    other = draft.finish()
+    with pytest.raises(VerificationError, match="not the original"):
+        onnxprune.recover(pruned.model, other, samples.part(0, 20), steps=1)
+    onnxprune.recover(pruned.model, other, samples.part(0, 20), steps=1, plan=pruned.plan)
+
+
+def test_a_limit_that_is_too_short_says_so_and_keeps_the_best(pruned: Compression, samples: Samples) -> None:
+    done = onnxprune.recover(pruned.model, MODELS / "residual_torchscript.onnx", samples.part(0, 40), minutes=1e-6)
+    assert done.states[-1].step == 1
+    assert "time for a single step" in recovery_line(done)
+    assert done.states[done.kept].damage == min(state.damage for state in done.states)
+
+
+def test_an_interruption_keeps_the_best(pruned: Compression, samples: Samples) -> None:
+    def stop(state: State) -> None:
+        if state.step:
+            raise KeyboardInterrupt
+
+    original = MODELS / "residual_torchscript.onnx"
+    done = onnxprune.recover(pruned.model, original, samples, minutes=0.02, augment="flip", lr=1e-2, progress=stop)
+    assert len(done.states) == 2
+    assert done.states[done.kept].damage == min(state.damage for state in done.states)
+
+
+def test_an_interrupted_recovery_goes_on_as_if_it_had_not_been(
+    pruned: Compression, samples: Samples, tmp_path: Path
+) -> None:
+    original, file = MODELS / "residual_torchscript.onnx", tmp_path / "r.checkpoint"
+    how = {"augment": "flip", "lr": 1e-2, "checkpoint": file}
+
+    def recovered(steps: int, few: Samples = samples, **more: Any) -> Recovery:
+        return onnxprune.recover(pruned.model, original, few, **{"steps": steps, **how, **more})
+
+    whole = recovered(8)
+    assert not file.exists()  # what has come to its end leaves nothing
+
+    def stop(state: State) -> None:
+        if state.step:
+            raise KeyboardInterrupt
+
+    # With so short a limit, which the number of steps overrides, it is measured after a step or two.
+    cut = recovered(8, progress=stop, minutes=1e-3)
+    assert 0 < cut.states[-1].step < 8
+    assert file.exists()
+    again = recovered(8, resume=True)
+    assert [state.step for state in again.states][: len(cut.states)] == [state.step for state in cut.states]
+    assert again.states[-1].step == whole.states[-1].step == 8
+    assert again.states[-1].damage == whole.states[-1].damage
+    assert not file.exists()
+    recovered(8, progress=stop)
+    with pytest.raises(CheckpointError, match="other samples"):
+        recovered(8, samples.part(0, 100), resume=True)
+    with pytest.raises(CheckpointError, match="augment flip and not none"):
+        recovered(8, resume=True, augment="none")
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        recovered(8, resume=True)
+    file.unlink()
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        recovered(8, resume=True)
+    with pytest.raises(UsageError, match="takes its checkpoint"):
+        recovered(8, resume=True, checkpoint=None)
 
 
 def test_the_command_and_the_option_of_prune_recover(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""Where a recovery stands, on disk: complete or not there, and of no use to another recovery."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onnxprune.errors import CheckpointError
+from onnxprune.ir.files import check_regular, move, temporary
+
+_FORMAT = "onnxprune recovery 1"
+_WHAT = {"student": "another pruned model", "teacher": "another original", "samples": "other samples"}
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """The file of a recovery, what identifies it (names of things, and values), and whether to go on from the file."""
+
+    path: Path
+    identity: Mapping[str, str]
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """All that the next step depends on, and the best weights so far; ``states`` are the measured ones, as data."""
+
+    step: int
+    seconds: float
+    states: list[dict[str, Any]]
+    best: int
+    best_weights: dict[str, Any]
+    module: dict[str, Any]
+    average: dict[str, Any]
+    optimizer: dict[str, Any]
+    rng: Mapping[str, Any]
+    order: list[int]
+
+
+def save(keeping: Keeping, standing: Standing) -> None:
+    """Write the file, atomically: a kill leaves the one before. Raises CheckpointError."""
+    fields = {name: getattr(standing, name) for name in standing.__dataclass_fields__}
+    content = {
+        "format": _FORMAT,
+        "identity": dict(keeping.identity),
+        # Numbers of a generator are too large for what PyTorch reads safely.
+        **fields,
+        "rng": json.dumps(standing.rng),
+    }
+    try:
+        check_regular(keeping.path)
+        with contextlib.ExitStack() as cleanup:
+            partial = temporary(keeping.path, cleanup)
+            with partial.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            move(partial, keeping.path)
+    except OSError as error:
+        raise CheckpointError(f"cannot write checkpoint {keeping.path}: {error.strerror or error}") from error
+
+
+def load(keeping: Keeping) -> Standing:
+    """Read the file of this very recovery.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of other models, samples or settings.
+    """
+    path = keeping.path
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint {path}; recover without resuming") from None
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+        raise CheckpointError(f"{path} is no checkpoint, or damaged; recover without resuming") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of a recovery; recover without resuming")
+    try:
+        for name, value in keeping.identity.items():
+            if content["identity"].get(name) != value:
+                what = _WHAT.get(name, f"a recovery with {name} {content['identity'].get(name)} and not {value}")
+                advice = "resume with the same, or recover without resuming"
+                raise CheckpointError(f"checkpoint {path} is of {what}; {advice}")
+        rng = json.loads(content["rng"])
+        fields = {name: content[name] for name in Standing.__dataclass_fields__}
+        return Standing(**{**fields, "rng": rng})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error!r}); recover without resuming") from error
+
+
+def remove(keeping: Keeping) -> None:
+    """A recovery that has come to its end needs no file."""
+    keeping.path.unlink(missing_ok=True)
