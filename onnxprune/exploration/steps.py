@@ -91,9 +91,13 @@ class Compensate:
         return {"method": self.method, "samples": self.samples}
 
     def __call__(self, pruned: Model, original: Model, plan: Plan, data: Data, seed: int) -> Model:
+        from onnxprune.ir.provenance import steps_of
         from onnxprune.pruning.compensation import compensate
+        from onnxprune.pruning.history import with_repair
+        from onnxprune.pruning.options import JobOptions
 
-        return compensate(pruned, original, plan, data, method=self.method, samples=self.samples, seed=seed).model
+        done = compensate(pruned, original, plan, data, method=self.method, samples=self.samples, seed=seed)
+        return with_repair(done.model, pruned, done, JobOptions()) if steps_of(pruned) else done.model
 
 
 def step_of(name: str, settings: Mapping[str, Any]) -> Step:

@@ -27,6 +27,7 @@ from onnxprune.exploration.steps import Compensate, Nothing, Train
 from onnxprune.ir.model import Model, load
 from onnxprune.ir.sampling import exactly
 from onnxprune.pruning.plan import Plan
+from onnxprune.pruning.proving import prove
 from tests.exploration.support import QUICK, made_up, recorded, tiny_data, tiny_model
 
 GRID = Grid(modes=["flops", "params"], reduce=[0.3, 0.6])
@@ -202,6 +203,16 @@ def test_unlabelled_data_gives_agreement(tmp_path: Path, model: Path) -> None:
     samples = collect({"x": np.load(data)["x_test"]}, load(model))
     fidelity = measure_fidelity(load(model), load(tmp_path / "o.onnx"), samples)
     assert kept.checked.accuracy == pytest.approx(fidelity.share)
+
+
+def test_a_refitted_pick_is_proven(tmp_path: Path, model: Path, data: Path) -> None:
+    grid = replace(GRID, modes=["flops"], reduce=[0.3], steps=[Compensate(samples=16)])
+    explore(model, str(data), tmp_path / "r.sqlite", grid, how=QUICK)
+    pick(tmp_path / "r.sqlite", Limits(max_params=1e9), tmp_path / "o.onnx")
+    proof = prove(model, tmp_path / "o.onnx")
+    assert proof.changed
+    assert proof.passed
+    assert [step["step"] for step in proof.steps] == ["compensate"]
 
 
 def test_agreement_is_that_of_the_task_over_all_outputs() -> None:
