@@ -35,7 +35,7 @@ from onnxprune.ir.shapes import infer_shapes
 _SOURCE = re.compile(r"synthetic(:(?P<count>\d+))?")
 #: Samples if the SPEC does not say how many, and the share that is added to compare with.
 _COUNT, _ASIDE = 128, 0.25
-_VERSION = 1
+_VERSION = 2
 #: Samples that tell which range suits BatchNormalization.
 _TRIALS = 16
 _IMAGENET = Scaling((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

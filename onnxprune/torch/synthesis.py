@@ -20,9 +20,9 @@ from onnxprune.torch.outputs import giving
 from onnxprune.torch.training.batching import any_batch
 
 #: Images of a batch, whose statistics are matched together, and steps of Adam.
-_BATCH, _STEPS = 32, 16
+_BATCH, _STEPS = 32, 24
 #: The size of a step in pixels from 0 to 1, the weights of smoothness and of classes, and how far images are shifted.
-_RATE, _SMOOTH, _CLASSES, _SHIFT = 0.012, 0.2, 0.1, 8
+_RATE, _SMOOTH, _CLASSES, _SHIFT = 0.03, 0.1, 0.5, 8
 
 
 def match(

@@ -3,9 +3,10 @@
 The original's class on pictures of TEST, which are others than those of CALIBRATE, beside the pruned network's: of all
 pictures, and of those where the original is more than half sure. Rows are appended to ``docs/recovery.csv``.
 
-    python -m tests.benchmarks.recovery MODEL.onnx CALIBRATE TEST [--reduce 0.3] [--recover --minutes 20] [-- OPTIONS]
+    python -m tests.benchmarks.recovery MODEL.onnx CALIBRATE TEST [OPTIONS] [--reduce 0.3] [--recover --minutes 20]
 
-CALIBRATE and TEST are SPECs (folder?size=224&mean=…&std=…); OPTIONS are options of a plan as name=value, by default
+CALIBRATE and TEST are SPECs (folder?size=224&mean=…&std=…, with &augment=flip&views=2 for views of each picture;
+CALIBRATE may be synthetic:128); OPTIONS are options of a plan as name=value, by default
 those of ``onnxprune prune --calibrate``.
 """
 
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--recover", action="store_true")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("options", nargs="*", help="of the plan, name=value")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     options = {name: _value(value) for name, _, value in (text.partition("=") for text in given.options)}
     model = onnxprune.load(given.model)
     begin = time.perf_counter()
@@ -78,6 +79,7 @@ def main() -> None:
     row = {
         "model": given.model.stem,
         "removed": f"{1 - made.plan.after['flops'] / made.plan.before['flops']:.3f}",
+        "data": "pictures" if Path(given.calibrate.partition("?")[0]).exists() else given.calibrate,
         "options": " ".join(given.options) or "default",
         "samples": given.samples,
         "steps": 0 if made.recovery is None else made.recovery.states[made.recovery.kept].step,
