@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -44,7 +44,7 @@ def sources(wanted: Iterable[tuple[str, str]]) -> dict[str, str]:
     while open_names:
         module, name = open_names.pop()
         if module not in taken:
-            taken[module] = _opened(importlib.import_module(module))
+            taken[module] = _opened(sys.modules[module])
         home = taken[module]
         if name in home.names or name not in home.bound:
             continue

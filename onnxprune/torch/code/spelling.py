@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 import operator
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -103,7 +103,7 @@ class Speller:
                 return f"{prefix}.{name}"
         module = getattr(function, "__module__", None) or ""
         importable = name.isidentifier() and all(part.isidentifier() for part in module.split("."))
-        if not importable or getattr(importlib.import_module(module), name, None) is not function:
+        if not importable or getattr(sys.modules.get(module), name, None) is not function:
             raise ConversionError(f"{function!r} has no name that code could call it by")
         if module.startswith("onnxprune."):
             self.helpers.add((module, name))
