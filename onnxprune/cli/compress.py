@@ -15,6 +15,7 @@ from onnxprune.analysis.sentences import assumptions
 from onnxprune.cli import training as options
 from onnxprune.cli.files import Paths, save_text
 from onnxprune.cli.options import (
+    ExternalDataOption,
     ForceOption,
     InputShapeOption,
     JsonOption,
@@ -76,6 +77,7 @@ def compress(
     threads: options.TorchThreadsOption = 0,
     input_shape: InputShapeOption = None,
     metrics_out: options.MetricsOption = None,
+    external_data: ExternalDataOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -85,7 +87,7 @@ def compress(
     options.require_torch(threads)
     terminal = Terminal(as_json)
     states = [output.with_name(f"{output.name}.{kind}") for kind in ("checkpoint", "baseline.checkpoint")]
-    paths = Paths(force=force)
+    paths = Paths(force=force, external_data=external_data)
     paths.read_models(model, teacher)
     paths.read_data(train)
     paths.write_model(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,10 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from onnxprune.cli.errors import OutputError
+from onnxprune.cli.units import parse_quantity
 from onnxprune.errors import ModelError, OnnxPruneError, PlanError, UsageError
 from onnxprune.ir.files import check_regular, same_place, write_text
 from onnxprune.ir.pairs import may_be_data_of
@@ -48,11 +52,15 @@ class Paths:
 
     Args:
         force: a model that is written may replace an input, but never the weights of one.
+        external_data: what ``--external-data`` says of models that are written.
         terminal: gives stdout to a model that is written to ``-``; without it, models go to files only.
     """
 
-    def __init__(self, *, force: bool = False, terminal: Terminal | None = None) -> None:
+    def __init__(
+        self, *, force: bool = False, terminal: Terminal | None = None, external_data: str | None = None
+    ) -> None:
         self.force = force
+        self._shard = _shard_size(external_data)
         self._terminal = terminal
         self._read: list[_Read] = []
         self._written: list[Path] = []
@@ -95,6 +103,8 @@ class Paths:
             UsageError: as for ``write``; an input may be replaced with ``force``.
         """
         if path == STDOUT and self._terminal is not None:
+            if self._shard is not None:
+                raise UsageError("--external-data needs files; name one with --output")
             self._terminal.leave_stdout()
             return
         self._check(path, force=self.force)
@@ -111,7 +121,8 @@ class Paths:
             return
         weights = (read.path for read in self._read if read.of is not None and read.of != path)
         try:
-            changed(model, sources=(*model.sources, *weights)).save(path, overwrite_input=self.force)
+            written = changed(model, sources=(*model.sources, *weights))
+            written.save(path, overwrite_input=self.force, external_data=self._shard)
         except ModelError as error:
             raise OutputError(str(error)) from error
 
@@ -130,6 +141,19 @@ class Paths:
                 raise UsageError(f"{path} is named for two outputs; give another name for one of them")
         for model in self._models:
             _check_no_data(path, model)
+
+
+def _shard_size(given: str | None) -> float | None:
+    """The largest data file in bytes. Raises UsageError."""
+    if given is None or given == "one":
+        return None if given is None else math.inf
+    try:
+        size = parse_quantity(given)
+    except typer.BadParameter:
+        size = 0
+    if size <= 0:
+        raise UsageError(f"--external-data '{given}' is neither 'one' nor a size; write it like 500M or 2G")
+    return size
 
 
 def _to_stdout(model: Model) -> None:

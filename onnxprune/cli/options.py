@@ -32,6 +32,15 @@ InputShapeOption = Annotated[
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Allow the output to replace an input.")]
+ExternalDataOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="one|SIZE",
+        help="Weights go to data files beside the model: one, or several of at most SIZE (500M, 2G).",
+        show_default=False,
+        hidden=True,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 
 

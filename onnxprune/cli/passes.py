@@ -15,6 +15,7 @@ import typer
 from onnxprune._display import long
 from onnxprune.cli.files import Paths
 from onnxprune.cli.options import (
+    ExternalDataOption,
     ForceOption,
     InputShapeOption,
     JsonOption,
@@ -56,12 +57,13 @@ def normalize(
     output: OutputOption,
     check: CheckOption = CheckLevel.STRUCTURE,
     input_shape: InputShapeOption = None,
+    external_data: ExternalDataOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Bring a model into the form that the analysis works on and plans refer to."""
     terminal = Terminal(as_json)
-    paths = _paths(terminal, model, output, force)
+    paths = _paths(terminal, model, output, force, external_data)
     source = read(terminal, model)
     from onnxprune.passes import NORMALIZER
 
@@ -98,12 +100,13 @@ def run(
         ),
     ] = None,
     input_shape: InputShapeOption = None,
+    external_data: ExternalDataOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run passes on a model; 'onnxprune passes' lists them."""
     terminal = Terminal(as_json)
-    paths = _paths(terminal, model, output, force)
+    paths = _paths(terminal, model, output, force, external_data)
     from onnxprune.passes.pipeline import Pipeline
 
     planned = Pipeline.load(pipeline) if pipeline.endswith(".toml") else Pipeline.parse(pipeline)
@@ -211,8 +214,8 @@ def _reproduced(looking: Looking, planned: Pipeline, steps: Sequence[Pass], leve
     return f"onnxprune run {model} -o OUT --check {level.value} --pipeline '{planned.steps[looking.at]}'"
 
 
-def _paths(terminal: Terminal, model: Path, output: Path, force: bool) -> Paths:
-    paths = Paths(force=force, terminal=terminal)
+def _paths(terminal: Terminal, model: Path, output: Path, force: bool, external_data: str | None) -> Paths:
+    paths = Paths(force=force, terminal=terminal, external_data=external_data)
     paths.read_models(model)
     paths.write_model(output)
     return paths

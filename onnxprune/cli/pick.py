@@ -10,7 +10,7 @@ import typer
 
 from onnxprune.cli.errors import OutputError
 from onnxprune.cli.files import Paths, save_plan
-from onnxprune.cli.options import ForceOption, JsonOption, OutputOption
+from onnxprune.cli.options import ExternalDataOption, ForceOption, JsonOption, OutputOption
 from onnxprune.cli.runs import SCORES, figure_titles, figures_row
 from onnxprune.cli.tables import empty_table
 from onnxprune.cli.terminal import Terminal
@@ -60,6 +60,7 @@ def pick(
     plan_out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan as JSON, too.", show_default=False)
     ] = None,
+    external_data: ExternalDataOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,7 +69,7 @@ def pick(
     The written file is run and measured again before it is handed over.
     """
     terminal = Terminal(as_json)
-    paths = Paths(force=force)
+    paths = Paths(force=force, external_data=external_data)
     paths.read(results)
     paths.write_model(output)
     paths.write(plan_out)

@@ -16,6 +16,7 @@ from onnxprune.cli.names import resolve
 from onnxprune.cli.options import (
     AllJobOptions,
     AllPlanOptions,
+    ExternalDataOption,
     ForceOption,
     InputShapeOption,
     JsonOption,
@@ -57,12 +58,13 @@ def prune(
     ] = None,
     job: AllJobOptions,
     no_bench: NoBenchOption = False,
+    external_data: ExternalDataOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a model smaller until it meets a budget, and prove that the result is right."""
     terminal = Terminal(as_json)
-    paths = Paths(force=force, terminal=terminal)
+    paths = Paths(force=force, terminal=terminal, external_data=external_data)
     paths.read_models(model)
     paths.read_data(spec_of(job))
     paths.write_model(output)
@@ -139,12 +141,13 @@ def apply(
     runtime: RareRuntimeOption = "onnxruntime",
     job: AllJobOptions,
     no_bench: NoBenchOption = False,
+    external_data: ExternalDataOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Remove from a model what a plan names."""
     terminal = Terminal(as_json)
-    paths = Paths(force=force, terminal=terminal)
+    paths = Paths(force=force, terminal=terminal, external_data=external_data)
     paths.read_models(model)
     paths.read(plan)
     paths.read_data(spec_of(job))

@@ -10,7 +10,15 @@ from onnxprune._display import long
 from onnxprune.cli.files import Paths
 from onnxprune.cli.integers import quantization_lines
 from onnxprune.cli.names import resolve
-from onnxprune.cli.options import ForceOption, JsonOption, ModelArgument, Offer, OutputOption, offering
+from onnxprune.cli.options import (
+    ExternalDataOption,
+    ForceOption,
+    JsonOption,
+    ModelArgument,
+    Offer,
+    OutputOption,
+    offering,
+)
 from onnxprune.cli.reading import read
 from onnxprune.cli.result import answer_lines
 from onnxprune.cli.terminal import Terminal
@@ -28,6 +36,7 @@ def quantize(
     model: ModelArgument,
     output: OutputOption,
     options: Annotated[QuantizeOptions, Offer(helps={"calibration": _HELP}, usual=_USUAL)],
+    external_data: ExternalDataOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -36,7 +45,7 @@ def quantize(
     if not isinstance(spec, str):
         raise UsageError("give samples with --calibrate; labels are not needed")
     terminal = Terminal(as_json)
-    paths = Paths(force=force)
+    paths = Paths(force=force, external_data=external_data)
     paths.read_models(model)
     paths.read_data(spec)
     paths.write_model(output)

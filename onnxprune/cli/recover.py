@@ -9,7 +9,15 @@ import typer
 
 from onnxprune._display import long
 from onnxprune.cli.files import STDOUT, Paths
-from onnxprune.cli.options import ForceOption, JsonOption, ModelArgument, Offer, OutputOption, offering
+from onnxprune.cli.options import (
+    ExternalDataOption,
+    ForceOption,
+    JsonOption,
+    ModelArgument,
+    Offer,
+    OutputOption,
+    offering,
+)
 from onnxprune.cli.reading import read
 from onnxprune.cli.recovering import recovery_line, watching
 from onnxprune.cli.result import answer_lines
@@ -31,6 +39,7 @@ def recover(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from OUTPUT.checkpoint, which an interruption has left.")
     ] = False,
+    external_data: ExternalDataOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -38,7 +47,7 @@ def recover(
     if not isinstance(job.calibration, str):
         raise UsageError("give samples with --calibrate; labels are not needed")
     terminal = Terminal(as_json)
-    paths = Paths(force=force)
+    paths = Paths(force=force, external_data=external_data)
     paths.read_models(model, original)
     paths.read_data(job.calibration)
     paths.write_model(output)

@@ -11,7 +11,7 @@ import typer
 from onnxprune._display import long
 from onnxprune.cli import training as options
 from onnxprune.cli.files import Paths, save_text
-from onnxprune.cli.options import ForceOption, JsonOption, ModelArgument, OutputOption
+from onnxprune.cli.options import ExternalDataOption, ForceOption, JsonOption, ModelArgument, OutputOption
 from onnxprune.cli.reading import read
 from onnxprune.cli.terminal import Terminal
 
@@ -50,6 +50,7 @@ def train(
     device: options.DeviceOption = "auto",
     threads: options.TorchThreadsOption = 0,
     metrics_out: options.MetricsOption = None,
+    external_data: ExternalDataOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,7 +58,7 @@ def train(
     options.require_torch(threads)
     terminal = Terminal(as_json)
     state = checkpoint if checkpoint is not None else output.with_name(f"{output.name}.checkpoint")
-    paths = Paths(force=force)
+    paths = Paths(force=force, external_data=external_data)
     paths.read_models(model, teacher)
     paths.read_data(data)
     paths.write_model(output)

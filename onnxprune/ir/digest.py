@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
+
 from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Array
+from onnxprune.ir.wire import Buffer
 
 
 def model_digest(model: Model) -> str:
@@ -12,11 +16,17 @@ def model_digest(model: Model) -> str:
     return model.derived(_digest)
 
 
+def contents(values: Array) -> Buffer:
+    """The bytes of an array in row-major order, not copied where they lie so."""
+    if values.dtype == object:
+        # Arrays of strings hold pointers, which are others in every process.
+        return repr(values.tolist()).encode()
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
 def _digest(model: Model) -> str:
     state = hashlib.sha256(model.skeleton.SerializeToString(deterministic=True))
     for name, weight in model.weights.items():
         state.update(f"\0{name} {weight.elem_type} {weight.shape}\0".encode())
-        values = weight.array
-        # Arrays of strings hold pointers, which are others in every process.
-        state.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
+        state.update(contents(weight.array))
     return state.hexdigest()

@@ -134,7 +134,9 @@ class Model:
         skeleton.graph.output.extend(outputs)
         return Model(skeleton, MappingProxyType(dict(weights)))
 
-    def save(self, path: str | os.PathLike[str], *, overwrite_input: bool = False) -> None:
+    def save(
+        self, path: str | os.PathLike[str], *, overwrite_input: bool = False, external_data: float | None = None
+    ) -> None:
         """Write the model, atomically: the file is complete, or what was there before.
 
         External data go to ``<name>.<hash>.data`` beside it when they came so, or when protobuf's limit of 2 GB is
@@ -143,12 +145,16 @@ class Model:
         Args:
             path: the file to write.
             overwrite_input: allow ``path`` to be the file that this model was loaded from. Its external data stay.
+            external_data: make all weights external data, in files of at most so many bytes (``math.inf``: one).
 
         Raises:
             ModelError: the file cannot be written, or is the input.
         """
         weights = self.weights.values()
-        saving.save(self.skeleton, weights, Path(path), self.sources, original=self.path, overwrite=overwrite_input)
+        saving.save(
+            self.skeleton, weights, Path(path), self.sources,
+            original=self.path, overwrite=overwrite_input, external_data=external_data,
+        )  # fmt: skip
 
     def to_bytes(self) -> bytes:
         """The model as a serialised ModelProto. Raises ModelError where it exceeds what that can hold (2 GB)."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from onnxprune.ir.digest import contents
 from onnxprune.ir.model import Model
 
 KEY = "onnxprune"
@@ -69,9 +70,8 @@ def weights_digest(model: Model) -> str:
 def _weights_digest(model: Model) -> str:
     state = hashlib.sha256()
     for name, weight in sorted(model.weights.items()):
-        values = weight.array
         state.update(f"\0{name} {weight.elem_type} {weight.shape}\0".encode("utf-8", "surrogatepass"))
-        state.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
+        state.update(contents(weight.array))
     return state.hexdigest()
 
 

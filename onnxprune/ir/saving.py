@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import hashlib
+import math
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -42,8 +43,11 @@ def save(
     original: Path | None = None,
     overwrite: bool = False,
     limit: int = PROTOBUF_LIMIT,
+    external_data: float | None = None,
 ) -> None:
     """Write a model to ``path`` and, where needed, its external data to ``<name>.<hash>.data`` beside it.
+
+    No more than one tensor is in memory at a time, beside what the caller holds.
 
     Args:
         skeleton: the model without initialisers.
@@ -53,32 +57,33 @@ def save(
         original: the one of them that is a model file, the others being its external data.
         overwrite: allow ``path`` to replace that one.
         limit: longest model file in bytes; beyond it, weights become external data.
+        external_data: make all weights external, in files of at most so many bytes (more, where one weight has more).
 
     Raises:
         ModelError: the file is a source, or cannot be written.
     """
-    outside = _external_weights(skeleton, weights, limit)
+    outside = _external_weights(skeleton, weights, limit if external_data is None else 0)
     _check_target(path, sources, original, overwrite)
     try:
         with contextlib.ExitStack() as cleanup:
-            data, data_file = path, path
-            offsets: dict[str, int] = {}
+            places: dict[str, tuple[str, int]] = {}
+            files: list[tuple[Path, Path]] = []
             if outside:
                 _check_name(path)
+            for shard in _shards(outside, math.inf if external_data is None else external_data):
                 data_file = temporary(pairs.unnamed(path), cleanup)
-                offsets, digest = _write_data(data_file, outside)
+                offsets, digest = _write_data(data_file, shard)
                 data = pairs.named(path, digest)
-            placed = [
-                weight.placed(data.name, offsets[weight.name]) if weight.name in offsets else weight
-                for weight in weights
-            ]
+                files.append((data_file, data))
+                places.update((name, (data.name, offset)) for name, offset in offsets.items())
+            placed = [weight.placed(*places[weight.name]) if weight.name in places else weight for weight in weights]
             model_file = temporary(path, cleanup)
             _write(model_file, _encode(skeleton, placed))
             cleanup.enter_context(in_turn(path.parent))
             # Data without a model go in the end, be they those of the model that was there or, if its successor does
             # not get there, those that were to come.
             cleanup.callback(pairs.remove_orphans, path, sources, model_file)
-            if outside:
+            for data_file, data in files:
                 _place(data_file, data)
             move(model_file, path)
             settle(path)
@@ -108,6 +113,21 @@ def _external_weights(skeleton: ModelProto, weights: Collection[Weight], limit: 
         and weight.nbytes >= _SMALLEST_EXTERNAL
         and weight.elem_type != TensorProto.STRING
     ]
+
+
+def _shards(weights: Iterable[Weight], most: float) -> Iterator[list[Weight]]:
+    """The weights in their order, in parts that fit into files of this size; a larger weight has one for itself."""
+    shard: list[Weight] = []
+    end = 0
+    for weight in weights:
+        start = end + -end % _ALIGNMENT
+        if shard and start + weight.nbytes > most:
+            yield shard
+            shard, start = [], 0
+        shard.append(weight)
+        end = start + weight.nbytes
+    if shard:
+        yield shard
 
 
 def _encode(skeleton: ModelProto, weights: Collection[Weight]) -> Iterator[Buffer]:

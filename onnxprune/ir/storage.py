@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,11 @@ class Storage(Protocol):
         """Whether every reading makes a copy of raw values, which is cheap but takes memory."""
         ...
 
+    @property
+    def streamed(self) -> bool:
+        """Whether all values together may not fit into memory, so that nobody holds them."""
+        ...
+
     def array(self, tensor: Described) -> Array: ...
 
     def chunks(self, header: TensorProto) -> Iterator[Buffer]:
@@ -61,8 +66,12 @@ class Storage(Protocol):
     def encoded_size(self, header: TensorProto) -> int: ...
 
 
+STREAMED = 1 << 20
+"""Bytes; larger tensors in data files are read each time they are asked for, and held by nobody else."""
+
+
 class ExternalFile:
-    """A data file, mapped at first use."""
+    """A data file, opened at first use."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,6 +80,8 @@ class ExternalFile:
     def size(self) -> int | None:
         """Bytes, or None when there is no such file."""
         # os.path, which says no of names that no file can have.
+        if os.path.isfile(self.path):
+            _ = self._identity  # of the file that was there when the model was loaded
         return os.path.getsize(self.path) if os.path.isfile(self.path) else None
 
     @cached_property
@@ -83,6 +94,30 @@ class ExternalFile:
         except (OSError, ValueError) as error:
             raise ModelError(f"external data {self.path} cannot be read: {error}") from error
 
+    def read(self, offset: int, length: int) -> Buffer:
+        """A stretch of it, mapped by itself: it counts as memory of the process only as long as somebody holds it."""
+        start = offset - offset % mmap.ALLOCATIONGRANULARITY
+        try:
+            with open(self.path, "rb") as file:
+                if os.fstat(file.fileno()).st_ino != self._identity:
+                    raise ModelError(f"external data {self.path} is another file than when the model was loaded")
+                whole = _mapped(file.fileno(), offset - start + length, start)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"external data {self.path} cannot be read: {error}") from error
+        return whole[offset - start :]
+
+    @cached_property
+    def _identity(self) -> int:
+        return os.stat(self.path).st_ino
+
+
+def _mapped(descriptor: int, length: int, start: int) -> memoryview:
+    """A stretch of a file, mapped; at one go where the system can, which is faster than page by page."""
+    if hasattr(mmap, "MAP_POPULATE"):
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        return memoryview(mmap.mmap(descriptor, length, flags, mmap.PROT_READ, offset=start))
+    return memoryview(mmap.mmap(descriptor, length, access=mmap.ACCESS_READ, offset=start))
+
 
 @dataclass(frozen=True, eq=False)
 class Raw:
@@ -91,6 +126,7 @@ class Raw:
     raw: Buffer
 
     copies: ClassVar[bool] = False
+    streamed: ClassVar[bool] = False
 
     def array(self, tensor: Described) -> Array:
         return _decode(self.raw, tensor)
@@ -112,7 +148,13 @@ class External:
     offset: int
     length: int
 
-    copies: ClassVar[bool] = False
+    @property
+    def copies(self) -> bool:
+        return self.streamed
+
+    @property
+    def streamed(self) -> bool:
+        return self.length >= STREAMED
 
     def array(self, tensor: Described) -> Array:
         return self._raw.array(tensor)
@@ -125,7 +167,31 @@ class External:
 
     @property
     def _raw(self) -> Raw:
+        if self.streamed:
+            return Raw(self.file.read(self.offset, self.length))
         return Raw(self.file.view[self.offset : self.offset + self.length])
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """Values made from others each time they are asked for."""
+
+    make: Callable[[], Array]
+
+    copies: ClassVar[bool] = True
+    streamed: ClassVar[bool] = True
+
+    def array(self, tensor: Described) -> Array:
+        array = self.make()
+        assert array.shape == tensor.shape, f"{tensor.name}: {array.shape} instead of {tensor.shape}"
+        return array
+
+    def chunks(self, header: TensorProto) -> Iterator[Buffer]:
+        return Raw(little_endian(self.make(), header.data_type)).chunks(header)
+
+    def encoded_size(self, header: TensorProto) -> int:
+        length = packed_bytes(header.data_type, header.dims)
+        return header.ByteSize() + len(field_prefix(RAW_DATA, length)) + length
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +202,7 @@ class Serialized:
     raw: memoryview | None
 
     copies: ClassVar[bool] = False
+    streamed: ClassVar[bool] = False
 
     def array(self, tensor: Described) -> Array:
         if self.raw is not None:
@@ -156,6 +223,8 @@ class InMessage:
     """A TensorProto, of the caller or of our own."""
 
     message: TensorProto
+
+    streamed: ClassVar[bool] = False
 
     @property
     def copies(self) -> bool:
@@ -186,6 +255,10 @@ class Renamed:
     @property
     def copies(self) -> bool:
         return self.storage.copies
+
+    @property
+    def streamed(self) -> bool:
+        return self.storage.streamed
 
     def array(self, tensor: Described) -> Array:
         return self.storage.array(tensor)

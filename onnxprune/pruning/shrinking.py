@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,11 @@ class ShrinkRewriter:
         for name, along in dims.items():
             weight = weights.get(name)
             if weight is not None:
-                array = self._sliced(name, weight.array, along, blocked.get(name))
-                self._draft.weights[name] = weight.with_array(array)
+                cut = partial(self._sliced, name, along=along, blocked=blocked.get(name))
+                if name in blocked:  # Its extents follow from more than the axes.
+                    self._draft.weights[name] = weight.with_array(cut(weight.array))
+                else:
+                    self._draft.weights[name] = weight.derived(cut, self._extents(name, weight.shape, along))
         for index in sorted(touched):
             node = graph.nodes[index]
             operator = analysis.registry.find(node)
@@ -319,13 +323,16 @@ class ShrinkRewriter:
         return result, nodes
 
     def _sliced(
-        self, name: str, array: NDArray[Any], along: Sequence[int], blocked: tuple[int, int, int] | None
+        self, name: str, array: NDArray[Any], *, along: Sequence[int], blocked: tuple[int, int, int] | None
     ) -> NDArray[Any]:
         if blocked is not None and len(self._removed[blocked[1]]):
             array = self._slice_blocks(name, array, blocked[1], blocked[2])
             along = [dim for dim in along if dim > 1]
         found = {dim: kept for dim in sorted(along) if (kept := self.kept(name, dim)) is not None}
         return _taken(array, found)
+
+    def _extents(self, name: str, shape: Sequence[int], along: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.extent(name, dim) if dim in along else extent for dim, extent in enumerate(shape))
 
     def _slice_blocks(self, name: str, array: NDArray[Any], owner: int, blocks: int) -> NDArray[Any]:
         """Rows, and per-group columns, of a grouped filter bank: each group keeps its own relative positions.
