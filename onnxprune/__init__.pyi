@@ -31,6 +31,8 @@ from .pruning.certificate import verify as verify
 from .pruning.choosing import plan as plan
 from .pruning.compensation import Compensation as Compensation
 from .pruning.compensation import compensate as compensate
+from .pruning.keeping import Keeping as Keeping
+from .pruning.keeping import keep as keep
 from .pruning.pipeline import Compression as Compression
 from .pruning.pipeline import apply as apply
 from .pruning.pipeline import compress as compress

@@ -15,6 +15,7 @@ from onnxprune.cli.errors import ErrorHandlingGroup
 from onnxprune.cli.explain import explain
 from onnxprune.cli.explore import explore, merge
 from onnxprune.cli.help import SETTINGS, Command
+from onnxprune.cli.keep import keep
 from onnxprune.cli.passes import normalize, passes, run
 from onnxprune.cli.pick import pick
 from onnxprune.cli.plan import plan
@@ -66,7 +67,7 @@ def onnxprune(
 
 _PURPOSES = {
     "Look at a model": (analyze, explain, sensitivity, report, bench),
-    "Make it smaller": (prune, plan, apply, verify, quantize),
+    "Make it smaller": (prune, plan, apply, verify, quantize, keep),
     "Train it": (recover, train, compress, torch),
     "Explore the trade-off": (explore, pick, merge),
     "Pipelines": (normalize, run, passes),

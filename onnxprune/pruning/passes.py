@@ -1,13 +1,14 @@
-"""The main job as passes: what pipelines call ``prune`` and ``quantize``."""
+"""The main job as passes: what pipelines call ``prune``, ``quantize`` and ``keep``."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from onnxprune.ir.model import Model
 from onnxprune.passes.base import Pass, PassResult
+from onnxprune.pruning.keeping import keep
 from onnxprune.pruning.options import CompressOptions, Given, Kind, options_of
 from onnxprune.pruning.pipeline import run
 from onnxprune.pruning.quantization.options import QuantizeOptions
@@ -76,3 +77,23 @@ class Quantize(Pass):
 
 
 _documented(Quantize.__init__, QuantizeOptions)
+
+
+class Keep(Pass):
+    """Keep only some classes, or some positions of the outputs; what made the others goes."""
+
+    name = "keep"
+    claims_equality = False
+
+    def __init__(self, *, classes: Sequence[int | str] = (), positions: Sequence[str] = ()) -> None:
+        """Choose what is kept.
+
+        Args:
+            classes: by number, or by the name that the model's metadata gives.
+            positions: positions of an axis of an output, like "logits[1]=0,5,10-19".
+        """
+        self._classes, self._positions = classes, positions
+
+    def run(self, model: Model) -> PassResult:
+        """Keep them. Raises OnnxPruneError where they do not exist, or the certificate stands against it."""
+        return PassResult(keep(model, classes=self._classes, positions=self._positions).model, modified=True)
