@@ -28,6 +28,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
         "Cast Flatten Identity LogSoftmax Reshape Sigmoid Softmax Squeeze Unsqueeze",
         "what classifiers end with",
     ),
+    "onnxprune/data/synthetic.py": ("Gather", "what reads token numbers from a table"),
     "onnxprune/data/tasks/base.py": ("LogSoftmax Softmax", "what classifiers end with"),
     "onnxprune/data/tasks/classes.py": ("Sigmoid", "what classifiers end with"),
     "onnxprune/data/tasks/segmentation.py": ("Sigmoid", "what masks end with"),
@@ -55,6 +56,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "onnxprune/pruning/certificate/verifying.py": ("Equal", "what inputs are compared with, to be tried"),
     "onnxprune/pruning/compensation/biases.py": ("Add", "the addition behind a layer"),
     "onnxprune/pruning/compensation/sums.py": ("Add", "the addition behind a layer"),
+    "onnxprune/pruning/keeping.py": ("Cast Gather Hardmax Identity LogSoftmax Softmax", "what classifiers end with"),
     "onnxprune/pruning/masking.py": ("Gather Mul", _INSERTS),
     "onnxprune/pruning/mutations/channels.py": (
         "Add BatchNormalization Conv ConvTranspose Gemm GroupNormalization InstanceNormalization LayerNormalization "
