@@ -39,6 +39,8 @@ from .pruning.pipeline import compress as compress
 from .pruning.plan import Plan as Plan
 from .pruning.proving import Proof as Proof
 from .pruning.proving import prove as prove
+from .pruning.quantization.converting import Conversion as Conversion
+from .pruning.quantization.converting import convert as convert
 from .pruning.quantization.quantizing import Quantization as Quantization
 from .pruning.quantization.quantizing import quantize as quantize
 from .pruning.recovery import Recovery as Recovery

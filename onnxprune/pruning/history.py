@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.data.fidelity import Fidelity
     from onnxprune.pruning.certificate import Certificate
     from onnxprune.pruning.compensation import Compensation
+    from onnxprune.pruning.quantization.converting import Conversion
     from onnxprune.pruning.quantization.quantizing import Quantization
 
 IN_PYTHON = "given in Python"
@@ -111,6 +112,16 @@ def with_integers(done: Quantization, given: Given) -> Model:
         "method": done.method,
         "layers": len(done.layers),
         "certificate": {"passed": proof.passed, "nodes": proof.nodes, "worst": proof.worst},
+    }
+    return with_step(done.model, QUANTIZE, told)
+
+
+def with_form(done: Conversion, given: Given) -> Model:
+    """The converted model, which tells into what it was converted, and what was proven of its weights."""
+    told = {
+        "form": done.form,
+        "data": None if given.calibration is None else _data(given),
+        "weights": {"compared": done.weights.count, "worst": round(done.weights.worst, 4)},
     }
     return with_step(done.model, QUANTIZE, told)
 

@@ -53,17 +53,22 @@ class Judge:
     def loss(self, model: Model) -> Loss:
         """What a quantised model loses. Raises VerificationError where onnxruntime does not run it."""
         found = outputs_of(model, self.samples, "the quantised model")
-        errors, ratios = {}, {}
-        for name, wanted in self.reference.items():
-            if name not in found or found[name].shape != wanted.shape:
-                errors[name], ratios[name] = inf, -inf  # what is found depends on the data (a list of boxes)
-                continue
-            noise = float(np.square(found[name] - wanted).mean())
-            spread = float(np.square(wanted - wanted.mean(axis=0)).mean())
-            signal = float(np.square(wanted).mean())
-            errors[name] = noise / spread if spread else (0.0 if not noise else inf)
-            ratios[name] = inf if not noise else 10 * log10(signal / noise) if signal else -inf
-        return Loss(errors, ratios, len(self.samples))
+        return compare_floats(self.reference, found, len(self.samples))
+
+
+def compare_floats(reference: Mapping[str, FloatArray], found: Mapping[str, FloatArray], samples: int) -> Loss:
+    """What outputs [N, ...] lose against those of the float model; so many samples they are of."""
+    errors, ratios = {}, {}
+    for name, wanted in reference.items():
+        if name not in found or found[name].shape != wanted.shape:
+            errors[name], ratios[name] = inf, -inf  # what is found depends on the data (a list of boxes)
+            continue
+        noise = float(np.square(found[name] - wanted).mean())
+        spread = float(np.square(wanted - wanted.mean(axis=0)).mean())
+        signal = float(np.square(wanted).mean())
+        errors[name] = noise / spread if spread else (0.0 if not noise else inf)
+        ratios[name] = inf if not noise else 10 * log10(signal / noise) if signal else -inf
+    return Loss(errors, ratios, samples)
 
 
 def seconds_of(models: Sequence[Model], samples: Samples, engine: Engine, rounds: Rounds = _ROUNDS) -> list[float]:

@@ -33,10 +33,10 @@ def prepare(model: Model, samples: Samples) -> Model:
         VerificationError: what was prepared computes something else.
     """
     refuse_quantised(model)
-    plain = _named(normalize(model))
-    raised = plain if plain.opset() >= _PER_CHANNEL else _named(_raised(plain, samples))
-    prepared = _named(FoldAffine().run(FoldBatchnorm().run(raised).model).model)
-    if (different := _difference(plain, prepared, samples)) is not None:
+    plain = named(normalize(model))
+    raised = plain if plain.opset() >= _PER_CHANNEL else named(_raised(plain, samples))
+    prepared = named(FoldAffine().run(FoldBatchnorm().run(raised).model).model)
+    if (different := difference(plain, prepared, samples)) is not None:
         raise VerificationError(f"folding the model would change it: {different}")
     return prepared
 
@@ -74,7 +74,7 @@ def _raised(model: Model, samples: Samples) -> Model:
     draft.path, draft.sources = model.path, model.sources
     raised = draft.finish()
     try:
-        different = _difference(model, raised, samples)
+        different = difference(model, raised, samples)
     except VerificationError as error:
         raise UsageError(f"{begin}: {error}; {advice}") from error
     if different is not None:
@@ -82,7 +82,7 @@ def _raised(model: Model, samples: Samples) -> Model:
     return raised
 
 
-def _difference(model: Model, other: Model, samples: Samples) -> str | None:
+def difference(model: Model, other: Model, samples: Samples) -> str | None:
     """What differs at the outputs for one sample, None if nothing does."""
     inputs = next(samples.part(0, samples.step if samples.fixed else 1).batches())
     before, after = (Session(m, what, threads=1).run(inputs) for m, what in ((model, "the model"), (other, "it")))
@@ -94,7 +94,7 @@ def _difference(model: Model, other: Model, samples: Samples) -> str | None:
     return None
 
 
-def _named(model: Model) -> Model:
+def named(model: Model) -> Model:
     """The model with a name for every node, each another: what is quantised is told by names."""
     seen: set[str] = set()
     draft = model.edit()

@@ -61,7 +61,7 @@ def write_quantised(prepared: Model, ranges: Ranges, nodes: Collection[str], for
             written = load(quantizer.model.model)
     except Exception as error:
         raise UsageError(f"onnxruntime.quantization does not take the model: {first_line(error)}") from error
-    return _described(prepared, written)
+    return described(prepared, written)
 
 
 def _kinds() -> list[str]:
@@ -75,7 +75,7 @@ def _with_shapes(model: Model) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model.to_proto())
 
 
-def _described(prepared: Model, written: Model) -> Model:
+def described(prepared: Model, written: Model) -> Model:
     """The written model with what the original says of itself, and without shapes that it did not tell."""
     draft = written.edit()
     told: Any = prepared.skeleton
