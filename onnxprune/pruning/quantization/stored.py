@@ -42,7 +42,7 @@ class StoredWeights:
     @property
     def sentence(self) -> str:
         """What is proven."""
-        return f"Weights: {self.count} are the float model's within half a step ({self.worst:.3f} steps at most)."
+        return f"Weights: {self.count} are the float model's within a step ({self.worst:.3f} steps at most)."
 
 
 def compare_weights(model: Model, converted: Model) -> StoredWeights:
