@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 SCORES = {
     "accuracy": "Accuracy is the share of right answers on held-out samples.",
     "r2": "Accuracy is R²: the share of the variance of held-out values that the model explains.",
-    "agreement": "Accuracy is the share of the original's answers that is left, as 'prune' measures it: no labelled "
+    "answers": "Accuracy is the share of the original's answers that is left, as 'prune' measures it: no labelled "
     "samples are held out (?holdout=0.2 holds some out).",
+    "agreement": "Accuracy is the agreement with the original as earlier versions measured it.",
 }
 """What ``accuracy`` means, by the kind of score."""
 

@@ -94,7 +94,7 @@ def about_of(rows: Mapping[Any, Any]) -> About:
     for name, kind in known.items():
         if kind == "str" and not isinstance(data.get(name), str):
             raise ValueError(f"it does not tell its {name}")
-    if data["score"] not in ("accuracy", "r2", "agreement"):
+    if data["score"] not in ("accuracy", "r2", "answers", "agreement"):
         raise ValueError(f"its score is {data['score'][:40]!r}")
     engine, shapes = (data.pop(name, {}) for name in ("engine", "input_shapes"))
     if not isinstance(engine, dict) or not all(_is_engine(name, value) for name, value in engine.items()):

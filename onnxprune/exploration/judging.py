@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
     from onnxprune.ir.model import Model
 
-Kind = Literal["accuracy", "r2", "agreement"]
+Kind = Literal["accuracy", "r2", "answers"]
 _BATCH = 256
 _MOST = 4096
 """Samples that answers are compared on, at most."""
@@ -26,7 +26,7 @@ class Judge:
     """Judges models on samples.
 
     ``kind`` says by what: ``accuracy`` (the share of right answers), ``r2`` (of values: the share of their variance
-    that the model explains) or ``agreement`` with ``answers``, what the original says: the share of them that is
+    that the model explains) or ``answers``, what the original says: the share of them that is
     left, by the measure of their task, as ``prune`` has it.
     """
 
@@ -62,7 +62,7 @@ def judge_for(model: Model, data: Data) -> Judge:
     or, without any, on the others. Accuracy on samples that were trained on would say nothing.
     """
     kind = kind_of(data)
-    if kind != "agreement":
+    if kind != "answers":
         assert data.test is not None
         return Judge(kind, data.test)
     from onnxprune.data.samples import collect
@@ -82,10 +82,10 @@ def share_left(before: Answers, after: Answers) -> float:
 def kind_of(data: Data) -> Kind:
     """By what models are judged on this data."""
     if data.test is None:
-        return "agreement"
+        return "answers"
     first = next(iter(data.test.iterate(1)), None)
     if first is None or first.targets is None:
-        return "agreement"
+        return "answers"
     return "r2" if first.targets.dtype.kind == "f" else "accuracy"
 
 

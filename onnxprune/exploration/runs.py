@@ -37,7 +37,8 @@ class About:
         model_digest: identifies graph and weights.
         data: the SPEC, as it was given.
         data_digest: identifies the samples.
-        score: what ``accuracy`` means: ``accuracy``, ``r2`` (values as labels) or ``agreement`` (with the original).
+        score: what ``accuracy`` means: ``accuracy``, ``r2`` (values as labels) or ``answers`` (the share of
+            the original's that is left; ``agreement`` in tables of earlier versions, which compared otherwise).
         engine: threads and provider that latencies hold for; empty if none were measured.
         input_shapes: shapes that were given for symbolic inputs.
         version: of onnxprune.

@@ -195,7 +195,7 @@ def test_an_interrupted_exploration_goes_on(tmp_path: Path, model: Path, data: P
 def test_unlabelled_data_gives_agreement(tmp_path: Path, model: Path) -> None:
     data = tiny_data(tmp_path, labelled=False)
     results = explore(model, str(data), tmp_path / "r.sqlite", replace(GRID, modes=["flops"]), how=QUICK)
-    assert results.about.score == "agreement"
+    assert results.about.score == "answers"
     assert results.original is not None
     assert results.original.accuracy == 1.0
     kept = pick(results, Limits(max_flops=results.runs[1].flops), tmp_path / "o.onnx")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from onnxprune.cli.runs import SCORES
 from onnxprune.errors import RecordingError, ResultsError
 from onnxprune.exploration import merge, read_results
 from onnxprune.exploration.store import Store
@@ -102,6 +103,7 @@ def _fill(store: Store) -> None:
     [
         ({"model_digest": "other"}, "another model"),
         ({"data_digest": "other"}, "other data"),
+        ({"score": "answers"}, "judges runs by accuracy"),
         ({"input_shapes": {"x": (1, 3)}}, "other input shapes"),
         ({"engine": {"threads": 2}}, "latencies"),
     ],
@@ -179,3 +181,9 @@ def test_joined_latencies_are_beside_the_same_original(tmp_path: Path) -> None:
     b = recorded(tmp_path / "b.sqlite", made_up(1, latency=0.004, latency_ratio=0.25))
     results = merge([a, b], tmp_path / "c.sqlite")  # Both originals take 2 ms.
     assert {run.key: run.latency for run in results.runs} == {"run0": 0.001, "run1": pytest.approx(0.0005)}
+
+
+def test_every_score_that_a_table_may_have_is_explained(tmp_path: Path) -> None:
+    for score in ("accuracy", "r2", "answers", "agreement"):
+        path = recorded(tmp_path / f"{score}.sqlite", made_up(0), about=replace(ABOUT, score=score))
+        assert SCORES[read_results(path).about.score]
