@@ -16,6 +16,8 @@ from onnxprune.errors import RecordingError, ResultsError
 from onnxprune.exploration.checking import about_of, figures_of, run_of_row, unpacked
 from onnxprune.exploration.runs import About, Figures, Run
 
+_WAL = 2
+"""What bytes 18 and 19 of a database say where it is written through a log (https://sqlite.org/fileformat2.html)."""
 _APPLICATION = 0x6F707266
 """Marks the file as ours (SQLite's application_id)."""
 _VERSION = 1
@@ -169,7 +171,7 @@ class Reader:
             raise ResultsError(f"there are no results in {path}; write some with 'onnxprune explore'")
         self.path = path
         with _translated(path, writing=False):
-            self._connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
+            self._connection = sqlite3.connect(_for_reading(path), uri=True)
             try:
                 if _is_empty(self._connection):
                     raise ResultsError(f"{path} is empty: no exploration has recorded anything in it")
@@ -282,6 +284,22 @@ def _original(connection: sqlite3.Connection, path: Path) -> Figures | None:
         return None if row is None else figures_of(row[0])
     except ValueError as error:
         raise _damaged(path, str(error)) from error
+
+
+def _for_reading(path: Path) -> str:
+    """The URI of a table that is only read, so that reading leaves no files behind.
+
+    A table in WAL mode whose log does not exist is complete in its one file. SQLite would make a log for readers, too,
+    and a reader may not take it away again.
+    """
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    try:
+        with path.open("rb") as file:
+            header = file.read(20)
+    except OSError:
+        return uri  # SQLite says why.
+    logged = _WAL in header[18:20]
+    return f"{uri}&immutable=1" if logged and not Path(f"{path}-wal").exists() else uri
 
 
 @contextmanager

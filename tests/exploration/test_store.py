@@ -187,3 +187,12 @@ def test_every_score_that_a_table_may_have_is_explained(tmp_path: Path) -> None:
     for score in ("accuracy", "r2", "answers", "agreement"):
         path = recorded(tmp_path / f"{score}.sqlite", made_up(0), about=replace(ABOUT, score=score))
         assert SCORES[read_results(path).about.score]
+
+
+def test_reading_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "r.sqlite", made_up(0))
+    content = bytearray(path.read_bytes())
+    content[18:20] = b"\x02\x02"  # As a table is left where the writer was killed and its log is lost, or empty.
+    path.write_bytes(content)
+    assert len(read_results(path).runs) == 1
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
