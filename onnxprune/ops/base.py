@@ -142,6 +142,10 @@ class Operator:
         """The input, and the position in it, that a position of the result, of one dimension, is taken from."""
         return None
 
+    def compares(self, node: Node) -> int | None:
+        """The axis whose positions are compared so that the result means the same for fewer of them (Softmax)."""
+        return None
+
     def shrink(self, node: Node, rewriter: Rewriter) -> None:
         """Adapt attributes and constants that hold extents or positions of a shrunk axis."""
 

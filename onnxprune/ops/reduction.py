@@ -77,15 +77,23 @@ class Softmax(Operator):
     types = ("Softmax", "LogSoftmax", "Hardmax")
 
     def relate(self, node: Node, relations: Relations) -> None:
-        x, y, rank = node.inputs[0], node.outputs[0], len(node.in_shape(0))
-        axis = normalized_axis(int(node.attr("axis", -1 if node.version >= 13 else 1)), rank)
-        compared = {axis} if node.version >= 13 else set(range(axis, rank))
-        for dim in range(rank):
+        x, y = node.inputs[0], node.outputs[0]
+        compared = self._compared(node)
+        for dim in range(len(node.in_shape(0))):
             if dim in compared:
                 relations.pin(x, dim, f"{node.op_type} over the axis")
                 relations.pin(y, dim, f"{node.op_type} over the axis")
             else:
                 relations.equal(x, dim, y, dim)
+
+    def compares(self, node: Node) -> int | None:
+        first, *others = self._compared(node)
+        return first if all(node.in_shape(0)[dim] == 1 for dim in others) else None
+
+    def _compared(self, node: Node) -> range:
+        rank = len(node.in_shape(0))
+        axis = normalized_axis(int(node.attr("axis", -1 if node.version >= 13 else 1)), rank)
+        return range(axis, axis + 1) if node.version >= 13 else range(axis, rank)
 
 
 class Ranking(Operator):

@@ -18,13 +18,13 @@ from onnx import ValueInfoProto, helper
 from onnxprune.analysis.analyzing import Analysis, InputShapes, analyze
 from onnxprune.errors import UsageError, VerificationError
 from onnxprune.ir.digest import model_digest
-from onnxprune.ir.graph import Graph
+from onnxprune.ir.graph import Graph, Node
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.provenance import with_step
 from onnxprune.ir.session import Session
 from onnxprune.ir.shapes import Shapes, infer_shapes
-from onnxprune.ops import Registry
-from onnxprune.ops.relations import IntArray
+from onnxprune.ops import Operator, Registry
+from onnxprune.ops.relations import AxisTable, IntArray, Relations
 from onnxprune.passes.eliminate_identity import EliminateIdentity
 from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.certificate import Certificate, verify
@@ -34,9 +34,6 @@ from onnxprune.pruning.labels import Selection, class_names, classes_kept, find_
 from onnxprune.pruning.plan import Plan
 from onnxprune.pruning.shrinking import Shrink
 
-_COMPARE = ("Softmax", "LogSoftmax", "Hardmax")
-"""Operators that compare the positions of an axis, and mean the same with fewer of them."""
-_THROUGH = ("Identity", "Cast")
 KEEP = "keep"
 """The step, as files tell of it."""
 TOLERANCE = 1e-5
@@ -141,11 +138,12 @@ def keep(
         raise UsageError("say what to keep: classes, or positions of outputs")
     given = as_model(model)
     source = normalize(given)
-    shapes = analyze(source, input_shapes, registry=registry).shapes
+    whole = analyze(source, input_shapes, registry=registry)
+    shapes = whole.shapes
     known = names or class_names(source)
     chosen = [*map(Selection.parse, positions), *(find_classes(source, shapes, classes, known) if classes else ())]
     graph = source.derived(Graph)
-    places = [_place(graph, shapes, selection) for selection in chosen]
+    places = [_place(graph, shapes, selection, whole.registry) for selection in chosen]
     selected = _selected(source, places)
     analysis = analyze(selected, input_shapes, registry=registry)
     atoms = _unread(analysis, places)
@@ -177,7 +175,7 @@ class _Place:
     """Where a selection is made: the tensor that is chosen from, and the name of what is chosen.
 
     Behind an output the whole tensor gets a name of its own, ``whole``, and ``chosen`` is the output. Before the node
-    ``reader`` the whole tensor keeps its name, and ``chosen`` is what that node reads instead.
+    ``reader``, which makes ``made``, the whole tensor keeps its name, and ``chosen`` is what that node reads instead.
     """
 
     selection: Selection
@@ -186,11 +184,12 @@ class _Place:
     extent: int
     reader: int | None
     reader_type: str | None
+    made: str
     whole: str
     chosen: str
 
 
-def _place(graph: Graph, shapes: Shapes, selection: Selection) -> _Place:
+def _place(graph: Graph, shapes: Shapes, selection: Selection, registry: Registry) -> _Place:
     """Where to choose: before the last operator that compares the positions, if there is one, else at the output."""
     outputs = [value.name for value in graph.model.graph.output]
     name, axis = selection.output, selection.axis
@@ -208,20 +207,30 @@ def _place(graph: Graph, shapes: Shapes, selection: Selection) -> _Place:
         raise UsageError(f"{name}[{axis}] has no position {outside[0]}: it has {extent}, counted from 0")
     if name not in graph.producer:
         raise UsageError(f"output '{name}' is a graph input or a constant; nothing makes its positions")
-    tensor = name
-    while tensor in graph.producer:
-        node = graph.nodes[graph.producer[tensor]]
-        if not node.domain and node.op_type in _COMPARE:
-            over = int(node.attr("axis", -1 if node.version >= 13 else 1)) % len(extents)
-            alone = node.version >= 13 or all(rest == 1 for rest in extents[over + 1 :])
-            if over == axis and alone:
-                source = node.inputs[0]
-                return _Place(selection, source, axis, extent, node.index, node.op_type, source, f"{source}_kept")
+    made = name
+    while made in graph.producer:
+        node = graph.nodes[graph.producer[made]]
+        operator = registry.find(node)
+        source = node.inputs[0] if node.inputs else ""
+        if operator is None or len(shapes.extents.get(source, ())) != len(extents):
             break
-        if node.domain or node.op_type not in _THROUGH:
+        if operator.compares(node) == axis:
+            return _Place(selection, source, axis, extent, node.index, node.op_type, made, source, f"{source}_kept")
+        if not _passes_on(operator, node, shapes, axis):
             break
-        tensor = node.inputs[0]
-    return _Place(selection, name, axis, extent, None, None, f"{name}_whole", name)
+        made = source
+    return _Place(selection, name, axis, extent, None, None, name, f"{name}_whole", name)
+
+
+def _passes_on(operator: Operator, node: Node, shapes: Shapes, axis: int) -> bool:
+    """Whether a node of one operand gives for every position of an axis what it makes of that position."""
+    if len(node.inputs) != 1:
+        return False
+    relations = Relations(AxisTable({name: shapes.extents[name] for name in (*node.inputs, *node.outputs)}))
+    relations.begin(node.index)
+    operator.relate(node, relations)
+    ends = {relations.axes.id(node.inputs[0], axis), relations.axes.id(node.outputs[0], axis)}
+    return any({same.a, same.b} == ends for same in relations.same)
 
 
 def _selected(model: Model, places: Sequence[_Place]) -> Model:
@@ -285,9 +294,11 @@ def _judged(place: _Place, analysis: Analysis, plan: Plan) -> Kept:
     why: tuple[str, ...] = ()
     if left:
         pins = analysis.coupling.pins_on(analysis.coupling.axes.id(place.whole, place.axis))
-        outputs = (f"reaches graph output '{place.selection.output}'", "single positions are picked by Gather")
-        why = tuple(dict.fromkeys(pin.reason for pin in pins if pin.reason not in outputs))
-        graph = analysis.graph
+        graph, axes = analysis.graph, analysis.coupling.axes
+        # That what is kept reaches its output, and that it is picked, holds nothing else.
+        own, picked = {place.chosen, place.selection.output}, graph.producer[place.chosen]
+        held = [pin for pin in pins if axes.tensor(pin.axis) not in own and pin.node != picked]
+        why = tuple(dict.fromkeys(pin.reason for pin in held))
         maker = graph.nodes[graph.producer[place.whole]].op_type
         why = why[:3] or (f"{maker} makes them, and no layer that could lose them one by one",)
     return Kept(place.selection, place.extent, place.reader_type, left, why)
@@ -334,9 +345,7 @@ def _compared(
     graph = result.derived(Graph)
     pairs = {}
     for place in places:
-        name = place.selection.output
-        if place.reader is not None:
-            name = _source_of(graph, name)
+        name = place.made if place.reader is None else graph.nodes[graph.producer[place.made]].inputs[0]
         pairs[place] = (place.tensor, name)
     before = _tensors(source, [pair[0] for pair in pairs.values()], inputs, "the original model")
     after = _tensors(result, [pair[1] for pair in pairs.values()], inputs, "the model of what is kept")
@@ -364,16 +373,6 @@ def _difference(wanted: NDArray[Any], given: NDArray[Any], axis: int) -> float:
     a, b = np.nan_to_num(a), np.nan_to_num(b)
     sizes = np.maximum(np.abs(a).max(axis=1, initial=0.0), np.finfo(np.float32).tiny)
     return float((np.abs(a - b).max(axis=1, initial=0.0) / sizes).max(initial=0.0))
-
-
-def _source_of(graph: Graph, output: str) -> str:
-    """What the last operator that compares positions reads."""
-    name = output
-    while True:
-        node = graph.nodes[graph.producer[name]]
-        name = node.inputs[0]
-        if node.op_type in _COMPARE:
-            return name
 
 
 def _tensors(

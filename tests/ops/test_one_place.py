@@ -56,7 +56,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "onnxprune/pruning/certificate/verifying.py": ("Equal", "what inputs are compared with, to be tried"),
     "onnxprune/pruning/compensation/biases.py": ("Add", "the addition behind a layer"),
     "onnxprune/pruning/compensation/sums.py": ("Add", "the addition behind a layer"),
-    "onnxprune/pruning/keeping.py": ("Cast Gather Hardmax Identity LogSoftmax Softmax", "what classifiers end with"),
+    "onnxprune/pruning/keeping.py": ("Gather Identity", _INSERTS),
     "onnxprune/pruning/masking.py": ("Gather Mul", _INSERTS),
     "onnxprune/pruning/mutations/channels.py": (
         "Add BatchNormalization Conv ConvTranspose Gemm GroupNormalization InstanceNormalization LayerNormalization "

@@ -204,3 +204,13 @@ def test_command_and_pass(tmp_path: Path) -> None:
     assert load(result).weights["v"].shape == (2, 6)
     by_pass = PassManager([Keep(classes=[1, 3])])(load(source)).model
     assert by_pass.weights["v"].shape == (2, 6)
+
+
+def test_what_hands_positions_on_may_stand_behind_a_softmax() -> None:
+    model = classifier("Softmax")
+    model.graph.node[-1].output[0] = "p"
+    model.graph.node.append(helper.make_node("Neg", ["p"], ["y"]))
+    made = keep(model, classes=[0, 2, 4])
+    whole = run(model)[:, [0, 2, 4]]
+    assert np.allclose(run(made.model), -whole / whole.sum(axis=1, keepdims=True), rtol=1e-5)
+    assert made.kept[0].renormalised == "Softmax"
