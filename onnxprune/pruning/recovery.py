@@ -114,7 +114,7 @@ def recover(
         VerificationError: the original is another model.
     """
     require_bridge()
-    from onnxprune.torch.recovery import Keeping, Teaching, follow
+    from onnxprune.torch.recovery import Checkpoint, Teaching, follow
 
     student, teacher = as_model(pruned), as_model(original)
     if plan is None:
@@ -136,7 +136,7 @@ def recover(
     if checkpoint is not None:
         settings = {"augment": augment, "lr": str(lr), "batch_size": str(batch_size), "seed": str(seed)}
         models = {"student": model_digest(student), "teacher": model_digest(teacher)}
-        keeping = Keeping(checkpoint, {**models, "samples": samples.digest(), **settings}, resume)
+        keeping = Checkpoint(checkpoint, {**models, "samples": samples.digest(), **settings}, resume)
     elif resume:
         raise UsageError("to resume a recovery takes its checkpoint; give the file")
     done = follow(student, teacher, plan.removed, learnt, held_out, how, progress, keeping)

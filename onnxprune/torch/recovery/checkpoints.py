@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from onnxprune.errors import CheckpointError
-from onnxprune.ir.files import check_regular, move, temporary
+from onnxprune.torch.checkpoint import read_checkpoint, write_checkpoint
 
 _FORMAT = "onnxprune recovery 1"
 _WHAT = {"student": "another pruned model", "teacher": "another original", "samples": "other samples"}
 
 
 @dataclass(frozen=True)
-class Keeping:
+class Checkpoint:
     """The file of a recovery, what identifies it (names of things, and values), and whether to go on from the file."""
 
     path: Path
@@ -44,46 +40,29 @@ class Standing:
     order: list[int]
 
 
-def save(keeping: Keeping, standing: Standing) -> None:
+def save(checkpoint: Checkpoint, standing: Standing) -> None:
     """Write the file, atomically: a kill leaves the one before. Raises CheckpointError."""
     fields = {name: getattr(standing, name) for name in standing.__dataclass_fields__}
     content = {
         "format": _FORMAT,
-        "identity": dict(keeping.identity),
+        "identity": dict(checkpoint.identity),
         # Numbers of a generator are too large for what PyTorch reads safely.
         **fields,
         "rng": json.dumps(standing.rng),
     }
-    try:
-        check_regular(keeping.path)
-        with contextlib.ExitStack() as cleanup:
-            partial = temporary(keeping.path, cleanup)
-            with partial.open("wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            move(partial, keeping.path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write checkpoint {keeping.path}: {error.strerror or error}") from error
+    write_checkpoint(checkpoint.path, content)
 
 
-def load(keeping: Keeping) -> Standing:
+def load(checkpoint: Checkpoint) -> Standing:
     """Read the file of this very recovery.
 
     Raises:
         CheckpointError: it is missing, damaged, or of other models, samples or settings.
     """
-    path = keeping.path
+    path = checkpoint.path
+    content = read_checkpoint(path, _FORMAT, "a recovery", "recover without resuming")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no checkpoint {path}; recover without resuming") from None
-    except Exception as error:  # a damaged file fails in as many ways as there are bytes
-        raise CheckpointError(f"{path} is no checkpoint, or damaged; recover without resuming") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of a recovery; recover without resuming")
-    try:
-        for name, value in keeping.identity.items():
+        for name, value in checkpoint.identity.items():
             if content["identity"].get(name) != value:
                 what = _WHAT.get(name, f"a recovery with {name} {content['identity'].get(name)} and not {value}")
                 advice = "resume with the same, or recover without resuming"
@@ -95,6 +74,6 @@ def load(keeping: Keeping) -> Standing:
         raise CheckpointError(f"{path} is damaged ({error!r}); recover without resuming") from error
 
 
-def remove(keeping: Keeping) -> None:
+def remove(checkpoint: Checkpoint) -> None:
     """A recovery that has come to its end needs no file."""
-    keeping.path.unlink(missing_ok=True)
+    checkpoint.path.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ from onnxprune.ir.shapes import infer_shapes
 from onnxprune.passes.normalize import normalize
 from onnxprune.torch.module import OnnxModule, to_module
 from onnxprune.torch.outputs import giving
-from onnxprune.torch.recovery.keeping import Keeping, Standing, load, remove, save
+from onnxprune.torch.recovery.checkpoints import Checkpoint, Standing, load, remove, save
 from onnxprune.torch.training.batching import any_batch
 from onnxprune.torch.writing import write_back
 
@@ -108,7 +108,7 @@ def follow(
     held_out: Samples,
     how: Teaching,
     progress: Callable[[State], None] | None = None,
-    keeping: Keeping | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Followed:
     """Let the original teach the pruned model.
 
@@ -123,7 +123,7 @@ def follow(
         held_out: to choose by.
         how: time and method.
         progress: called after each evaluation.
-        keeping: the file that each evaluation is kept in, and that an interruption leaves; the end removes it.
+        checkpoint: the file that each evaluation is kept in, and that an interruption leaves; the end removes it.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another recovery, or cannot be written.
@@ -138,7 +138,7 @@ def follow(
     lesson = _Lesson.of(student, teacher, removed, samples)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(how.seed)
-        return _Run(student, lesson, samples, held_out, how).result(progress, keeping)
+        return _Run(student, lesson, samples, held_out, how).result(progress, checkpoint)
 
 
 @dataclass(frozen=True)
@@ -226,12 +226,12 @@ class _Run:
         ]
         self._order: list[int] = []
 
-    def result(self, progress: Callable[[State], None] | None, keeping: Keeping | None = None) -> Followed:
+    def result(self, progress: Callable[[State], None] | None, checkpoint: Checkpoint | None = None) -> Followed:
         """Learn until the time is over, or nothing is gained any more."""
         how = self._how
         limit = how.minutes * 60
-        if keeping is not None and keeping.resume:
-            step, used, states, best, best_weights = self._gone_on(load(keeping), limit)
+        if checkpoint is not None and checkpoint.resume:
+            step, used, states, best, best_weights = self._gone_on(load(checkpoint), limit)
         else:
             step, used, states, best = 0, 0.0, [self._measured(0, 0.0, limit)], 0
             best_weights = copy.deepcopy(self._average.state_dict())
@@ -250,8 +250,8 @@ class _Run:
                     pause = max(min(limit / _EVALUATIONS, _AT_MOST_BETWEEN), 9 * (last - seconds))
                     if states[-1].damage < states[best].damage:
                         best, best_weights = len(states) - 1, copy.deepcopy(self._average.state_dict())
-                    if keeping is not None:
-                        save(keeping, self._standing(step, seconds, states, best, best_weights))
+                    if checkpoint is not None:
+                        save(checkpoint, self._standing(step, seconds, states, best, best_weights))
                     if progress is not None:
                         progress(states[-1])
                     # It is usual that the first steps lose what later ones gain: the start is no mark to measure by.
@@ -265,8 +265,8 @@ class _Run:
                     if best == 0:
                         raise TrainingError(f"the loss is {loss:g} after {step} steps; give a smaller learning rate")
                     break
-            if keeping is not None:
-                remove(keeping)
+            if checkpoint is not None:
+                remove(checkpoint)
         except KeyboardInterrupt:
             pass
         self._module.load_state_dict(best_weights)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from onnxprune.errors import CheckpointError
 from onnxprune.ir.digest import model_digest
-from onnxprune.ir.files import check_regular, move, temporary
 from onnxprune.ir.model import Model
+from onnxprune.torch.checkpoint import read_checkpoint, write_checkpoint
 from onnxprune.torch.training.history import Epoch
 
 _FORMAT = "onnxprune training 1"
@@ -56,17 +52,7 @@ def save(path: Path, identity: Identity, progress: Progress) -> None:
         "history": [epoch.to_dict() for epoch in progress.history],
         **{name: getattr(progress, name) for name in ("module", "optimizer", "scaler", "best", "best_epoch")},
     }
-    try:
-        check_regular(path)
-        with contextlib.ExitStack() as cleanup:
-            partial = temporary(path, cleanup)
-            with partial.open("wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            move(partial, path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write checkpoint {path}: {error.strerror or error}") from error
+    write_checkpoint(path, content)
 
 
 def load(path: Path, identity: Identity) -> Progress:
@@ -75,14 +61,7 @@ def load(path: Path, identity: Identity) -> Progress:
     Raises:
         CheckpointError: it is missing, damaged, or of another model, recipe or data.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no checkpoint {path}; train without resuming") from None
-    except Exception as error:  # a damaged file fails in as many ways as there are bytes
-        raise CheckpointError(f"{path} is no checkpoint, or damaged; train without resuming") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of onnxprune; train without resuming")
+    content = read_checkpoint(path, _FORMAT, "onnxprune", "train without resuming")
     try:
         _require(path, content["identity"], _plain(identity))
         history = [Epoch.from_dict(epoch) for epoch in content["history"]]

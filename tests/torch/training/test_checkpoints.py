@@ -161,7 +161,7 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch
         stream.write(buffer.getvalue()[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.torch, "save", half)
+    monkeypatch.setattr(torch, "save", half)
     with pytest.raises(CheckpointError, match=r"cannot write checkpoint .*No space left"):
         train(classifier(), data(64), replace(RECIPE, seed=1), checkpoint=file)
     assert file.read_bytes() == before
