@@ -30,6 +30,7 @@ from onnxprune.ir.session import Session, random_inputs
 from onnxprune.passes.fold_batchnorm import FoldBatchnorm
 from onnxprune.torch import Recipe, train
 from tests.benchmarks.accuracy_networks import NETWORKS, build
+from tests.benchmarks.rows import add_row
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROWS = DOCS / "accuracy.csv"
@@ -227,12 +228,7 @@ def append_row(row: Row) -> None:
     """Add a row to the table."""
     flat = asdict(row)
     entry = {**flat.pop("case"), **flat}
-    is_new = not ROWS.exists()
-    with ROWS.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(entry), lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in entry.items()})
+    add_row(ROWS, {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in entry.items()})
 
 
 def main() -> None:

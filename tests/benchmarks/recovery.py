@@ -13,7 +13,6 @@ those of ``onnxprune prune --calibrate``.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from onnxprune.data.samples import Samples, collect
 from onnxprune.data.tasks.base import softmax
 from onnxprune.ir.model import Model
 from onnxprune.passes.normalize import normalize
+from tests.benchmarks.rows import add_row
 
 ROWS = Path("docs/recovery.csv")
 SURE = 0.5
@@ -88,12 +88,7 @@ def main() -> None:
         "pictures": len(others),
         "seconds": f"{np.round(seconds):.0f}",
     }
-    is_new = not ROWS.exists()
-    with ROWS.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+    add_row(ROWS, row)
     print(row, flush=True)
 
 

@@ -32,6 +32,7 @@ from onnxprune.data.samples import Samples, collect
 from onnxprune.passes.fold_batchnorm import FoldBatchnorm
 from onnxprune.pruning.compensation import compensate
 from onnxprune.pruning.criteria import Criterion, Scoring, criterion
+from tests.benchmarks.rows import add_row
 
 from .environments import ONNXSIM, TORCH_PRUNING, interpreter, one_thread
 
@@ -240,12 +241,7 @@ def write_row(row: Row) -> None:
     """Add a row to the table."""
     flat = asdict(row)
     entry = {**flat.pop("case"), **{k: f"{v:.5g}" if isinstance(v, float) else v for k, v in flat.items()}}
-    is_new = not ROWS.exists()
-    with ROWS.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(entry), lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(entry)
+    add_row(ROWS, entry)
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ name=value, by default those of ``onnxprune prune --calibrate``. Takes the packa
 from __future__ import annotations
 
 import argparse
-import csv
 import gzip
 import re
 import time
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 import onnxprune
 from onnxprune.data.fidelity import outputs_of
 from onnxprune.data.samples import Samples
+from tests.benchmarks.rows import add_row
 
 ROWS = Path("docs/sentences.csv")
 _FILES = re.compile(r"(README|NEWS|TODO|FAQ).*|.*\.(txt|md|rst)(\.gz)?", re.IGNORECASE)
@@ -113,12 +113,7 @@ def main() -> None:
         "sentences": len(others),
         "seconds": f"{seconds:.0f}",
     }
-    is_new = not ROWS.exists()
-    with ROWS.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+    add_row(ROWS, row)
     print(row, flush=True)
 
 
