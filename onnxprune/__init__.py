@@ -19,8 +19,6 @@ from typing import Any
 
 import lazy_loader
 
-__version__ = "0.1.0"
-
 _public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]
 
@@ -79,10 +77,22 @@ class _Moved(ModuleType):
         return value
 
 
+def _version() -> str:
+    """The installed version, which comes from git's tags; "unknown" where nothing is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("onnxprune")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 sys.modules.update({f"onnxprune.{old}": _Moved(f"onnxprune.{old}") for old in _MOVED})
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in _RENAMED:
         new = _RENAMED[name]
         warnings.warn(f"onnxprune.{name} is now onnxprune.{new}; the next release has only that", DeprecationWarning, 2)

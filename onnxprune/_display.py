@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, installing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +138,7 @@ class Table:
         try:
             import pandas as pd
         except ImportError as error:
-            raise UsageError("frames need pandas, which is not installed; pip install 'onnxprune[report]'") from error
+            raise UsageError(f"frames need pandas, which is not installed; {installing('report')}") from error
         return pd.DataFrame([list(row) for row in self.rows], columns=list(self.headings))
 
 

@@ -77,6 +77,22 @@ class ClusterError(OnnxPruneError):
     """A scheduler that does not answer, or a cluster that has no workers left."""
 
 
+def installing(extra: str) -> str:
+    """How to install what an extra holds: its libraries by name, whether or not an index has onnxprune itself."""
+    import re
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        listed = requires("onnxprune") or []
+    except PackageNotFoundError:  # run from a checkout
+        listed = []
+    marker = re.compile(rf"""extra == ['"]{re.escape(extra)}['"]""")
+    found = [line.partition(";")[0].strip() for line in listed if marker.search(line)]
+    if not found:
+        return f"it belongs to the extra '{extra}'"
+    return "install it with: pip install " + " ".join(f"'{requirement}'" for requirement in found)
+
+
 def unknown(what: str, name: str, known: Iterable[str], choose: str = "one of") -> str:
     """That a name is not known, with the one that was probably meant, and all that there are."""
     from difflib import get_close_matches

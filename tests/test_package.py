@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import onnxprune
+from onnxprune.errors import installing
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,3 +71,22 @@ def test_every_room_is_packaged() -> None:
     rooms = {".".join(found.parent.relative_to(root).parts) for found in (root / "onnxprune").rglob("__init__.py")}
     listed = re.findall(r'^    "(onnxprune[\w.]*)",$', (root / "pyproject.toml").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted({*rooms, "onnxprune.passes"})
+
+
+def test_what_is_missing_is_named_by_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No index has to know onnxprune for the advice to work."""
+    assert re.fullmatch(r"install it with: pip install 'torch>=\S+' 'safetensors>=\S+'", installing("torch"))
+    assert installing("nothing") == "it belongs to the extra 'nothing'"
+
+    def absent(_: str) -> str:
+        raise metadata.PackageNotFoundError
+
+    monkeypatch.setattr(metadata, "requires", absent)
+    assert installing("torch") == "it belongs to the extra 'torch'"
+
+
+def test_a_checkout_has_no_version_of_its_own() -> None:
+    assert _python("import onnxprune; print(onnxprune.__version__)").stdout.strip()
+    hidden = "from importlib import metadata\n"
+    hidden += "def version(name): raise metadata.PackageNotFoundError(name)\nmetadata.version = version\n"
+    assert _python(hidden + "import onnxprune; print(onnxprune.__version__)").stdout.strip() == "unknown"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from onnxprune.cli.terminal import Terminal
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, installing
 
 if TYPE_CHECKING:
     from onnxprune.data import Data
@@ -129,12 +129,12 @@ def require_torch(threads: int = 0) -> None:
     except ImportError as error:
         if not is_missing_torch(error):
             raise
-        raise UsageError("training needs PyTorch; install it with: pip install 'onnxprune[torch]'") from error
+        raise UsageError(f"training needs PyTorch; {installing('torch')}") from error
 
 
 def is_missing_torch(error: ImportError) -> bool:
     """Whether it says that PyTorch is missing, and not some other module."""
-    return error.name == "torch" or "onnxprune[torch]" in str(error)
+    return error.name == "torch"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from onnxprune.data.images import ImageFiles, digest_of_files, image_shape, imag
 from onnxprune.data.inputs import Fit, InputSpec, inputs_of
 from onnxprune.data.loaders import read_function
 from onnxprune.data.spec import Spec, parse_spec
-from onnxprune.errors import DataError
+from onnxprune.errors import DataError, installing
 from onnxprune.ir.model import ModelLike, as_model
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -218,7 +218,7 @@ def _images(folder: Path, spec: InputSpec, wanted: Spec, digest: Any) -> tuple[A
     try:
         import PIL  # noqa: F401
     except ModuleNotFoundError as error:
-        raise DataError("reading images takes Pillow: pip install 'onnxprune[images]'") from error
+        raise DataError(f"reading images takes Pillow; {installing('images')}") from error
     size, channels = image_shape(spec, wanted.size)
     samples = ImageFiles(files, size, channels)
     raw = size if channels == 1 else (*size, channels)

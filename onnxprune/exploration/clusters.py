@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from onnxprune.errors import ClusterError, OnnxPruneError, UsageError
+from onnxprune.errors import ClusterError, OnnxPruneError, UsageError, installing
 from onnxprune.exploration.backends import Lost
 
 T = TypeVar("T")
@@ -234,7 +234,7 @@ def _needed(module: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        raise UsageError(f"this backend takes {module}: pip install 'onnxprune[{extra}]'") from error
+        raise UsageError(f"this backend takes {module}; {installing(extra)}") from error
 
 
 def _reach(address: str, patience: float) -> None:

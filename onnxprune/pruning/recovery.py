@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.data.augmenting import parse_augmentations
 from onnxprune.data.samples import CalibrationSource, Samples, collect, require_variety
-from onnxprune.errors import PlanError, UsageError, VerificationError
+from onnxprune.errors import PlanError, UsageError, VerificationError, installing
 from onnxprune.ir.digest import model_digest
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.provenance import steps_of, with_step
@@ -53,8 +53,8 @@ def require_bridge() -> None:
         import onnxprune.torch.recovery  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            "recovery trains with PyTorch, which is not installed: pip install 'onnxprune[torch]'. Without it, "
-            "compensation (a refit in closed form) is what there is"
+            f"recovery trains with PyTorch, which is not installed; {installing('torch')}\n"
+            "Without it, compensation (a refit in closed form) is what there is"
         ) from error
 
 

@@ -6,10 +6,12 @@ rest of onnxprune does not import this package.
 
 from __future__ import annotations
 
+from onnxprune.errors import installing
+
 try:
     import torch as _torch  # noqa: F401 - only to say what is missing
 except ImportError as error:
-    raise ImportError("onnxprune.torch needs PyTorch; install it with: pip install 'onnxprune[torch]'") from error
+    raise ImportError(f"onnxprune.torch needs PyTorch; {installing('torch')}", name="torch") from error
 
 from onnxprune.torch.base import Converter, Converters
 from onnxprune.torch.builder import Builder

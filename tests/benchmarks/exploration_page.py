@@ -70,8 +70,8 @@ _GUIDE = """## What to know
 - **`--keep FOLDER`** keeps the pruned models; `pick --keep FOLDER` then takes the very file, if its hash is that of the
   run. Without, `pick` makes the model again: certain for `--then nothing` and `compensate`; training repeats to the bit
   on the same machine with as many threads, elsewhere nearly. What is handed over has been measured either way.
-- **Clusters**: `--backend dask --scheduler tcp://HOST:8786` (`pip install 'onnxprune[dask]'`) or `--backend ray`
-  (`onnxprune[ray]`). Workers see model and data under the same paths and have the same onnxprune; start Dask's with
+- **Clusters**: `--backend dask --scheduler tcp://HOST:8786` (`pip install '.[dask]'`) or `--backend ray`
+  (the extra `ray`). Workers see model and data under the same paths and have the same onnxprune; start Dask's with
   `--nthreads 1`. Only the process that was started writes the table. Runs whose worker dies are made elsewhere.
 - **`merge A B -o C`** joins tables of one model and the same data, each run once.
 

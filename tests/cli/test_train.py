@@ -177,7 +177,7 @@ def test_without_torch(
     monkeypatch.setitem(sys.modules, "torch", None)
     option = ("--data", samples) if command == "train" else ("--train", samples, "--reduce", 0.5)
     message = refused(2, command, model, "-o", tmp_path / "out.onnx", *option)
-    assert "pip install 'onnxprune[torch]'" in message
+    assert "pip install 'torch>=2.4'" in message
 
 
 def test_compresses_beside_the_unpruned_model(samples: Path, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_an_input_is_not_overwritten(folder: Path) -> None:
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     message = refused(2, "report", RESIDUAL, "-o", tmp_path / "r.html")
-    assert "reports need jinja2, which is not installed; pip install 'onnxprune[report]'" in message
+    assert "reports need jinja2, which is not installed; install it with: pip install 'jinja2" in message
     assert not list(tmp_path.iterdir())
 
 
@@ -228,7 +228,7 @@ def test_the_command_makes_the_model_again(tmp_path: Path) -> None:
     given = ("--calibrate", data, "--calibration-samples", 32, "--floors", "/stem*=0.5", "--seed", 7)
     # Sums on several threads differ in the last bit: both commands run as a user's do.
     first = ["onnxprune", "prune", RESIDUAL, "--reduce", 0.4, *given, "-o", tmp_path / "a.onnx"]
-    subprocess.run([sys.executable, "-m", *map(str, first)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", *map(str, first)], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
     done("report", RESIDUAL, tmp_path / "a.onnx", "-o", tmp_path / "r.html")
     page = html.unescape((tmp_path / "r.html").read_text(encoding="utf-8"))
     (command,) = re.findall(r"<code>(onnxprune prune .*?)</code>", page)

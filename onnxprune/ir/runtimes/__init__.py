@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from onnxprune.errors import RegistryError, UsageError
+from onnxprune.errors import RegistryError, UsageError, installing
 
 ENTRY_POINTS = "onnxprune.runtimes"
 ONNXRUNTIME = "onnxruntime"
@@ -120,7 +120,7 @@ def runtime(name: str) -> Runtime:
     try:
         found.version()
     except ImportError as error:
-        raise UsageError(f"{name} is not installed ({error}): pip install 'onnxprune[{name}]'") from error
+        raise UsageError(f"{name} is not installed ({error}); {installing(name)}") from error
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.data.linear import affine, linear_layer
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, installing
 from onnxprune.ir.graph import Graph
 from onnxprune.ops import Registry
 from onnxprune.pruning.criteria.base import FloatArray, Scoring, completed, merged
@@ -42,9 +42,7 @@ class TaylorCriterion:
 
             from onnxprune.torch import to_module
         except ImportError as error:
-            raise UsageError(
-                "criterion 'taylor' needs PyTorch; install it with: pip install 'onnxprune[torch]'"
-            ) from error
+            raise UsageError(f"criterion 'taylor' needs PyTorch; {installing('torch')}") from error
         module = to_module(scoring.analysis.model)
         gates = [gate for gate in _gates(scoring) if all(name in module.onnx_names for name in gate.weights)]
         sums = np.zeros(scoring.count)

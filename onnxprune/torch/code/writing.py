@@ -18,7 +18,7 @@ import onnx
 import torch
 from torch import fx, nn
 
-from onnxprune.errors import ConversionError, UsageError
+from onnxprune.errors import ConversionError, UsageError, installing
 from onnxprune.ir.model import ModelLike
 from onnxprune.ir.session import random_inputs
 from onnxprune.torch.base import Converters
@@ -246,7 +246,7 @@ def _save(code: Written, folder: Path) -> None:
     try:
         from safetensors.torch import save_file
     except ImportError as error:
-        raise UsageError("writing code needs safetensors; install it with: pip install 'onnxprune[torch]'") from error
+        raise UsageError(f"writing code needs safetensors; {installing('torch')}") from error
     folder.mkdir()
     for name, text in code.files.items():
         path = folder / name
