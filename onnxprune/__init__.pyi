@@ -25,6 +25,8 @@ from .latency.fitting import meet_latency as meet_latency
 from .latency.machine import LocalMachine as LocalMachine
 from .latency.model import LatencyProfile as LatencyProfile
 from .latency.profile import profile_latency as profile_latency
+from .latency.times import Times as Times
+from .latency.times import record_times as record_times
 from .passes.normalize import normalize as normalize
 from .pruning.certificate import Certificate as Certificate
 from .pruning.certificate import verify as verify

@@ -20,6 +20,7 @@ from onnxprune.cli.passes import normalize, passes, run
 from onnxprune.cli.pick import pick
 from onnxprune.cli.plan import plan
 from onnxprune.cli.plugins import pluggable
+from onnxprune.cli.profile import profile
 from onnxprune.cli.prune import apply, prune, verify
 from onnxprune.cli.quantize import quantize
 from onnxprune.cli.recover import recover
@@ -66,7 +67,7 @@ def onnxprune(
 
 
 _PURPOSES = {
-    "Look at a model": (analyze, explain, sensitivity, report, bench),
+    "Look at a model": (analyze, explain, sensitivity, report, bench, profile),
     "Make it smaller": (prune, plan, apply, verify, quantize, keep),
     "Train it": (recover, train, compress, torch),
     "Explore the trade-off": (explore, pick, merge),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class LatencyProfile:
         disturbance: how many times as long the model takes under the profiler, operator by operator, as undisturbed;
             far from 1 where much else runs, for a long operator is always interrupted. Predictions are rough then.
         choices: what a kept channel takes by multiple, relative to counts that are not rounded, if this was tried.
+        nodes: seconds by the first output of each node of the graph; a fused one counts with one of its nodes.
     """
 
     identity: Mapping[str, str]
@@ -55,12 +56,42 @@ class LatencyProfile:
     gain: float = 1.0
     disturbance: float = 1.0
     choices: Mapping[int, float] = field(default_factory=dict)
+    nodes: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """What it says about machine and model as plain data, without the tables."""
+        """What it says about machine and model as plain data, without the tables and single nodes."""
         data = asdict(self)
-        del data["tables"]
+        del data["tables"], data["nodes"]
         return {**data, "baseline": self.baseline.to_dict(), "choices": {str(m): t for m, t in self.choices.items()}}
+
+    def tables_to_dict(self) -> dict[str, Any]:
+        """The tables as plain data."""
+        return {
+            kind: {"widths": table.widths, "seconds": table.seconds.tolist()} for kind, table in self.tables.items()
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LatencyProfile:
+        """The profile of plain data, tables included. Raises ValueError, KeyError or TypeError where it is none."""
+        tables = {}
+        for kind, table in data["tables"].items():
+            widths = tuple(tuple(int(w) for w in role) for role in table["widths"])
+            seconds = np.array(table["seconds"], dtype=np.float64)
+            if seconds.shape != tuple(map(len, widths)) or not (np.isfinite(seconds) & (seconds >= 0)).all():
+                raise ValueError(f"the table {kind} does not hold a time for each of its widths")
+            tables[kind] = Table(widths, seconds)
+        baseline = {f.name: float(data["baseline"][f.name]) for f in fields(Spread)}
+        numbers = {name: float(data[name]) for name in ("layers", "between", "gain", "disturbance")}
+        return cls(
+            identity={str(k): str(v) for k, v in data["identity"].items()},
+            multiple=int(data["multiple"]),
+            baseline=Spread(**{**baseline, "count": int(baseline["count"])}),  # type: ignore[arg-type]
+            others={str(k): float(v) for k, v in data["others"].items()},
+            tables=tables,
+            choices={int(m): float(t) for m, t in data["choices"].items()},
+            nodes={str(k): float(v) for k, v in data["nodes"].items()},
+            **numbers,
+        )
 
     def of(self, analysis: Analysis) -> LatencyModel:
         """What it says about a model, as a function of kept counts.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import MeasurementError, UsageError
 from onnxprune.ir.caches import default_folder
+from onnxprune.ir.model import Model
 from onnxprune.ir.sampling import Rounds
 from onnxprune.ir.session import Arrays, random_inputs
 from onnxprune.ir.tracing import Trace
@@ -99,6 +100,7 @@ def profile_latency(
         tables=tables,
         disturbance=disturbance,
         choices=choices,
+        nodes=_by_node(model.model, trace),
     )
 
 
@@ -210,6 +212,30 @@ def _monotone(seconds: FloatArray) -> FloatArray:
         ramp = ramp.reshape([-1 if at == axis else 1 for at in range(seconds.ndim)])
         result = np.maximum.accumulate(result - ramp, axis=axis) + ramp
     return result
+
+
+def _by_node(model: Model, trace: Trace) -> dict[str, float]:
+    """Seconds by the first output of each node of a graph.
+
+    onnxruntime names what it fuses and lays out anew by the node or tensor it begins or ends with, and something behind
+    (``relu_1_nchwc``, ``act/QuickGeluFusion/``). What has a name of its own counts with what runs before it.
+    """
+    known: dict[str, str] = {}
+    for node in model.graph.node:
+        first = next((name for name in node.output if name), "")
+        known.update(dict.fromkeys((name for name in (node.name, *node.output) if name), first))
+    found: dict[str, float] = {}
+    at = next(iter(known.values()), "")
+    for timed in trace.nodes:
+        at = _longest(timed.name.removeprefix("fused "), known) or at
+        found[at] = found.get(at, 0.0) + timed.seconds
+    return found
+
+
+def _longest(name: str, known: Mapping[str, str]) -> str | None:
+    """What the longest known name stands for that a name is, or begins with up to a mark."""
+    ends = (end for end in range(len(name), 0, -1) if end == len(name) or not name[end].isalnum())
+    return next((known[name[:end]] for end in ends if name[:end] in known), None)
 
 
 def _parts(model: Analysis, trace: Trace) -> tuple[float, dict[str, float], float]:
