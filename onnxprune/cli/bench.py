@@ -91,7 +91,12 @@ def _latency_table(result: Bench, wide: bool) -> Table:
     table = empty_table()
     table.add_column("model")
     # What tells models apart comes first: in a narrow table, their names.
-    titles = ["median", "ratio", "95 % interval"] + ["middle half", "fastest", "peak memory", "of it model"] * wide
+    titles = ["median", "ratio", "95 % interval", "layers"] + [
+        "middle half",
+        "fastest",
+        "peak memory",
+        "of it model",
+    ] * wide
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     names = apart([subject.name for subject in result.subjects])
@@ -101,6 +106,7 @@ def _latency_table(result: Bench, wide: bool) -> Table:
             seconds(time.median),
             "1" if ratio is None else f"{ratio.median:.3f}",
             "" if ratio is None else f"{ratio.low:.3f} to {ratio.high:.3f}",
+            _layers(subject),
             f"{seconds(time.lower)} to {seconds(time.upper)}",
             seconds(time.fastest),
             "-" if memory is None else long(memory.peak, "B"),
@@ -108,6 +114,12 @@ def _latency_table(result: Bench, wide: bool) -> Table:
         ]
         table.add_row(Name(name, among=names), *row[: len(titles)])
     return table
+
+
+def _layers(subject: ModelTimes) -> str:
+    """How many run in which numbers."""
+    told = [f"{count} {name}" for name, count in (subject.layers or {}).items() if count]
+    return ", ".join(told) or "-"
 
 
 def _type_table(subject: ModelTimes, runtime: str) -> Table:

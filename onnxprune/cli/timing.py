@@ -41,6 +41,7 @@ def beside(
                 input_shapes=shapes,
                 rounds=Rounds(warmup=1, least=_LEAST, most=_MOST, seconds=_SECONDS),
                 memory=False,
+                precision=False,
             )
         except OnnxPruneError as error:
             return str(error)

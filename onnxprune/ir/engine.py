@@ -67,13 +67,20 @@ class Engine:
         """The settings as plain data."""
         return asdict(self)
 
-    def session(self, source: str | os.PathLike[str] | bytes, *, trace: Path | None = None) -> Any:
+    def session(
+        self,
+        source: str | os.PathLike[str] | bytes,
+        *,
+        trace: Path | None = None,
+        optimised: Path | None = None,
+    ) -> Any:
         """A file or a serialised model, ready for ``run(None, inputs)``: an InferenceSession of onnxruntime, or what
         another runtime makes of it, which compiles it when it sees the first inputs.
 
         Args:
             source: the file or the message.
             trace: prefix of the file that onnxruntime's profiler writes, if it is wanted. Other runtimes just profile.
+            optimised: where onnxruntime writes the graph that it runs (weights beside it), if it is wanted.
 
         Raises:
             UsageError: this onnxruntime does not have the provider.
@@ -98,6 +105,11 @@ class Engine:
         if trace is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(trace)
+        if optimised is not None:
+            options.optimized_model_filepath = str(optimised)
+            told = "session.optimized_model_external_initializers"
+            options.add_session_config_entry(f"{told}_file_name", f"{optimised.name}.data")
+            options.add_session_config_entry(f"{told}_min_size_in_bytes", "64")
         try:
             return ort.InferenceSession(
                 source if isinstance(source, bytes) else os.fspath(source), options, providers=[self.provider]

@@ -21,6 +21,7 @@ from onnxprune.ir.sampling import Clock, Rounds, sample
 from onnxprune.ir.session import first_line
 from onnxprune.ir.tracing import NodeTime, by_type, traced
 from onnxprune.latency.memory import Memory, peak_memory
+from onnxprune.latency.precision import layers_by_precision
 from onnxprune.latency.statistics import Ratio, Spread, paired_ratio, spread
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class ModelTimes:
         ratio: its time over that of the first model, round by round; None for the first.
         memory: peak memory; None if it was not asked for, or the system does not tell.
         nodes: the time of every node, in the order of execution; empty if it was not asked for.
+        layers: how many layers with weights run in ``fp32``, ``fp16`` and ``int8``; None if it was not asked for, or
+            the runtime does not tell.
     """
 
     name: str
@@ -51,6 +54,7 @@ class ModelTimes:
     ratio: Ratio | None
     memory: Memory | None
     nodes: tuple[NodeTime, ...] = ()
+    layers: Mapping[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data; times in seconds, memory in bytes."""
@@ -60,6 +64,7 @@ class ModelTimes:
             "latency": self.latency.to_dict(),
             "ratio": None if self.ratio is None else asdict(self.ratio),
             "memory": None if self.memory is None else asdict(self.memory),
+            "layers": None if self.layers is None else dict(self.layers),
             "operators": [asdict(entry) for entry in by_type(self.nodes)],
             "nodes": [asdict(node) for node in self.nodes],
         }
@@ -102,6 +107,7 @@ def bench(
     rounds: Rounds | None = None,
     memory: bool = True,
     per_operator: bool = False,
+    precision: bool = True,
     seed: int = 0,
     clock: Clock = time.perf_counter,
 ) -> Bench:
@@ -119,6 +125,7 @@ def bench(
         rounds: how often and how long; see :class:`Rounds`.
         memory: measure the peak memory of each model in a process of its own, too.
         per_operator: run each model under the runtime's profiler, too.
+        precision: ask onnxruntime in which numbers it runs the layers, too.
         seed: of the random inputs.
         clock: seconds of a clock that only goes forward.
 
@@ -137,6 +144,7 @@ def bench(
         prepared = [_prepare(model, shapes[at], folder / str(at), seed) for at, model in enumerate(models)]
         # Memory first: while the sessions below are open, less of it would be free.
         memories = [peak_memory(p.path, p.saved_inputs(), engine) if memory else None for p in prepared]
+        told = [layers_by_precision(p.path, engine) if precision else None for p in prepared]
         runners = [_runner(p, engine) for p in prepared]
         times = sample(runners, rounds or Rounds(), clock)
         del runners
@@ -149,6 +157,7 @@ def bench(
             ratio=paired_ratio(times[:, at], times[:, 0], seed) if at else None,
             memory=memories[at],
             nodes=nodes[at],
+            layers=told[at],
         )
         for at, p in enumerate(prepared)
     )

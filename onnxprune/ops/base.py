@@ -108,6 +108,9 @@ class Masker(Protocol):
         """Spread output ``index``, computed on kept positions only, over its full extent again (zeros between)."""
 
 
+_PRECISIONS = {"float32": "fp32", "float16": "fp16", "uint8": "int8"}
+
+
 class Operator:
     """One operator, or a family that behaves alike, for a range of opsets."""
 
@@ -125,6 +128,13 @@ class Operator:
     def cost(self, node: Node) -> Contraction | None:
         """The node's multiply-accumulates, if it is a layer in the sense of the paper."""
         return None
+
+    def precision(self, op_type: str, stored: str) -> str | None:
+        """In which numbers a layer of this type computes: fp32, fp16, int8 or another; None where it is no layer.
+
+        ``stored`` is the type of its weight, as numpy calls it.
+        """
+        return _PRECISIONS.get(stored, stored) if type(self).cost is not Operator.cost else None
 
     def linear(self, node: Node) -> LinearLayer | None:
         """The node as a matrix product with one of its weights, whose columns a refit may choose anew; None if not."""

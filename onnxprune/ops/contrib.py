@@ -316,6 +316,12 @@ class Whole(Held):
         "QEmbedLayerNormalization": "reads several tables at once",
     }
     types = tuple(reasons)
+    computing: ClassVar[dict[str, str]] = {"DynamicQuantizeLSTM": "int8", "MatMulNBits": "fp32", "QAttention": "int8"}
+    """What those with weights multiply, however these are packed."""
+
+    def precision(self, op_type: str, stored: str) -> str | None:
+        """As :attr:`computing` has it; an Attention as its weight is."""
+        return stored.replace("float", "fp") if op_type == "Attention" else self.computing.get(op_type)
 
 
 OPERATORS: tuple[Operator, ...] = (

@@ -62,6 +62,10 @@ class OpsetTable(Generic[_Entry]):
                 return entry
         return None
 
+    def named(self, op_type: str) -> _Entry | None:
+        """An entry for a type in whatever domain: runtimes keep the names of what they move to their own."""
+        return next((known[-1] for (_, name), known in self._entries.items() if name == op_type), None)
+
     def extended(self, *entries: _Entry) -> OpsetTable[_Entry]:
         """A table that knows these, too; RegistryError if one of them is known already."""
         return OpsetTable([*dict.fromkeys(e for known in self._entries.values() for e in known), *entries])

@@ -61,6 +61,7 @@ def test_models_run_side_by_side(tmp_path: Path) -> None:
     assert (first.name, second.name) == (str(RESIDUAL), "model 2")
     assert second.inputs == {"x": (1, 3, 8, 8)}
     assert (first.latency.count, first.ratio) == (2, None)
+    assert second.layers == {"fp32": 2, "fp16": 0, "int8": 0}
     assert second.ratio is not None
     assert second.ratio.low <= second.ratio.median <= second.ratio.high
     assert sum(node.op_type in ("Conv", "FusedConv") for node in second.nodes) == 2
@@ -77,8 +78,10 @@ def test_the_command_prints_all_of_it(tmp_path: Path) -> None:
     assert data["models"][0]["ratio"] is None
     assert set(data["models"][1]["ratio"]) == {"median", "low", "high"}
     assert data["models"][1]["latency"]["count"] == 2
+    assert data["models"][0]["layers"] == {"fp32": 2, "fp16": 0, "int8": 0}
     text = done("bench", small, "--rounds", 2, "--no-memory", "--per-operator", "--top", 1)
     assert "slowest 1 of" in text
+    assert "2 fp32" in text
     assert "1 thread, CPUExecutionProvider; 2 rounds. Inputs: x 1×3×8×8." in text
 
 

@@ -126,7 +126,7 @@ def _converted(model: ModelLike, options: ConvertOptions) -> Conversion:
     prepared = _prepared(source, form, samples)
     try:
         with quietly():
-            result = described(source, load(_FORMS[form](prepared)))
+            result = described(source, load(_sorted(_FORMS[form](prepared))))
     except UsageError:
         raise
     except Exception as error:
@@ -195,6 +195,14 @@ def _prepared(source: Model, form: str, samples: Samples) -> Model:
     if (told := difference(plain, prepared, samples)) is not None:
         raise UsageError(f"the model's Gemm cannot be written as MatMul: {told}")
     return prepared
+
+
+def _sorted(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """With every node behind those that it reads: converters add theirs at the end, which onnx.checker refuses."""
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    ONNXModel(proto).topological_sort()
+    return proto
 
 
 def _copied(model: Model) -> onnx.ModelProto:

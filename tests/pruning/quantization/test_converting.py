@@ -62,6 +62,7 @@ def test_forms_are_written_proven_and_told(form: dict[str, Any]) -> None:
     assert made.loss.sqnr["y"] > 12
     assert made.generated
     assert made.model.skeleton.metadata_props[0].value == "kept"
+    onnx.checker.check_model(made.model.to_proto())
     model = onnxruntime.InferenceSession(made.model.to_proto().SerializeToString())
     assert {value.type for value in (*model.get_inputs(), *model.get_outputs())} == {"tensor(float)"}
     json.dumps(made.to_dict())
