@@ -91,6 +91,15 @@ def explore(
             metavar=_LIST, help="What follows the pruning: nothing, train or compensate.", rich_help_panel=_GRID
         ),
     ] = "nothing",
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar=_LIST,
+            help="In which numbers what comes of it computes: float, or int8 where that is measured to be faster, as "
+            "by prune --int8.",
+            rich_help_panel=_GRID,
+        ),
+    ] = "float",
     search: Annotated[
         int | None,
         typer.Option(
@@ -132,7 +141,10 @@ def explore(
         str, typer.Option(help="How to compensate: refit or bias; see prune.", rich_help_panel=_TRAINING, hidden=True)
     ] = "refit",
     calibration_samples: Annotated[
-        int, typer.Option(min=1, help="How many samples to compensate with.", rich_help_panel=_TRAINING, hidden=True)
+        int,
+        typer.Option(
+            min=1, help="How many samples to compensate and to quantise with.", rich_help_panel=_TRAINING, hidden=True
+        ),
     ] = 256,
     jobs: Annotated[
         int | None,
@@ -204,7 +216,7 @@ def explore(
     from onnxprune.exploration.exploring import explore as make
     from onnxprune.exploration.grid import Grid
     from onnxprune.exploration.pareto import check_resources
-    from onnxprune.exploration.steps import Compensate, Nothing, Train
+    from onnxprune.exploration.steps import Compensate, Float, Int8, Nothing, Train
     from onnxprune.exploration.subject import default_rounds
     from onnxprune.ir.engine import Engine
 
@@ -226,13 +238,15 @@ def explore(
         "train": Train(tuple(sorted(recipe.items()))),
         "compensate": Compensate(compensate, calibration_samples),
     }
+    numbers: dict[str, Step] = {"float": Float(), "int8": Int8(calibration_samples, threads)}
     grid = Grid(
         modes=_listed(modes, "--modes", str),
         reduce=_listed(reduce, "--reduce", float),
         allocations=_listed(allocation, "--allocation", str),
         criteria=_listed(criterion, "--criterion", str),
         seeds=_listed(seeds, "--seeds", int),
-        steps=_steps(_listed(then, "--then", str), known),
+        steps=_steps("--then", _listed(then, "--then", str), known),
+        precisions=_steps("--precision", _listed(precision, "--precision", str), numbers),
         options=plan,
     )
     settings = grid.settings() if search is None else grid.search(search, search_seed)
@@ -318,10 +332,10 @@ def _reasons(results: Results, most: int = 5) -> dict[str, int]:
     return {**dict(listed[:most]), **({"for other reasons": rest} if rest else {})}
 
 
-def _steps(names: Sequence[str], known: Mapping[str, Step]) -> tuple[Step, ...]:
+def _steps(option: str, names: Sequence[str], known: Mapping[str, Step]) -> tuple[Step, ...]:
     missing = [name for name in names if name not in known]
     if missing:
-        raise UsageError(unknown("--then", missing[0], known, "some of"))
+        raise UsageError(unknown(option, missing[0], known, "some of"))
     if "train" in names:
         options.require_torch()
     for name in names:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from onnxprune._display import seconds
+from onnxprune.cli.names import with_layers
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
 from onnxprune.pruning.options import AUTO, MEASURED
@@ -16,8 +17,9 @@ from onnxprune.pruning.options import AUTO, MEASURED
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import Analysis
     from onnxprune.ir.engine import Engine
+    from onnxprune.ir.model import Model
     from onnxprune.latency.fitting import LatencyFit
-    from onnxprune.pruning.options import PlanOptions
+    from onnxprune.pruning.options import JobOptions, PlanOptions
     from onnxprune.pruning.plan import Plan
 
 _THREADS, _PROVIDER = "Threads inside one operator; 0 leaves it to the runtime.", "onnxruntime's execution provider."
@@ -31,7 +33,7 @@ RareRuntimeOption = Annotated[str, typer.Option(metavar="NAME", help=_RUNTIME, h
 
 
 def timed(
-    terminal: Terminal, analysis: Analysis, engine: Engine, options: PlanOptions
+    terminal: Terminal, analysis: Analysis, engine: Engine, options: PlanOptions, job: JobOptions | None = None
 ) -> tuple[PlanOptions | Plan, LatencyFit | None]:
     """The options with what had to be measured for them, or the plan that meets a latency, and how.
 
@@ -62,8 +64,20 @@ def timed(
         )
     with terminal.step("Planning, and measuring the result"):
         asked = {**options.given(), "mode": options.mode, "latency": profile, "machine": machine}
+        if job is not None and job.int8:
+            asked["quantise"] = _quantiser(analysis, job, engine)
         found = fit(analysis, FitOptions(**asked))
     return found.plan, found
+
+
+def _quantiser(analysis: Analysis, job: JobOptions, engine: Engine) -> Callable[[Model], Model]:
+    """What makes integers of a pruned model, as the result's will be."""
+    from onnxprune.pruning.pipeline import calibrated
+    from onnxprune.pruning.quantization.quantizing import fastest_integers
+
+    job, data = with_layers(job, analysis), calibrated(analysis.model, job)
+    assert data is not None  # int8 needs it
+    return lambda pruned: fastest_integers(pruned, data.fit, data.held_out, job, engine)
 
 
 def _runtime(identity: Mapping[str, str]) -> str:
@@ -82,10 +96,11 @@ def latency_lines(fit: LatencyFit) -> list[str]:
 
     best, baseline = fit.best, fit.profile.baseline
     identity = fit.profile.identity
+    kind = " in int8" if fit.precision == "int8" else ""
     lines = [
-        f"Latency: asked {seconds(fit.asked)}, predicted {seconds(best.predicted)}, measured "
-        f"{seconds(best.measured)}; the original takes {seconds(baseline.median)} (ratio {best.ratio.median:.3f}, "
-        f"95 % interval {best.ratio.low:.3f} to {best.ratio.high:.3f}; plans measured: {len(fit.trials)}).",
+        f"Latency{kind}: asked {seconds(fit.asked)}, predicted {seconds(best.predicted)}, measured "
+        f"{seconds(best.measured)}; the original takes {seconds(baseline.median)} (ratio {best.ratio.median:.3f}, 95 % "
+        f"interval {best.ratio.low:.3f} to {best.ratio.high:.3f}; plans measured: {len(fit.trials)}).",
         f"Measured with {identity.get('threads', '?')} thread(s) of {_runtime(identity)}, on "
         f"{identity.get('processor', '?')}; channel counts are multiples of {fit.plan.settings['round_to']}.",
     ]

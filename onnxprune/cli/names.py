@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
 from onnxprune._display import compact, shown
+
+if TYPE_CHECKING:
+    from onnxprune.analysis.analyzing import Analysis
+    from onnxprune.pruning.options import JobOptions
 
 _ELLIPSIS = "…"
 _LEAST = 16
@@ -97,3 +102,9 @@ def resolve(pattern: str, layers: Sequence[tuple[str, str]]) -> str:
     glob = pattern.replace(_ELLIPSIS, "*")
     found = [name for name, op_type in layers if any(fnmatchcase(form, glob) for form in _forms(name, op_type)[1:])]
     return found[0] if len(found) == 1 else glob
+
+
+def with_layers(job: JobOptions, analysis: Analysis) -> JobOptions:
+    """The options with the whole names of the layers that they name."""
+    layers = [(layer.name, layer.op_type) for layer in analysis.layers]
+    return replace(job, keep_float=[resolve(name, layers) for name in job.keep_float])

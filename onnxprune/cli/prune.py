@@ -73,7 +73,7 @@ def prune(
     from onnxprune.ir.engine import Engine
 
     engine = Engine(threads, provider=provider, runtime=runtime)
-    how, fit = timed(terminal, reading.analysis, engine, options)
+    how, fit = timed(terminal, reading.analysis, engine, options, job)
     finish(terminal, Task(reading, output, plan_out, paths, how, fit, engine, timed=not no_bench), job)
 
 

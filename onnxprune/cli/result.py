@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from onnxprune.analysis.sentences import assumptions, carried, not_understood
 from onnxprune.cli.files import STDOUT, Paths, save_plan
 from onnxprune.cli.integers import quantization_lines
 from onnxprune.cli.latency import latency_lines
-from onnxprune.cli.names import resolve
+from onnxprune.cli.names import with_layers
 from onnxprune.cli.reading import Reading
 from onnxprune.cli.recovering import recovery_line, watching
 from onnxprune.cli.terminal import Terminal
@@ -75,15 +75,14 @@ def finish(terminal: Terminal, task: Task, job: JobOptions) -> None:
                 advice = "nothing was written (--no-verify writes without this check)"
                 raise VerificationError(f"{error}; {advice}") from error
 
-    layers = [(layer.name, layer.op_type) for layer in task.reading.analysis.layers]
-    job = replace(job, keep_float=[resolve(name, layers) for name in job.keep_float])
+    job = with_layers(job, task.reading.analysis)
     watch = watching(terminal, job.minutes)
     made = run(task.reading.model, task.how, job, engine=task.engine, progress=step, watch=watch)
     with terminal.step(f"Writing {task.output.name}"):
         task.paths.save_model(made.model, task.output)
         if task.plan_output is not None:
             save_plan(made.plan, task.plan_output)
-    timed = _timed(terminal, task)
+    timed = _timed(terminal, task, job)
     comparison = compare(task.reading.analysis, made.plan)
     before = {**comparison.before, "file_size": task.reading.model.file_size}
     after = {**comparison.after, "file_size": made.model.file_size}
@@ -93,10 +92,11 @@ def finish(terminal: Terminal, task: Task, job: JobOptions) -> None:
         _show(terminal, task, made, comparison, before, after, timed)
 
 
-def _timed(terminal: Terminal, task: Task) -> Bench | str | None:
-    """The result beside the original; nothing where that was measured to find the plan."""
+def _timed(terminal: Terminal, task: Task, job: JobOptions) -> Bench | str | None:
+    """The result beside the original; nothing where that very file was measured to find the plan."""
     original = task.reading.model.path
-    if task.engine is None or not task.timed or task.latency is not None or original is None or task.output == STDOUT:
+    known = task.latency is not None and not job.int8
+    if task.engine is None or not task.timed or known or original is None or task.output == STDOUT:
         return None
     from onnxprune.cli.timing import beside
 

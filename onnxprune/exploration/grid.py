@@ -9,7 +9,7 @@ from typing import Any
 
 from onnxprune.errors import UsageError, unknown
 from onnxprune.exploration.runs import Setting
-from onnxprune.exploration.steps import Nothing, Step
+from onnxprune.exploration.steps import Float, Nothing, Step
 from onnxprune.pruning.options import MODES, PlanOptions
 
 _DECIMALS = 3
@@ -25,10 +25,11 @@ class Grid:
     criteria: Sequence[str] = ("l2",)
     seeds: Sequence[int] = (0,)
     steps: Sequence[Step] = (Nothing(),)
+    precisions: Sequence[Step] = (Float(),)
     options: PlanOptions = field(default_factory=PlanOptions)
 
     def __post_init__(self) -> None:
-        for name in ("modes", "reduce", "allocations", "criteria", "seeds", "steps"):
+        for name in ("modes", "reduce", "allocations", "criteria", "seeds", "steps", "precisions"):
             if not len(getattr(self, name)):
                 raise UsageError(f"there is nothing to explore: no {name} given")
         for mode in self.modes:
@@ -39,11 +40,17 @@ class Grid:
     def settings(self) -> tuple[Setting, ...]:
         """Every combination once, strong and weak reductions mixed as they are listed."""
         product = itertools.product(
-            self.seeds, self.steps, self.allocations, self.criteria, self.reduce, self._canonical_modes
+            self.seeds,
+            self.steps,
+            self.allocations,
+            self.criteria,
+            self.reduce,
+            self._canonical_modes,
+            self.precisions,
         )
         found = (
-            self._setting(mode, float(reduce), allocation, criterion, seed, step)
-            for seed, step, allocation, criterion, reduce, mode in product
+            self._setting(mode, float(reduce), allocation, criterion, seed, step, precision)
+            for seed, step, allocation, criterion, reduce, mode, precision in product
         )
         return tuple(dict.fromkeys(found))
 
@@ -58,23 +65,26 @@ class Grid:
         if count < 1:
             raise UsageError(f"a search takes at least one run, not {count}")
         choices: list[Sequence[Any]] = [
-            self._canonical_modes, self.allocations, self.criteria, self.seeds, self.steps
+            self._canonical_modes, self.allocations, self.criteria, self.seeds, self.steps,
+            self.precisions,
         ]  # fmt: skip
         points = qmc.Halton(1 + len(choices), seed=seed).random(count)
         least, greatest = min(self.reduce), max(self.reduce)
         found = []
         for first, *rest in points.tolist():
-            mode, allocation, criterion, draw, step = (
+            mode, allocation, criterion, draw, step, precision = (
                 options[min(int(at * len(options)), len(options) - 1)]
                 for options, at in zip(choices, rest, strict=True)
             )
             reduce = round(least + (greatest - least) * first, _DECIMALS)
-            found.append(self._setting(mode, reduce, allocation, criterion, draw, step))
+            found.append(self._setting(mode, reduce, allocation, criterion, draw, step, precision))
         return tuple(dict.fromkeys(found))
 
-    def _setting(self, mode: str, reduce: float, allocation: str, criterion: str, seed: int, then: Step) -> Setting:
+    def _setting(
+        self, mode: str, reduce: float, allocation: str, criterion: str, seed: int, then: Step, precision: Step
+    ) -> Setting:
         varied = {"mode": mode, "reduce": reduce, "allocation": allocation, "criterion": criterion, "seed": seed}
-        return Setting(**{**self.options.given(), **varied}, then=then)
+        return Setting(**{**self.options.given(), **varied}, then=then, precision=precision)
 
     @property
     def _canonical_modes(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from onnxprune.exploration.pareto import ACCURACY, RESOURCES, beats, number
 from onnxprune.exploration.results import Results, read_results
 from onnxprune.exploration.running import file_digest, kept_path, measure, prune
 from onnxprune.exploration.runs import Figures, Run, Setting
-from onnxprune.exploration.steps import step_of
+from onnxprune.exploration.steps import Float, Step, step_of
 from onnxprune.exploration.subject import Opened, Subject, described, open_subject
 from onnxprune.ir.engine import Engine
 from onnxprune.ir.model import Model, load
@@ -275,10 +275,16 @@ def setting_of(settings: Mapping[str, Any]) -> Setting:
     """The setting that :meth:`Setting.to_dict` gave. Raises ResultsError for anything else."""
     rest = dict(settings)
     try:
-        name = str(rest.pop("then"))
-        step = step_of(name, rest.pop(name))
-        setting = Setting(**rest, then=step)
+        then = _step(rest, "then")
+        precision = _step(rest, "precision") if "precision" in rest else Float()
+        setting = Setting(**rest, then=then, precision=precision)
         setting.to_dict()  # Odd values of what follows the pruning are refused here.
         return setting
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise ResultsError(f"the settings of a run cannot be read: {error!r}") from error
+
+
+def _step(settings: dict[str, Any], what: str) -> Step:
+    """A step by its name and what it was made with, which are taken out of the settings."""
+    name = str(settings.pop(what))
+    return step_of(name, settings.pop(name))

@@ -97,7 +97,7 @@ class Results:
 
     def to_pandas(self) -> pd.DataFrame:
         """A row per run. Raises UsageError where pandas is not installed."""
-        columns = tuple(Run.__dataclass_fields__)
+        columns = (*Run.__dataclass_fields__, "precision")
         return Table(columns, tuple(tuple(getattr(run, column) for column in columns) for run in self.runs)).to_pandas()
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Results:
         return {
             "about": asdict(self.about),
             "original": None if self.original is None else asdict(self.original),
-            "runs": [asdict(run) for run in self.runs],
+            "runs": [{**asdict(run), "precision": run.precision} for run in self.runs],
         }
 
     def _repr_html_(self) -> str:

@@ -86,7 +86,10 @@ def prune(subject: Subject, opened: Opened, setting: Setting, plan: Plan | None 
     if setting.timed and plan is None:
         options = replace(options, latency=opened.times)
     made = run(opened.model, options if plan is None else plan)
-    return made.plan, setting.then(made.model, opened.model, made.plan, opened.data, setting.seed)
+    model = made.model
+    for step in (setting.then, setting.precision):
+        model = step(model, opened.model, made.plan, opened.data, setting.seed)
+    return made.plan, model
 
 
 def measure(subject: Subject, opened: Opened, model: Model, path: Path) -> Figures:

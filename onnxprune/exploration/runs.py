@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from onnxprune.exploration.steps import Nothing, Step
+from onnxprune.exploration.steps import Float, Nothing, Step
 from onnxprune.pruning.options import PlanOptions
 
 Status = Literal["done", "failed"]
@@ -17,15 +17,21 @@ _KEY_LENGTH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Setting(PlanOptions):
-    """How one run prunes, and what follows: ``then`` is done to the pruned model before it is judged."""
+    """How one run prunes, and what follows: ``then`` is done to the pruned model before it is judged.
+
+    After that its numbers become what ``precision`` makes of them.
+    """
 
     then: Step = field(default_factory=Nothing)
+    precision: Step = field(default_factory=Float)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; all that decides the result, given model and data."""
         always = {name: getattr(self, name) for name in ("mode", "reduce", "allocation", "criterion", "seed")}
-        given = {name: value for name, value in self.given().items() if name != "then"}
-        return {**always, **given, "then": self.then.name, self.then.name: dict(self.then.to_dict(self.seed))}
+        given = {name: value for name, value in self.given().items() if name not in ("then", "precision")}
+        steps = {"then": self.then} | ({} if self.precision == Float() else {"precision": self.precision})
+        named = {what: step.name for what, step in steps.items()}
+        return {**always, **given, **named, **{step.name: dict(step.to_dict(self.seed)) for step in steps.values()}}
 
 
 @dataclass(frozen=True)
@@ -113,9 +119,15 @@ class Run(Figures):
         return self.status == "done"
 
     @property
+    def precision(self) -> str:
+        """The numbers that it computes in: ``float`` or ``int8``."""
+        return str(json.loads(self.settings).get("precision", "float"))
+
+    @property
     def label(self) -> str:
         """The settings in a few words."""
         then = "" if self.then in ("", "nothing") else f", {self.then}"
+        then += "" if self.precision == "float" else f", {self.precision}"
         return f"{self.mode} −{100 * self.reduce:g} %, {self.allocation}, {self.criterion}, seed {self.seed}{then}"
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from onnxprune.pruning.options import IntegerOptions
+
 if TYPE_CHECKING:
     from onnxprune.data import Data
     from onnxprune.ir.model import Model
@@ -100,10 +102,58 @@ class Compensate:
         return with_repair(done.model, pruned, done, JobOptions()) if steps_of(pruned) else done.model
 
 
+@dataclass(frozen=True)
+class Float(Nothing):
+    """The numbers stay as they are."""
+
+    @property
+    def name(self) -> str:
+        """``float``."""
+        return "float"
+
+
+@dataclass(frozen=True)
+class Int8:
+    """Layers become 8-bit integers where that is measured to be faster, as in ``prune --int8``.
+
+    ``samples`` are what ranges follow from, ``threads`` those that times are measured with.
+    """
+
+    samples: int = 256
+    threads: int = 1
+
+    @property
+    def name(self) -> str:
+        """``int8``."""
+        return "int8"
+
+    def to_dict(self, seed: int) -> Mapping[str, Any]:
+        """Number of samples, and threads."""
+        return {"samples": self.samples, "threads": self.threads}
+
+    def __call__(self, pruned: Model, original: Model, plan: Plan, data: Data, seed: int) -> Model:
+        from onnxprune.data.samples import collect_both
+        from onnxprune.ir.engine import Engine
+        from onnxprune.ir.provenance import steps_of
+        from onnxprune.pruning.history import with_integers
+        from onnxprune.pruning.quantization.quantizing import HELD_OUT, quantise_model
+
+        # Held-out samples are for the judge alone.
+        seen = replace(data, test=None)
+        fit, others, _ = collect_both(seen, pruned, self.samples, evaluate=HELD_OUT, seed=seed)
+        options = IntegerOptions(calibration=fit)
+        done = quantise_model(pruned, fit, others, options, engine=Engine(self.threads))
+        return with_integers(done, options) if steps_of(pruned) else done.model
+
+
 def step_of(name: str, settings: Mapping[str, Any]) -> Step:
     """The step that a recorded run took. Raises ValueError if there is no such step."""
     if name == "nothing":
         return Nothing()
+    if name == "float":
+        return Float()
+    if name == "int8":
+        return Int8(int(settings["samples"]), int(settings["threads"]))
     if name == "compensate":
         return Compensate(str(settings["method"]), int(settings["samples"]))
     if name == "train":

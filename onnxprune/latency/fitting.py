@@ -28,6 +28,8 @@ _MOST_TRIALS = 5
 #: Where the prediction does not reach the target, plans this far back to the unpruned latency are measured.
 _NEARER = (0.1, 0.3, 0.6)
 _LEAST_SLOPE = 0.2
+#: A latency that the unpruned model keeps, by its prediction.
+_AS_IT_IS = 1.001
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class LatencyFit:
-    """The plan whose result meets a latency, the pruned model, and what was asked, predicted and measured (seconds).
+    """The plan whose result meets a latency, the model that was timed, and what was asked, predicted and measured (s).
 
+    ``precision`` says in which numbers it was timed: ``float`` or ``int8``.
     ``profile`` is corrected by what was measured: the next plan for the same model starts from there.
     """
 
@@ -56,6 +59,7 @@ class LatencyFit:
     best: Trial
     trials: tuple[Trial, ...]
     profile: LatencyProfile
+    precision: str = "float"
 
     @property
     def met(self) -> bool:
@@ -69,6 +73,7 @@ class LatencyFit:
             "predicted": self.best.predicted,
             "measured": self.best.measured,
             "met": self.met,
+            "precision": self.precision,
             "ratio": asdict(self.best.ratio),
             "trials": [asdict(trial) for trial in self.trials],
             "profile": self.profile.to_dict(),
@@ -77,12 +82,16 @@ class LatencyFit:
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions(PlanOptions):
-    """How a latency is met: the options of the plan, how it is measured (``latency`` is what is known so far)."""
+    """How a latency is met: the options of the plan, how it is measured (``latency`` is what is known so far).
+
+    Where there is ``quantise``, what counts is the time of what it makes of a pruned model.
+    """
 
     latency: LatencyProfile = field(kw_only=False)
     mode: str = "latency"
     machine: Machine | None = None
     rounds: Rounds | None = None
+    quantise: Callable[[Model], Model] | None = None
 
 
 def fit(model: Analysis, options: FitOptions) -> LatencyFit:
@@ -95,6 +104,8 @@ def fit(model: Analysis, options: FitOptions) -> LatencyFit:
         max_latency: largest allowed seconds per run.
         machine: the one that the profile was measured on; onnxruntime here with one thread, if not another.
         rounds: how often and how long each trial is measured.
+        quantise: what becomes of a pruned model before it is timed. First it is tried on what needs nothing removed for
+            the latency; only where that is too slow do channels go, as few as it takes.
 
     Raises:
         UsageError: no latency is asked for.
@@ -112,18 +123,25 @@ def fit(model: Analysis, options: FitOptions) -> LatencyFit:
     if asked is None:
         raise UsageError("no latency is asked for: give max_latency, or reduce with mode latency")
     inputs = inputs_of(model, options.seed)
-    profile, known, done = latency, [(1.0, 1.0)], list[tuple[Plan, Model, Trial]]()
+    profile, done = latency, list[tuple[Plan, Model, Trial]]()
+    quantise, options = options.quantise, replace(options, quantise=None)
+    # Integers take what they take of each layer: in proportion, until more is known.
+    known = [(1.0, 1.0)] if quantise is None else [(0.0, 0.0)]
     target = asked * _AIM if asked < unpruned else asked
     while len(done) < _MOST_TRIALS:
         # Only what was measured can tell that a latency is out of reach; a first prediction may be too careful.
-        plan, target = _planned(
-            [target, asked] if done else [target, asked, *(asked + part * (unpruned - asked) for part in _NEARER)],
-            partial(_chosen, model, replace(options, latency=profile)),
-        )
+        targets = [target, asked]
+        if len(known) == 1:
+            targets += [asked + part * (unpruned - asked) for part in _NEARER]
+        if quantise is not None and not done:
+            targets = [unpruned * _AS_IT_IS]
+        plan, target = _planned(targets, partial(_chosen, model, replace(options, latency=profile)))
         pruned = run(model.model, plan, JobOptions(certify=False, registry=model.registry)).model
+        pruned = pruned if quantise is None else quantise(pruned)
         ratio, original = _ratio(machine, [model.model, pruned], inputs, rounds or Rounds(least=20, seconds=6.0))
         predicted = unpruned - (unpruned - plan.after["latency"]) / profile.gain
-        done.append((plan, pruned, Trial(predicted, ratio.median * unpruned, ratio)))
+        told = predicted if quantise is None else plan.after["latency"]
+        done.append((plan, pruned, Trial(told, ratio.median * unpruned, ratio)))
         # What other budgets, or the steps of the widths, hold below the target cannot be corrected.
         idle = plan.after["latency"] < target * (1 - TOLERANCE) or not plan
         target = min(target, asked * _AIM) if asked < unpruned else asked
@@ -142,7 +160,11 @@ def fit(model: Analysis, options: FitOptions) -> LatencyFit:
             f"{1e3 * best.measured:.4g} ms ({1e3 * best.predicted:.4g} ms predicted); round channel counts less "
             f"(round_to={plan.settings['round_to']}), lower the floors, or ask for less"
         )
-    return LatencyFit(plan, pruned, asked, best, tuple(trial for _, _, trial in done), profile)
+    trials = tuple(trial for _, _, trial in done)
+    if quantise is not None:
+        # What was learned is about integers; the profile is about floats.
+        return LatencyFit(plan, pruned, asked, best, trials, latency, "int8")
+    return LatencyFit(plan, pruned, asked, best, trials, profile)
 
 
 meet_latency = by_keyword(FitOptions)(fit)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MOST_DETAILED = 40_000
 """Layers, over all detailed runs: what a page can hold."""
-_WORDS = ("mode", "allocation", "criterion", "then")
+_WORDS = ("mode", "allocation", "criterion", "then", "precision")
 _NUMBERS = ("reduce", "seed", "accuracy")
 _DIGITS = 6
 
@@ -100,7 +100,7 @@ def _counts(plan: Plan) -> tuple[float | None, float | None]:
 
 def _further(run: Run) -> dict[str, Any]:
     """Settings beyond those of every run."""
-    known = {"mode", "reduce", "allocation", "criterion", "seed", "then", "nothing"}
+    known = {"mode", "reduce", "allocation", "criterion", "seed", "then", "nothing", "precision", "int8"}
     found: dict[str, Any] = parse(run.settings)
     return {name: value for name, value in found.items() if name not in known}
 

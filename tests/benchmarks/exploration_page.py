@@ -67,6 +67,8 @@ _GUIDE = """## What to know
   latency of the original at the beginning, because other runs use the same machine meanwhile. `pick` measures again.
 - **`--search N`** takes N settings that cover the grid evenly (a Halton sequence), reductions in between included. A
   longer search contains a shorter one, and the order in which runs end does not matter.
+- **`--precision float,int8`** makes every run twice: as it is, and with layers in 8-bit integers where that is measured
+  to be faster, with training samples for ranges (as `prune --int8` has it). What is judged and timed is the file.
 - **`--keep FOLDER`** keeps the pruned models; `pick --keep FOLDER` then takes the very file, if its hash is that of the
   run. Without, `pick` makes the model again: certain for `--then nothing` and `compensate`; training repeats to the bit
   on the same machine with as many threads, elsewhere nearly. What is handed over has been measured either way.

@@ -99,6 +99,11 @@ def test_a_search(files: tuple[Path, Path, Path]) -> None:
     assert len(explored(files, "--search", 5)["runs"]) == 5
 
 
+def test_precisions(files: tuple[Path, Path, Path]) -> None:
+    found = explored(files, "--modes", "fa", "--reduce", "0.5", "--precision", "float,int8")
+    assert [run["precision"] for run in found["runs"]] == ["float", "int8"]
+
+
 def test_failures_are_told(files: tuple[Path, Path, Path]) -> None:
     model, data, table = files
     shown = done("explore", model, "--data", data, "-o", table, *_QUICK, "--modes", "flops", "--reduce", "0.3,0.999")
@@ -119,6 +124,7 @@ def test_bad_input(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
     assert "a fraction between 0 and 1" in refused(2, *common, "--reduce", "50")
     assert "mode 'speed' is not known" in refused(2, *common, "--modes", "speed")
     assert "--then 'pray'" in refused(2, *common, "--then", "pray")
+    assert "--precision 'int4'" in refused(2, *common, "--precision", "int4")
     assert "lr must be" in refused(2, *common, "--then", "train", "--lr", "-1")
     assert "some of params" in refused(2, *common, "--over", "speed")
     assert "does not exist" in refused(2, "explore", model, "--data", "no.npz", "-o", table, *_QUICK)

@@ -23,11 +23,12 @@ from onnxprune.exploration.exploring import Exploration, Progress
 from onnxprune.exploration.judging import share_left
 from onnxprune.exploration.picking import setting_of
 from onnxprune.exploration.results import Results
-from onnxprune.exploration.steps import Compensate, Nothing, Train
+from onnxprune.exploration.steps import Compensate, Float, Int8, Nothing, Train
 from onnxprune.ir.model import Model, load
 from onnxprune.ir.sampling import exactly
 from onnxprune.pruning.plan import Plan
 from onnxprune.pruning.proving import prove
+from onnxprune.pruning.quantization import quantizing, selecting
 from tests.exploration.support import QUICK, made_up, recorded, tiny_data, tiny_model
 
 GRID = Grid(modes=["flops", "params"], reduce=[0.3, 0.6])
@@ -361,3 +362,26 @@ def test_what_follows_the_pruning_is_part_of_the_run(tmp_path: Path, model: Path
     ]
     assert changed[0]
     assert set(changed[0]) < set(changed[1]), "biases are compensated, everything is trained"
+
+
+def test_precision_is_an_axis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Path, data: Path) -> None:
+    for module in (quantizing, selecting):
+        monkeypatch.setattr(module, "seconds_of", lambda models, *rest: [1.0, 0.5])
+    monkeypatch.setattr(selecting, "layer_seconds", lambda *_: {})
+    both = Grid(modes=["flops"], reduce=[0.5], steps=[Compensate("bias", 16)], precisions=[Float(), Int8(16)])
+    table = tmp_path / "r.sqlite"
+    plain = explore(model, str(data), table, replace(both, precisions=[Float()]), how=QUICK)
+    results = explore(model, str(data), table, both, how=QUICK)
+    # What computes in floats is the run that it was before there was a choice.
+    assert results.runs[0] == plain.runs[0]
+    assert [run.precision for run in results.done] == ["float", "int8"]
+    assert results.done[1].label == f"{results.done[0].label}, int8"
+    assert [run["precision"] for run in results.to_dict()["runs"]] == ["float", "int8"]
+    for run in results.runs:
+        assert setting_of(json.loads(run.settings)).to_dict() == json.loads(run.settings)
+        made = Results(table, results.about, results.original, (run,))
+        picked = pick(made, Limits(), tmp_path / f"{run.precision}.onnx")
+        assert picked.checked.accuracy == run.accuracy
+    kinds = {node.op_type for node in onnxprune.load(tmp_path / "int8.onnx").graph.node}
+    assert "QuantizeLinear" in kinds
+    assert "QuantizeLinear" not in {node.op_type for node in onnxprune.load(tmp_path / "float.onnx").graph.node}

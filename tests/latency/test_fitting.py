@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import onnxprune
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import BudgetError, MeasurementError, UsageError
+from onnxprune.ir.model import Model
 from onnxprune.ir.sampling import exactly
 from onnxprune.latency.cache import Cache
 from onnxprune.latency.fitting import _gain, meet_latency
@@ -93,6 +95,45 @@ def test_a_prediction_that_is_too_careful_is_put_right(analysis: Analysis, tmp_p
         onnxprune.plan(analysis, mode="latency", max_latency=asked, latency=known, floor=0.5)
     fit = meet_latency(analysis, known, max_latency=asked, machine=machine, floor=0.5)
     assert fit.best.measured == pytest.approx(asked, rel=0.05)
+
+
+@dataclass
+class Halving:
+    """Integers that take ``share`` of a model's time."""
+
+    machine: FakeMachine
+    share: float
+    models: list[Model] = field(default_factory=list)
+
+    def __call__(self, model: Model) -> Model:
+        draft = model.edit()
+        draft.skeleton.doc_string = "integers"
+        self.models.append(model)
+        return draft.finish()
+
+    def time(self, model: Model) -> float:
+        seconds = FakeMachine.time(self.machine, model)
+        return seconds * self.share if model.skeleton.doc_string == "integers" else seconds
+
+
+@pytest.mark.parametrize(("share", "asked", "trials"), [(0.5, 0.55, 1), (0.5, 0.4, 2), (0.9, 0.5, 2), (1.0, 0.6, 2)])
+def test_where_integers_suffice_nothing_is_removed(
+    analysis: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, asked: float, trials: int
+) -> None:
+    machine = FakeMachine()
+    known = profile(analysis, tmp_path, machine)
+    quantise = Halving(machine, share)
+    monkeypatch.setattr(machine, "time", quantise.time)
+    fit = meet_latency(analysis, known, reduce=1 - asked, machine=machine, quantise=quantise)
+    assert (fit.precision, len(fit.trials), len(quantise.models)) == ("int8", trials, trials)
+    assert bool(fit.plan) == (share > asked)
+    assert fit.best.measured <= 1.05 * fit.asked
+    assert machine.rounds([analysis.model, fit.model], {}, _ROUNDS)[0, 1] == pytest.approx(fit.best.measured)
+    # What was learned of integers says nothing of the next plan in floats.
+    assert fit.profile == known
+    floats = meet_latency(analysis, known, reduce=1 - asked, machine=FakeMachine())
+    assert floats.precision == "float"
+    assert share == 1 or fit.plan.after["params"] > floats.plan.after["params"]
 
 
 def test_a_noisy_machine_is_named_with_the_spread(analysis: Analysis, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from onnxprune.ir.engine import Engine
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.pruning.calibration import sourced
 from onnxprune.pruning.options import IntegerOptions, by_keyword
-from onnxprune.pruning.quantization.calibrating import Ranges, collect_histograms, methods_of
+from onnxprune.pruning.quantization.calibrating import Histograms, Ranges, collect_histograms, methods_of
 from onnxprune.pruning.quantization.certificate import QuantizationCertificate, certify_quantised
 from onnxprune.pruning.quantization.correcting import with_corrected_biases
 from onnxprune.pruning.quantization.formats import Format, format_here
@@ -36,7 +36,8 @@ HELD_OUT = 128
 """Samples that a result is compared on."""
 #: Samples that calibration methods are compared on, and what the certificate runs on.
 _JUDGED, _CERTIFIED = 32, 1
-
+#: Samples that ranges follow from where only the time of a file is asked for.
+_TIMED = 4
 
 #: Biases change where that takes so much of the error.
 _CORRECTING = 0.95
@@ -135,21 +136,10 @@ def quantise_model(
         VerificationError: the result is not what it should be.
         MeasurementError: it cannot be timed.
     """
-    engine, format = engine or Engine(), format_here()
-    with progress("Preparing"):
-        prepared = prepare(source, fit)
-        require_known(options.keep_float, layers_of(prepared))
-        known = set(quantisable(prepared))
-        layers, floats = _split(prepared, known, options.keep_float)
-        others = tuple(name for name in quantisable(prepared) if name not in layers and name not in floats)
-    if not layers:
-        raise UsageError("the model has no layer with weights that onnxruntime.quantization knows; nothing to quantise")
+    engine = engine or Engine()
+    shop, floats, histograms = _begun(source, fit, held_out, options, engine, progress)
     judged, unseen = _parted(held_out)
-    with progress("Calibrating"):
-        histograms = collect_histograms(prepared, fit)
-        judge = Judge.of(source, judged)
-        methods = methods_of(options.method)
-        shop = Workshop(source, prepared, histograms.ranges(methods[0]), format, held_out, engine, layers, others)
+    judge, methods, layers = Judge.of(source, judged), methods_of(options.method), shop.layers
     with progress("Choosing what becomes int8"):
         # Times do not depend on where ranges end.
         shop, choice = fastest_of([shop, *with_joined_groups(shop)])
@@ -180,7 +170,7 @@ def quantise_model(
             layers=tuple(name for name in layers if choice is not None and name in choice.nodes),
             floats=floats,
             method=shop.ranges.method,
-            format=format,
+            format=shop.format,
             corrected=corrected,
             loss=Judge.of(source, unseen).loss(result),
             fidelity=measure_fidelity(source, result, unseen),
@@ -188,6 +178,39 @@ def quantise_model(
             seconds=(before, after),
             engine=engine,
         )
+
+
+def fastest_integers(source: Model, fit: Samples, held_out: Samples, options: IntegerOptions, engine: Engine) -> Model:
+    """A model as :func:`quantise_model` makes it, with ranges from few samples and without proof: for its time.
+
+    Raises:
+        UsageError: as there.
+        MeasurementError: it cannot be timed.
+    """
+    few, others = (samples.part(0, _whole(samples, _TIMED)) for samples in (fit, held_out))
+    shop, _, _ = _begun(source, few, others, options, engine, _quietly)
+    shop, choice = fastest_of([shop, *with_joined_groups(shop)])
+    if choice is not None and options.max_drop is not None:
+        choice = spare(shop, choice, Judge.of(source, others), options.max_drop)
+    return source if choice is None else choice.model
+
+
+def _begun(
+    source: Model, fit: Samples, held_out: Samples, options: IntegerOptions, engine: Engine, progress: Progress
+) -> tuple[Workshop, dict[str, str], Histograms]:
+    """What all quantised versions start from, the layers that stay float, and how often tensors had which values."""
+    with progress("Preparing"):
+        prepared = prepare(source, fit)
+        require_known(options.keep_float, layers_of(prepared))
+        known = quantisable(prepared)
+        layers, floats = _split(prepared, set(known), options.keep_float)
+        others = tuple(name for name in known if name not in layers and name not in floats)
+    if not layers:
+        raise UsageError("the model has no layer with weights that onnxruntime.quantization knows; nothing to quantise")
+    with progress("Calibrating"):
+        histograms = collect_histograms(prepared, fit)
+        ranges = histograms.ranges(methods_of(options.method)[0])
+    return Workshop(source, prepared, ranges, format_here(), held_out, engine, layers, others), floats, histograms
 
 
 def _split(prepared: Model, known: set[str], keep: Iterable[str]) -> tuple[tuple[str, ...], dict[str, str]]:

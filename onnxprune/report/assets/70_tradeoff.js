@@ -10,9 +10,9 @@ const figure = (name, run) => RUNS.runs[name][run];
 const accuracy = (value) => (value === null || value === undefined ? "–" : value.toFixed(4));
 
 function runLabel(run) {
-  const then = word("then", run);
+  const steps = [word("then", run), word("precision", run)].filter((step) => !["", "nothing", "float"].includes(step));
   return `${word("mode", run)} −${+(100 * figure("reduce", run)).toPrecision(3)} %, ${word("allocation", run)}, ${word("criterion", run)}, ` +
-    `seed ${figure("seed", run)}${["", "nothing"].includes(then) ? "" : `, ${then}`}`;
+    ["seed " + figure("seed", run), ...steps].join(", ");
 }
 
 function visibleRuns() {
@@ -81,6 +81,7 @@ function runCommand(run) {
     else if (typeof value === "object" && value) Object.entries(value).forEach(([key, item]) => words.push(option, `${key}=${item}`));
     else if (value !== false && value !== null) words.push(option, value);
   }
+  if (word("precision", run) === "int8") words.push("--int8", "--calibrate", RUNS.data);
   return words.map((part) => quoted(String(part))).join(" ");
 }
 
