@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from onnxprune.cli.units import parse_duration, parse_quantity
+from onnxprune.cli.units import parse_duration, parse_quantity, parse_share
 from onnxprune.errors import UsageError
-from onnxprune.pruning.options import Given, JobOptions, Kind, Option, PlanOptions, options_of
+from onnxprune.pruning.options import Given, JobOptions, Kind, Option, PlanOptions, PromiseOptions, options_of
 
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
@@ -104,6 +104,7 @@ class Offer:
 _READ: Mapping[Kind, tuple[Any, Callable[[str], float] | None]] = {
     "plain": (str | None, None),
     "fraction": (float | None, None),
+    "share": (float | None, parse_share),
     "quantity": (float | None, parse_quantity),
     "duration": (float | None, parse_duration),
     "names": (list[str] | None, None),
@@ -159,6 +160,7 @@ def offering(command: Callable[..., None]) -> Callable[..., None]:
 
 AllPlanOptions = Annotated[PlanOptions, Offer(without=("calibration",))]
 AllJobOptions = Annotated[JobOptions, Offer()]
+AllPromiseOptions = Annotated[PromiseOptions, Offer(without=("calibration",))]
 
 
 def only(name: str) -> Any:

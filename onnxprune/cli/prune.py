@@ -16,6 +16,7 @@ from onnxprune.cli.names import resolve
 from onnxprune.cli.options import (
     AllJobOptions,
     AllPlanOptions,
+    AllPromiseOptions,
     ExternalDataOption,
     ForceOption,
     InputShapeOption,
@@ -31,7 +32,7 @@ from onnxprune.cli.result import Task, finish, show_proof
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.timing import NoBenchOption
 from onnxprune.errors import BudgetError, UsageError
-from onnxprune.pruning.options import JobOptions, PlanOptions
+from onnxprune.pruning.options import JobOptions, PlanOptions, PromiseOptions
 
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import Analysis
@@ -57,28 +58,35 @@ def prune(
         Path | None, typer.Option(metavar="FILE", help="Write the plan as JSON, too.", show_default=False)
     ] = None,
     job: AllJobOptions,
+    promise: AllPromiseOptions,
     no_bench: NoBenchOption = False,
     external_data: ExternalDataOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a model smaller until it meets a budget, and prove that the result is right."""
+    promise.check_alone(options, job)
     terminal = Terminal(as_json)
     paths = Paths(force=force, terminal=terminal, external_data=external_data)
     paths.read_models(model)
     paths.read_data(spec_of(job))
     paths.write_model(output)
     paths.write(plan_out)
-    reading, options = prepared(terminal, model, input_shape, options, job)
+    reading, options = prepared(terminal, model, input_shape, options, job, promise)
     from onnxprune.ir.engine import Engine
 
     engine = Engine(threads, provider=provider, runtime=runtime)
     how, fit = timed(terminal, reading.analysis, engine, options, job)
-    finish(terminal, Task(reading, output, plan_out, paths, how, fit, engine, timed=not no_bench), job)
+    finish(terminal, Task(reading, output, plan_out, paths, how, fit, engine, not no_bench, promise), job)
 
 
 def prepared(
-    terminal: Terminal, model: Path, input_shape: list[str] | None, options: PlanOptions, job: JobOptions
+    terminal: Terminal,
+    model: Path,
+    input_shape: list[str] | None,
+    options: PlanOptions,
+    job: JobOptions,
+    promise: PromiseOptions | None = None,
 ) -> tuple[Reading, PlanOptions]:
     """The analysed model, and the options of its plan with names resolved and data read.
 
@@ -86,9 +94,11 @@ def prepared(
         UsageError: no budget is given.
         BudgetError: nothing of the model can be removed.
     """
-    if options.channels is None and options.reduce is None and not options.limits:
+    promised = promise is not None and promise.max_loss is not None
+    if options.channels is None and options.reduce is None and not options.limits and not promised:
         raise UsageError(
-            "give a budget: --reduce, --max-params, --max-flops, --max-memory or --max-latency, or --channels"
+            "give a budget: --reduce, --max-params, --max-flops, --max-memory or --max-latency, or --channels, or "
+            "--max-loss"
         )
     reading = read_and_analyze(terminal, model, input_shape, options.split, state=options.state)
     analysis = reading.analysis
@@ -97,9 +107,9 @@ def prepared(
 
         raise BudgetError(f"{why_nothing(analysis)}; nothing was written")
     layers = [(layer.name, layer.op_type) for layer in analysis.layers]
-    from onnxprune.pruning.pipeline import calibrated
+    from onnxprune.pruning.pipeline import calibrated, with_proof
 
-    data = calibrated(reading.model, job)
+    data = with_proof(reading.model, job) if promised else calibrated(reading.model, job)
     options = replace(
         options,
         input_shapes=reading.shapes,

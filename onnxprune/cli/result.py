@@ -19,7 +19,7 @@ from onnxprune.cli.recovering import recovery_line, watching
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.timing import timing_lines
 from onnxprune.errors import VerificationError
-from onnxprune.pruning.options import JobOptions, PlanOptions
+from onnxprune.pruning.options import JobOptions, PlanOptions, PromiseOptions
 
 if TYPE_CHECKING:
     from onnxprune.data.fidelity import Fidelity
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from onnxprune.pruning.compensation import Compensation
     from onnxprune.pruning.pipeline import Compression
     from onnxprune.pruning.plan import Plan
+    from onnxprune.pruning.promising import Kept
     from onnxprune.pruning.proving import Proof
     from onnxprune.pruning.quantization.quantizing import Quantization
     from onnxprune.pruning.recovery import Recovery
@@ -50,6 +51,7 @@ class Task:
     engine: Engine | None = None
     timed: bool = False
     """Whether the result is timed beside the original."""
+    promise: PromiseOptions | None = None
 
 
 def finish(terminal: Terminal, task: Task, job: JobOptions) -> None:
@@ -77,7 +79,7 @@ def finish(terminal: Terminal, task: Task, job: JobOptions) -> None:
 
     job = with_layers(job, task.reading.analysis)
     watch = watching(terminal, job.minutes)
-    made = run(task.reading.model, task.how, job, engine=task.engine, progress=step, watch=watch)
+    made = run(task.reading.model, task.how, job, engine=task.engine, progress=step, watch=watch, promise=task.promise)
     with terminal.step(f"Writing {task.output.name}"):
         task.paths.save_model(made.model, task.output)
         if task.plan_output is not None:
@@ -125,11 +127,12 @@ def _report(
         "recovery": _plain(made.recovery),
         "quantization": _plain(made.quantization),
         "fidelity": _plain(made.fidelity),
+        "promise": _plain(made.promise),
     }
 
 
 def _plain(
-    result: Certificate | LatencyFit | Compensation | Recovery | Quantization | Fidelity | None,
+    result: Certificate | LatencyFit | Compensation | Recovery | Quantization | Fidelity | Kept[Any] | None,
 ) -> dict[str, Any] | None:
     return None if result is None else result.to_dict()
 
@@ -163,6 +166,8 @@ def _show(
         terminal.show(line)
     for line, style in [*quantization_lines(made.quantization), *answer_lines(made.fidelity)]:
         terminal.show(line, style=style)
+    for sentence in () if made.promise is None else made.promise.sentences:
+        terminal.show(sentence, style="green")
     if timed is not None:
         for line, style in timing_lines(timed, made.plan):
             terminal.show(line, style=style)

@@ -1,7 +1,8 @@
-"""Quantities as people type them: 5M, 300k, 5ms."""
+"""Quantities as people type them: 5M, 300k, 5ms, 1%."""
 
 from __future__ import annotations
 
+import math
 import re
 
 import typer
@@ -36,3 +37,19 @@ def parse_duration(text: str) -> float:
     if match is None:
         raise typer.BadParameter(f"'{text}' is not a time; write it like 5ms, 1.2s or 800us")
     return float(match["number"]) * _SECONDS[match["unit"]]
+
+
+def parse_share(text: str) -> float:
+    """The share that ``1%``, ``0.5 %`` or ``0.01`` stands for.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    number, sign, rest = text.strip().partition("%")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if rest or not math.isfinite(value):
+        raise typer.BadParameter(f"'{text}' is not a share; write it like 1% or 0.01")
+    return value / 100 if sign else value

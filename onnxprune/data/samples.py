@@ -23,6 +23,10 @@ CalibrationSource: TypeAlias = "str | Data | Batches | Mapping[str, NDArray[Any]
 DEFAULT_COUNT = 512
 """Calibration samples if the caller does not say how many: more change little, and cost time."""
 
+_MOST_PROVING, _MOST_CHOOSING = 10_000, 1024
+_MOST_BYTES = 2 << 30
+"""What samples of a proof may take, all together."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -75,6 +79,16 @@ class Samples:
     def first(self, count: int) -> Samples:
         """The first so many, or somewhat more where the model takes a fixed number at once."""
         return self.part(0, -(-count // self.step) * self.step if self.fixed else count)
+
+    def take(self, places: NDArray[np.int64]) -> Samples:
+        """The samples at these places, in this order."""
+        inputs = {name: array[places] for name, array in self.inputs.items()}
+        return replace(self, inputs=inputs, targets=None if self.targets is None else self.targets[places])
+
+    def digests(self) -> list[bytes]:
+        """A hash of the inputs of every sample."""
+        arrays = [np.ascontiguousarray(array) for _, array in sorted(self.inputs.items())]
+        return [hashlib.sha256(b"".join(array[i].tobytes() for array in arrays)).digest() for i in range(len(self))]
 
     def digest(self) -> str:
         """A hash of all inputs."""
@@ -150,6 +164,51 @@ def collect_both(
     count = max(min(count, len(both)) // unit, 1) * unit
     first, rest = both.part(0, count), replace(both.part(count, len(both)), views=PLAIN)
     return (first, rest, False) if len(rest) else (first, first, True)
+
+
+def collect_three(
+    source: CalibrationSource | Samples, model: Model, count: int = DEFAULT_COUNT, *, seed: int = 0
+) -> tuple[Samples, Samples, Samples]:
+    """Samples to fit to, others to choose by, and the rest, that nothing but a proof may look at.
+
+    Where the data has a test part, the last two are of it; else a third of all samples at most is for the fit. Samples
+    of the proof that are the very same as others are left out. All are shuffled: parts have to be alike.
+
+    Raises:
+        DataError: as :func:`collect`, or there are fewer than a dozen samples.
+    """
+    if isinstance(source, str):
+        source = read_data(source, model)
+    most = max(min(_MOST_PROVING, _MOST_BYTES // _bytes_of(model)), count)
+    if isinstance(source, Data) and source.test is not None:
+        fit, rest = collect(source, model, count, seed=seed), collect(source.test, model, most, seed=seed)
+        rest = replace(rest, made=source.made, views=PLAIN)
+    else:
+        every = source if isinstance(source, Samples) else collect(source, model, count + most, seed=seed)
+        if not isinstance(source, Data):
+            every = every.take(np.random.default_rng(seed).permutation(len(every)))
+        cut = _whole(every, min(count, len(every) // 3))
+        fit, rest = every.part(0, cut), replace(every.part(cut, len(every)), views=PLAIN)
+    cut = _whole(rest, min(_MOST_CHOOSING, len(rest) // 5))
+    choosing, proving = rest.part(0, cut), rest.part(cut, len(rest))
+    seen = {*fit.digests(), *choosing.digests()}
+    fresh = np.flatnonzero([one not in seen for one in proving.digests()])
+    proving = proving.take(fresh[: len(fresh) // proving.step * proving.step] if proving.fixed else fresh)
+    if not (len(fit) and len(choosing) and len(proving)):
+        raise DataError(
+            "too few samples: some are fitted to, others are chosen by, and those of the proof are apart from both"
+        )
+    return fit, choosing, proving
+
+
+def _whole(samples: Samples, count: int) -> int:
+    """So many samples, or fewer: such that no batch of a fixed size is torn."""
+    return count // samples.step * samples.step if samples.fixed else count
+
+
+def _bytes_of(model: Model) -> int:
+    """What a sample takes; open extents count as 1."""
+    return sum(int(np.prod([n or 1 for n in spec.sample])) * np.dtype(spec.dtype).itemsize for spec in inputs_of(model))
 
 
 def _from_arrays(source: Mapping[str, NDArray[Any]], count: int) -> tuple[Arrays, None]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.data.fidelity import Fidelity
     from onnxprune.pruning.certificate import Certificate
     from onnxprune.pruning.compensation import Compensation
+    from onnxprune.pruning.promising import Kept
     from onnxprune.pruning.quantization.converting import Conversion
     from onnxprune.pruning.quantization.quantizing import Quantization
 
@@ -78,6 +79,13 @@ def with_answers(model: Model, fidelity: Fidelity | None) -> Model:
     if fidelity.made:
         told["synthetic"] = fidelity.made
     return with_steps(model, [*steps[:-1], {**steps[-1], "answers": told}])
+
+
+def with_promise(model: Model, kept: Kept[Any]) -> Model:
+    """The model, whose last step tells what is proven of its loss."""
+    steps = steps_of(model)
+    told = {"what": kept.promise.proven_on.what, "max_loss": kept.promise.most, **kept.bound.to_dict()}
+    return with_steps(model, [*steps[:-1], {**steps[-1], "promise": told}])
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ MODES: Mapping[str, Metric] = {
 LIMITED: tuple[Metric, ...] = ("params", "flops", "memory", "latency")
 """What a budget can limit, by an option ``max_<metric>``."""
 
-Kind = Literal["plain", "fraction", "quantity", "duration", "names", "floors", "rounding", "state", "object"]
+Kind = Literal["plain", "fraction", "share", "quantity", "duration", "names", "floors", "rounding", "state", "object"]
 """How a value is written on the command line; an ``object`` is for Python only."""
 RANGE_METHODS = ("auto", "minmax", "entropy", "percentile")
 """How the range of a tensor follows from its values: ``auto`` is what keeps the outputs closest on other samples."""
@@ -514,7 +514,56 @@ class JobOptions(IntegerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressOptions(JobOptions, PlanOptions):
+class PromiseOptions(Given):
+    """The most that a result may lose: how much is removed follows from it.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    max_loss: float | None = defined(
+        None,
+        "Instead: as much as loses so little, proven. The true share of changed answers (with labels: of accuracy "
+        "lost) is at most this, by samples that nothing was fitted to; --reduce is searched.",
+        kind="share",
+        example="1%",
+        panel=BUDGET,
+        valid=lambda value: 0 < value < 1,
+        must="be a share between 0 and 1, like 1%",
+    )
+    confidence: float = defined(
+        0.95,
+        "Of that bound.",
+        kind="share",
+        example="95%",
+        text="95%",
+        panel=BUDGET,
+        valid=lambda value: 0.5 <= value < 1,
+        must="be a share of at least 0.5, below 1",
+        rare=True,
+    )
+
+    def check_alone(self, options: PlanOptions, job: JobOptions) -> None:
+        """See that nothing else says how much is to go, or cannot be had with a promise. Raises UsageError."""
+        if self.max_loss is None:
+            return
+        if job.calibration is None:
+            raise UsageError("a loss is proven on samples: max_loss needs calibration data (--calibrate)")
+        if options.reduce is not None or options.channels is not None or options.limits:
+            raise UsageError(
+                "max_loss decides how much goes: give no reduce, channels or other budget with it (onnxprune auto "
+                "takes several promises at once)"
+            )
+        if options.timed:
+            raise UsageError("max_loss searches by params, flops or memory; onnxprune auto does by measured times")
+        if job.recover:
+            raise UsageError("a search makes many candidates, and recovery takes minutes for each: use onnxprune auto")
+        if job.min_agreement is not None:
+            raise UsageError("give either max_loss, which is proven, or min_agreement, which is only measured")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressOptions(JobOptions, PlanOptions, PromiseOptions):
     """All options of the way from a model to a smaller, proven one."""
 
 

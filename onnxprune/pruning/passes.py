@@ -16,6 +16,7 @@ from onnxprune.pruning.quantization.quantizing import quantize
 
 _TYPES: Mapping[Kind, Any] = {
     "fraction": float,
+    "share": float,
     "quantity": float,
     "duration": float,
     "names": list[str],
@@ -50,11 +51,14 @@ class Prune(Pass):
 
     def __init__(self, **options: Any) -> None:
         self._options = CompressOptions(**options)
-        self._options.check_budget()
+        if self._options.max_loss is None:
+            self._options.check_budget()
+        else:
+            self._options.check_alone(self._options, self._options)
 
     def run(self, model: Model) -> PassResult:
         """Do the main job. Raises OnnxPruneError where the budget, the data or the certificate stands against it."""
-        made = run(model, self._options, self._options)
+        made = run(model, self._options, self._options, promise=self._options)
         return PassResult(made.model, bool(made.plan))
 
 

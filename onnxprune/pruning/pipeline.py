@@ -13,15 +13,15 @@ import onnx
 
 from onnxprune._display import TOTALS, long
 from onnxprune.analysis.analyzing import Analysis, analyze
-from onnxprune.errors import AnswersError
+from onnxprune.errors import AnswersError, UsageError
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.validation import blaming
 from onnxprune.ops import Registry
 from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.certificate import Certificate, check, verify
 from onnxprune.pruning.choosing import choose
-from onnxprune.pruning.history import with_answers, with_integers, with_removal, with_repair
-from onnxprune.pruning.options import CompressOptions, JobOptions, PlanOptions, by_keyword
+from onnxprune.pruning.history import with_answers, with_integers, with_promise, with_removal, with_repair
+from onnxprune.pruning.options import CompressOptions, JobOptions, PlanOptions, PromiseOptions, by_keyword
 from onnxprune.pruning.plan import Plan
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from onnxprune.data.samples import CalibrationSource, Samples
     from onnxprune.ir.engine import Engine
     from onnxprune.pruning.compensation import Compensation
+    from onnxprune.pruning.promising import Kept
     from onnxprune.pruning.quantization.quantizing import Quantization
     from onnxprune.pruning.recovery import Recovery
     from onnxprune.torch.recovery import State
@@ -42,7 +43,8 @@ class Compression:
 
     The certificate is about the removal alone. ``compensation`` and ``recovery`` tell what changed weights later, and
     ``fidelity`` how the outputs compare with the original's where calibration data was given.
-    ``quantization`` has its own certificate, about the step from floats to integers.
+    ``quantization`` has its own certificate, about the step from floats to integers. ``promise`` tells what is proven
+    of the loss, where one was promised.
     """
 
     model: Model
@@ -53,6 +55,7 @@ class Compression:
     fidelity: Fidelity | None = None
     recovery: Recovery | None = None
     quantization: Quantization | None = None
+    promise: Kept[Compression] | None = None
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -90,7 +93,7 @@ class Compression:
         else:
             where = " on synthetic samples, no evidence about real data" if fidelity.made else ""
             lines += [f"answers {one.verdict} ({one.task}){where}: {one.words}" for one in fidelity.answers[:3]]
-        return [line for line in lines if line]
+        return [line for line in [*lines, *([] if self.promise is None else self.promise.sentences)] if line]
 
     def _repr_html_(self) -> str:
         """For notebooks: what was removed where, the certificate, and what is left of the answers."""
@@ -133,6 +136,7 @@ def run(
     engine: Engine | None = None,
     progress: Progress = _quietly,
     watch: Callable[[State], None] | None = None,
+    promise: PromiseOptions | None = None,
 ) -> Compression:
     """The main job: analyse, plan, remove, verify, compensate, and compare with the original.
 
@@ -143,16 +147,21 @@ def run(
         engine: what times of integers are measured with; onnxruntime with one thread if not given.
         progress: gives a context for every step, by what the step does; see :data:`VERIFYING`.
         watch: called after each evaluation of a recovery.
+        promise: what the result may lose; how much is removed is then searched.
 
     Raises:
         BudgetError: the budget cannot be met.
         PlanError: the plan does not fit the model.
         VerificationError: the result does not equal the masked original, or not all of it could be compared.
         DataError: the calibration data is empty, not finite, or does not fit the model.
-        AnswersError: less is left of what the model says than ``min_agreement``.
+        AnswersError: less is left of what the model says than ``min_agreement``, or the promise cannot be kept.
         UsageError: a compensation or task that is not known, or that needs calibration data and has none.
     """
     job = job or JobOptions()
+    if promise is not None and promise.max_loss is not None:
+        if isinstance(options, Plan):
+            raise UsageError("a plan says what goes; max_loss would decide that")
+        promise.check_alone(options, job)
     source = as_model(model)
     registry = job.registry or (None if isinstance(options, Plan) else options.registry)
     shapes = options.input_shapes or None
@@ -162,45 +171,70 @@ def run(
 
         # What is misspelled is told before the work, not after it.
         require_known(job.keep_float, [layer.name for layer in analysis.layers])
-    data = calibrated(source, job)
+    asked = promise is not None and promise.max_loss is not None
+    data = with_proof(source, job) if asked else calibrated(source, job)
     fit = None if data is None else data.fit
     if fit is not None and job.recover:
-        from onnxprune.pruning.recovery import apart, recover, require_bridge
+        from onnxprune.pruning.recovery import apart, require_bridge
 
         require_bridge()
         # A recovery chooses by samples that nothing before it was fitted to.
         fit = apart(fit)[0]
+    work = _Work(source, analysis, registry, job, data, fit, engine, progress, watch)
     if isinstance(options, Plan):
-        plan = options
-    else:
-        with progress("Planning"):
-            plan = choose(analysis, options if fit is None else replace(options, calibration=fit))
+        return _made(work, options)
+    if fit is not None:
+        options = replace(options, calibration=fit)
+    if promise is not None and promise.max_loss is not None and data is not None:
+        return _promised(work, data, options, promise)
+    with progress("Planning"):
+        plan = choose(analysis, options)
+    return _made(work, plan)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all results of one job share."""
+
+    source: Model
+    analysis: Analysis
+    registry: Registry | None
+    job: JobOptions
+    data: Calibration | None
+    fit: Samples | None
+    engine: Engine | None
+    progress: Progress
+    watch: Callable[[State], None] | None
+
+
+def _made(work: _Work, plan: Plan) -> Compression:
+    """What a plan makes of the model: removed, verified, compensated, and compared with the original."""
+    source, job, data, progress = work.source, work.job, work.data, work.progress
     with progress("Removing channels"):
-        result = apply(source, plan, registry=registry)
-    certificate = None
-    if job.certify:
-        with progress(VERIFYING), blaming(source):
-            certificate = verify(source, result, plan, input_shapes=shapes, registry=registry, memory=job.verify_memory)
-            certificate.require(accept_unwitnessed=job.accept_unwitnessed)
+        result = apply(source, plan, registry=work.registry)
+    certificate = _certified(work, result, plan) if job.certify else None
     if job.provenance:
         result = with_removal(result, source, plan, certificate, job)
     method = job.compensation
     if data is None and method is None:
-        return Compression(result, plan, analysis, certificate)
+        return Compression(result, plan, work.analysis, certificate)
     found = lesson = fidelity = None
     before = result
     if method is not None:
         from onnxprune.pruning.compensation import compensate
 
         with progress("Compensating"):
-            found = compensate(result, source, plan, fit, method=method, memory=job.memory, registry=registry)
+            how: dict[str, Any] = {"method": method, "memory": job.memory, "registry": work.registry}
+            found = compensate(result, source, plan, work.fit, **how)
             result = found.model
             check(result, "the compensated model")
     if job.recover and data is not None:
+        from onnxprune.pruning.recovery import recover
+
         if job.provenance and found is not None:
             result = with_repair(result, before, found, job)
         with progress("Recovering"):
-            how: dict[str, Any] = {"minutes": job.minutes, "augment": job.augment, "progress": watch}
+            how = {"minutes": job.minutes, "augment": job.augment, "progress": work.watch}
             lesson = recover(result, source, data.fit, plan=plan, **how)
             result = lesson.model
             check(result, "the recovered model")
@@ -216,8 +250,51 @@ def run(
         result = with_repair(result, before, found, job)
     if job.provenance:
         result = with_answers(result, fidelity)
-    made = Compression(result, plan, analysis, certificate, found, fidelity, lesson)
-    return made if data is None or not job.int8 else _in_integers(made, source, data, job, engine, progress)
+    made = Compression(result, plan, work.analysis, certificate, found, fidelity, lesson)
+    return made if data is None or not job.int8 else _in_integers(made, source, data, job, work.engine, progress)
+
+
+def _certified(work: _Work, result: Model, plan: Plan) -> Certificate:
+    """The comparison of a result with the masked original. Raises VerificationError where they differ."""
+    job = work.job
+    with work.progress(VERIFYING), blaming(work.source):
+        how: dict[str, Any] = {"registry": work.registry, "memory": job.verify_memory}
+        certificate = verify(work.source, result, plan, input_shapes=plan.input_shapes or None, **how)
+        certificate.require(accept_unwitnessed=job.accept_unwitnessed)
+    return certificate
+
+
+def _promised(work: _Work, data: Calibration, options: PlanOptions, asked: PromiseOptions) -> Compression:
+    """The most reduced result whose loss is proven to be small enough."""
+    from onnxprune.pruning.criteria import default_registry
+    from onnxprune.pruning.promising import Promise, Remembered, Trial, kept, prove, search
+
+    assert asked.max_loss is not None
+    assert data.proof is not None
+    with work.progress("Running the original"):
+        promise = Promise.of(
+            work.source, data.held_out, data.proof, most=asked.max_loss, confidence=asked.confidence, task=work.job.task
+        )
+    options = options.decided()
+    named = options.criterion
+    criterion = Remembered(default_registry().find(named) if isinstance(named, str) else named)
+    quietly = replace(work, progress=_quietly, job=replace(work.job, certify=False))
+
+    def candidate(reduce: float) -> Trial[Compression]:
+        with work.progress(f"Trying to remove {reduce:.1%}"):
+            made = _made(quietly, choose(work.analysis, replace(options, reduce=reduce, criterion=criterion)))
+            return promise.tried(f"--reduce {reduce:.4g}", made, made.model)
+
+    trials = sorted(search(promise, candidate), key=lambda trial: (trial.losses.mean, -trial.made.plan.after["flops"]))
+    with work.progress("Proving"):
+        found = kept(promise, prove(promise, trials, lambda made: made.model))
+    made = found.best.made
+    if work.job.certify:
+        # The removal is proven as it was before weights were fitted; removing is cheap.
+        certificate = _certified(work, apply(work.source, made.plan, registry=work.registry), made.plan)
+        made = replace(made, certificate=certificate)
+    model = with_promise(made.model, found) if work.job.provenance else made.model
+    return replace(made, model=model, promise=found)
 
 
 def _in_integers(
@@ -261,10 +338,10 @@ def _compressed(model: ModelLike, options: CompressOptions) -> Compression:
         BudgetError: the budget cannot be met.
         VerificationError: the result does not equal the masked original, or not all of it could be compared.
         DataError: the calibration data is empty, not finite, or does not fit the model.
-        AnswersError: less is left of what the model says than ``min_agreement``.
+        AnswersError: less is left of what the model says than ``min_agreement``, or the promise cannot be kept.
         UsageError: a compensation or task that is not known, or that needs calibration data and has none.
     """
-    return run(model, options, options)
+    return run(model, options, options, promise=options)
 
 
 compress = by_keyword(CompressOptions)(_compressed)
@@ -273,11 +350,15 @@ compress.__name__ = compress.__qualname__ = "compress"
 
 @dataclass(frozen=True)
 class Calibration:
-    """Samples to fit to, samples to compare with, and whether they are the same."""
+    """Samples to fit to, samples to compare with, and whether they are the same.
+
+    ``proof`` are those that a promise is proven on, apart from both.
+    """
 
     fit: Samples
     held_out: Samples
     same: bool
+    proof: Samples | None = None
 
 
 def calibrated(model: Model, job: JobOptions) -> Calibration | None:
@@ -297,17 +378,40 @@ def calibrated(model: Model, job: JobOptions) -> Calibration | None:
     return model.derived(read) if isinstance(source, str) else read(model)
 
 
+def with_proof(model: Model, job: JobOptions) -> Calibration:
+    """The samples of a job that promises something: three parts that have none in common.
+
+    Where the data has a part of its own for tests, that is what is chosen by and proven on; else a third of the samples
+    at most is for fitting.
+
+    Raises:
+        DataError: they are empty, not finite, too few, or do not fit the model.
+    """
+    source = job.calibration
+    assert source is not None
+    read = _Reading(source, job.calibration_samples, apart=True)
+    return model.derived(read) if isinstance(source, str) else read(model)
+
+
 @dataclass(frozen=True)
 class _Reading:
     """Reading these samples: a key that the model can remember them by."""
 
-    source: CalibrationSource
+    source: CalibrationSource | Samples
     count: int
+    apart: bool = False
+    """Whether some are to be left for a proof."""
 
     def __call__(self, model: Model) -> Calibration:
-        from onnxprune.data.samples import collect_both, require_variety
+        from onnxprune.data.samples import Samples, collect_both, collect_three, require_variety
         from onnxprune.pruning.calibration import sourced
 
-        found = Calibration(*collect_both(sourced(self.source, model), model, self.count))
+        source = self.source if isinstance(self.source, Samples) else sourced(self.source, model)
+        if self.apart:
+            fit, choosing, proving = collect_three(source, model, self.count)
+            found = Calibration(fit, choosing, False, proving)
+        else:
+            assert not isinstance(source, Samples)
+            found = Calibration(*collect_both(source, model, self.count))
         require_variety(found.fit)
         return found

@@ -16,7 +16,18 @@ from onnxprune.data.tasks.values import ValueTask
 from onnxprune.errors import UsageError, unknown
 from onnxprune.ops.registry import contributed
 
-__all__ = ["AUTO", "Answers", "Judgement", "Task", "Verdict", "find_task", "judge", "known_tasks", "verdict_of"]
+__all__ = [
+    "AUTO",
+    "Answers",
+    "Judgement",
+    "Task",
+    "Verdict",
+    "find_task",
+    "judge",
+    "known_tasks",
+    "readers_of",
+    "verdict_of",
+]
 
 AUTO = "auto"
 
@@ -38,9 +49,6 @@ def find_task(name: str) -> Task:
 def judge(before: Answers, after: Answers, task: str = AUTO) -> tuple[Judgement, ...]:
     """Compare what two models say.
 
-    Plain values are compared only where no other task recognises an output: what a detector says of places where it
-    sees nothing is not worth a verdict.
-
     Args:
         before: the outputs of the original.
         after: those of the changed model, for the same samples.
@@ -49,18 +57,30 @@ def judge(before: Answers, after: Answers, task: str = AUTO) -> tuple[Judgement,
     Raises:
         UsageError: the task is not known, or reads none of the outputs.
     """
+    return tuple(one.compare(before.only(names), after.only(names)) for one, names in readers_of(before, task))
+
+
+def readers_of(answers: Answers, task: str = AUTO) -> tuple[tuple[Task, tuple[str, ...]], ...]:
+    """Which task reads which outputs.
+
+    Plain values are compared only where no other task recognises an output: what a detector says of places where it
+    sees nothing is not worth a verdict.
+
+    Raises:
+        UsageError: the task is not known, or reads none of the outputs.
+    """
     if task != AUTO:
         asked = find_task(task)
-        found = [asked.compare(before.only(names), after.only(names)) for names in asked.recognise(before, asked=True)]
-        if not found:
-            shapes = ", ".join(f"'{name}' {before.described(name)}" for name in before.outputs)
+        told = tuple((asked, names) for names in asked.recognise(answers, asked=True))
+        if not told:
+            shapes = ", ".join(f"'{name}' {answers.described(name)}" for name in answers.outputs)
             raise UsageError(f"task '{task}' reads none of the outputs ({shapes}); it takes {asked.takes}")
-        return tuple(found)
-    found, left = [], before
+        return told
+    found: list[tuple[Task, tuple[str, ...]]] = []
     for one in known_tasks():
         if isinstance(one, ValueTask) and found:
             break
-        for names in one.recognise(left, asked=False):
-            found.append(one.compare(before.only(names), after.only(names)))
-            left = left.without(names)
+        for names in one.recognise(answers, asked=False):
+            found.append((one, names))
+            answers = answers.without(names)
     return tuple(found)

@@ -48,6 +48,10 @@ class Answers:
     def __len__(self) -> int:
         return len(next(iter(self.outputs.values()), ()))
 
+    def one(self, index: int) -> Answers:
+        """What is said of a single sample."""
+        return replace(self, outputs={name: values[index : index + 1] for name, values in self.outputs.items()})
+
     def stacked(self, name: str) -> FloatArray | None:
         """One output for all samples, [N, ...], or None where its extents differ between samples."""
         values = self.outputs[name]
@@ -95,6 +99,8 @@ class Task(ABC):
     name: ClassVar[str]
     takes: ClassVar[str] = "others"
     """The shapes that it reads, for error messages."""
+    whole: ClassVar[bool] = False
+    """Whether the answer to a sample is either kept or lost, and nothing in between: its losses are 0 or 1."""
 
     @abstractmethod
     def recognise(self, answers: Answers, *, asked: bool) -> Sequence[tuple[str, ...]]:
@@ -106,6 +112,14 @@ class Task(ABC):
     @abstractmethod
     def compare(self, before: Answers, after: Answers) -> Judgement:
         """What the original says, beside what the changed model says."""
+
+    def losses(self, before: Answers, after: Answers) -> FloatArray:
+        """Of every sample, how much of the original's answer is lost: [N], 0 to 1.
+
+        A sample's loss is its own: it must not depend on the others, or no bound holds.
+        """
+        shares = [self.compare(before.one(index), after.one(index)).share for index in range(len(before))]
+        return 1 - np.clip(np.nan_to_num(np.array(shares, dtype=np.float64)), 0.0, 1.0)
 
 
 def softmax(scores: FloatArray, axis: int = -1) -> FloatArray:

@@ -9,6 +9,7 @@ import numpy as np
 from onnxprune.data.tasks.base import (
     Answers,
     FloatArray,
+    IntArray,
     Judgement,
     Task,
     looks_like_scores,
@@ -31,6 +32,7 @@ class ClassTask(Task):
 
     name = "classes"
     takes = "[N, C]"
+    whole = True
 
     def recognise(self, answers: Answers, *, asked: bool) -> Sequence[tuple[str, ...]]:
         found = []
@@ -42,15 +44,12 @@ class ClassTask(Task):
         return found
 
     def compare(self, before: Answers, after: Answers) -> Judgement:
-        ((name, old),), ((_, new),) = _scored(before), _scored(after)
-        if old.shape[1] == 1:
-            old, new = (np.concatenate([1 - p, p], axis=1) for p in (old, new))
-        was, is_ = old.argmax(axis=1), new.argmax(axis=1)
+        ((name, old),), (was, is_) = _scored(before), (said_classes(answers) for answers in (before, after))
         same = was == is_
         share = float(same.mean())
         often = [same[was == index].mean() for index in np.unique(was) if (was == index).sum() >= _OFTEN]
         balanced = float(np.mean(often)) if often else share
-        sure = sureness(old) > _SURE
+        sure = sureness(_several(old)) > _SURE
         figures = {"agreement": share, "balanced_agreement": balanced, "sure": float(sure.mean())}
         words = f"the original's class for {percentage(share)} of {len(same)} samples"
         if sure.any():
@@ -59,6 +58,20 @@ class ClassTask(Task):
         if balanced < share - 0.1:
             words += f", but {percentage(balanced)} as the mean over classes"
         return Judgement(self.name, (name,), share, verdict_of(min(share, balanced)), words, figures)
+
+    def losses(self, before: Answers, after: Answers) -> FloatArray:
+        return np.asarray(said_classes(before) != said_classes(after), dtype=np.float64)
+
+
+def said_classes(answers: Answers) -> IntArray:
+    """The class with the largest score of one output, [N]."""
+    ((_, scores),) = _scored(answers)
+    return np.asarray(_several(scores).argmax(axis=1), dtype=np.int64)
+
+
+def _several(scores: FloatArray) -> FloatArray:
+    """A single score [N, 1] tells two classes apart."""
+    return np.concatenate([1 - scores, scores], axis=1) if scores.shape[1] == 1 else scores
 
 
 class LabelTask(Task):

@@ -84,10 +84,7 @@ class DetectionTask(Task):
         return [layout.names] if seen or asked else ()
 
     def compare(self, before: Answers, after: Answers) -> Judgement:
-        layout = _layout(before, asked=True)
-        assert layout is not None
-        corners = _are_corners(layout, before)
-        pairs = list(zip(_detections(layout, before, corners), _detections(layout, after, corners), strict=True))
+        layout, pairs = _pairs(before, after)
         was, is_ = sum(len(old.boxes) for old, _ in pairs), sum(len(new.boxes) for _, new in pairs)
         counts = {level: sum(_matched(old, new, level) for old, new in pairs) for level in (0.5, 0.75)}
         loose, strict = (f1(counts[level], was, is_) for level in (0.5, 0.75))
@@ -98,6 +95,19 @@ class DetectionTask(Task):
         figures = {"f1": loose, "f1_75": strict, "boxes": float(was), "boxes_after": float(is_)}
         figures["matched"] = float(counts[0.5])
         return Judgement(self.name, layout.names, loose, verdict_of(loose), words, figures)
+
+    def losses(self, before: Answers, after: Answers) -> FloatArray:
+        """Of every image one less its F1; where neither model sees anything, nothing is lost."""
+        found = [f1(_matched(old, new, 0.5), len(old.boxes), len(new.boxes)) for old, new in _pairs(before, after)[1]]
+        return 1 - np.array(found)
+
+
+def _pairs(before: Answers, after: Answers) -> tuple[_Layout, list[tuple[_Found, _Found]]]:
+    """What both see, image by image; the original tells how it is laid out."""
+    layout = _layout(before, asked=True)
+    assert layout is not None
+    corners = _are_corners(layout, before)
+    return layout, list(zip(_detections(layout, before, corners), _detections(layout, after, corners), strict=True))
 
 
 def _layout(answers: Answers, asked: bool) -> _Layout | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.data.tasks.base import Answers, Judgement, Task, are_probabilities, percentage, verdict_of
+from onnxprune.data.tasks.base import Answers, FloatArray, Judgement, Task, are_probabilities, percentage, verdict_of
 
 _LEAST_CLASSES = 10
 _BLANKS = 0.2
@@ -22,14 +22,18 @@ class TextTask(Task):
 
     name = "text"
     takes = "[N, T, C]"
+    whole = True
 
     def recognise(self, answers: Answers, *, asked: bool) -> Sequence[tuple[str, ...]]:
         return [(n,) for n in answers.outputs if answers.rank(n) == 2 and (asked or _is_text(answers, n))]
 
+    def losses(self, before: Answers, after: Answers) -> FloatArray:
+        was, is_ = _strings(before, after)
+        return np.array([old != new for old, new in zip(was, is_, strict=True)], dtype=np.float64)
+
     def compare(self, before: Answers, after: Answers) -> Judgement:
         (name,) = before.outputs
-        blank = _blank(before, name)[0]
-        was, is_ = ([_string(steps, blank) for steps in answers.outputs[name]] for answers in (before, after))
+        was, is_ = _strings(before, after)
         share = float(np.mean([old == new for old, new in zip(was, is_, strict=True)]))
         length = sum(map(len, was))
         distance = sum(edit_distance(old, new) for old, new in zip(was, is_, strict=True))
@@ -39,6 +43,14 @@ class TextTask(Task):
         )
         figures = {"equal_strings": share, "characters": characters}
         return Judgement(self.name, (name,), share, verdict_of(share), words, figures)
+
+
+def _strings(before: Answers, after: Answers) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """What both say; the original tells which class is blank."""
+    (name,) = before.outputs
+    blank = _blank(before, name)[0]
+    was, is_ = ([_string(steps, blank) for steps in answers.outputs[name]] for answers in (before, after))
+    return was, is_
 
 
 def _is_text(answers: Answers, name: str) -> bool:

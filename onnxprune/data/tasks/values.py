@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.data.tasks.base import Answers, Judgement, Task, percentage, verdict_of
+from onnxprune.data.tasks.base import Answers, FloatArray, Judgement, Task, percentage, verdict_of
 
 
 class ValueTask(Task):
@@ -29,3 +29,16 @@ class ValueTask(Task):
         share = max(1 - gap / variance, 0.0)
         words = f"{percentage(share)} of the variance of the original's values for {len(old)} samples"
         return Judgement(self.name, (name,), share, verdict_of(share), words, {"explained": share})
+
+    def losses(self, before: Answers, after: Answers) -> FloatArray:
+        """The squared error over the original's squared values, at most 1: a sample alone has no variance."""
+        (name,) = before.outputs
+        pairs = zip(before.outputs[name], after.outputs[name], strict=True)
+        return np.array([_lost(old.astype(np.float64), new.astype(np.float64)) for old, new in pairs])
+
+
+def _lost(old: FloatArray, new: FloatArray) -> float:
+    if old.shape != new.shape:
+        return 1.0
+    gap, size = float(np.square(old - new).sum()), float(np.square(old).sum())
+    return min(gap / size, 1.0) if size else float(gap > 0)

@@ -1,0 +1,215 @@
+"""A loss that is promised: candidates, of which the most reduced is taken whose loss is proven to be small enough.
+
+Three sets of samples, apart from one another: what candidates are *fitted* to, what they are *chosen* by, and what
+the promise is *proven* on. The last is looked at when all candidates are made and their order is fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from onnxprune.analysis.atoms import Grouping
+from onnxprune.data.bounds import SOURCES, Bound, Losses, fixed_sequence, samples_needed
+from onnxprune.data.losses import Reference, reference
+from onnxprune.data.samples import Samples
+from onnxprune.errors import AnswersError, BudgetError, DataError
+from onnxprune.ir.model import Model
+from onnxprune.pruning.criteria.base import Criterion, FloatArray, Scoring
+
+_T = TypeVar("_T")
+
+#: Halvings of what is not yet known: the last candidates are 1.5 % apart.
+_HALVINGS = 6
+_BOLDEST = 0.95
+
+
+def _percent(share: float) -> str:
+    """Two decimals: promises of 1 % are kept and broken by less than one."""
+    return f"{100 * share:.2f} %"
+
+
+@dataclass(frozen=True)
+class Trial(Generic[_T]):
+    """A candidate: its name, what it is, its losses on the samples to choose by, and its bound if it was tested."""
+
+    name: str
+    made: _T
+    losses: Losses
+    bound: Bound | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the candidate itself, as plain data for JSON."""
+        told = None if self.bound is None else self.bound.to_dict()
+        return {"candidate": self.name, "foreseen": self.losses.mean, "bound": told}
+
+
+@dataclass(frozen=True)
+class Promise:
+    """That the true mean loss is at most ``most``, with this ``confidence``; and the samples that decide.
+
+    Attributes:
+        most: the largest loss, as a share.
+        confidence: of the bound.
+        chosen_by: the original on the samples that candidates are chosen by.
+        proven_on: the original on those that nothing else has seen.
+    """
+
+    most: float
+    confidence: float
+    chosen_by: Reference
+    proven_on: Reference
+
+    @classmethod
+    def of(
+        cls, original: Model, choosing: Samples, proving: Samples, *, most: float, confidence: float, task: str
+    ) -> Promise:
+        """Run the original on the samples, and see that they can prove the promise at all.
+
+        Raises:
+            DataError: there are too few (the message says how many it takes), they are made up, or labels do not fit.
+            UsageError: the task is not known, or reads none of the outputs.
+        """
+        first = reference(original, choosing, task)
+        found = cls(most, confidence, first, reference(original, proving, task, like=first))
+        # Whether there are labels is a matter of the data, the same for both parts.
+        needed = samples_needed(found.proven_on.kind, most, confidence)
+        if len(found.proven_on.samples) < needed:
+            raise DataError(
+                f"a loss of at most {_percent(most)} at {100 * confidence:g} % confidence takes at least {needed} "
+                f"samples that nothing is fitted to (more where some answers change), and there are "
+                f"{len(found.proven_on.samples)}; give more samples, or promise less"
+            )
+        return found
+
+    def foreseen(self, trial: Trial[Any]) -> float:
+        """The bound to expect of a candidate."""
+        return trial.losses.foreseen(len(self.proven_on.samples), self.confidence)
+
+    def tried(self, name: str, made: _T, model: Model) -> Trial[_T]:
+        """A candidate, on the samples to choose by."""
+        return Trial(name, made, self.chosen_by.losses(model))
+
+
+@dataclass(frozen=True)
+class Kept(Generic[_T]):
+    """A promise that is kept: by which candidate, and all that were tried, in the order of the tests."""
+
+    promise: Promise
+    trials: tuple[Trial[_T], ...]
+    best: Trial[_T]
+
+    @property
+    def bound(self) -> Bound:
+        """What is proven of the best."""
+        assert self.best.bound is not None
+        return self.best.bound
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was promised, on how many samples, and what was found."""
+        bound, what = self.bound, self.promise.proven_on.what
+        tested = [trial for trial in self.trials if trial.bound is not None]
+        bolder = next((t for t in tested if t.bound is not None and t.bound.upper > self.promise.most), None)
+        lines = [
+            f"Promise kept: {what} at most {_percent(self.promise.most)}, at {100 * bound.confidence:g} % confidence. "
+            f"On {bound.samples:,} samples that nothing was fitted to or chosen by it is {_percent(bound.mean)}, and "
+            f"so at most {_percent(bound.upper)} in truth ({SOURCES[bound.kind]})."
+        ]
+        tale = f"Candidates: {len(self.trials)} made, {len(tested)} tested, safe ones first: {self.best.name} is taken"
+        if bolder is not None and bolder.bound is not None:
+            tale += f", {bolder.name} could lose {_percent(bolder.bound.upper)}"
+        return [*lines, f"{tale}."]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the candidates, as plain data for JSON."""
+        return {
+            "max_loss": self.promise.most,
+            "what": self.promise.proven_on.what,
+            **self.bound.to_dict(),
+            "chosen": self.best.name,
+            "candidates": [trial.to_dict() for trial in self.trials],
+        }
+
+
+def search(
+    promise: Promise, make: Callable[[float], Trial[_T]], *, enough: Callable[[], bool] = lambda: False
+) -> list[Trial[_T]]:
+    """Candidates around the most that the promise is foreseen to allow, by halving: nested, and close at the end.
+
+    Args:
+        promise: what is to hold.
+        make: a candidate with so large a share removed; BudgetError where so much cannot go.
+        enough: tells that there is no time for another.
+    """
+    low, high = 0.0, _BOLDEST
+    found: list[Trial[_T]] = []
+    for _ in range(_HALVINGS):
+        if found and enough():
+            break
+        middle = (low + high) / 2
+        try:
+            found.append(make(middle))
+        except BudgetError:
+            high = middle
+            continue
+        if promise.foreseen(found[-1]) <= promise.most:
+            low = middle
+        else:
+            high = middle
+    if not found:
+        make(low + (high - low) / 2)  # says why nothing can go
+    return found
+
+
+def prove(promise: Promise, trials: Sequence[Trial[_T]], model: Callable[[_T], Model]) -> tuple[Trial[_T], ...]:
+    """Test candidates in the given order, up to the first that fails: all of them, with the bounds of those tested.
+
+    The order must not follow from the samples of the proof.
+    """
+    tested: list[Trial[_T]] = []
+
+    def holds(trial: Trial[_T]) -> bool:
+        bound = promise.proven_on.losses(model(trial.made)).bound(promise.confidence)
+        tested.append(replace(trial, bound=bound))
+        return bound.upper <= promise.most
+
+    fixed_sequence(trials, holds)
+    return (*tested, *trials[len(tested) :])
+
+
+def kept(promise: Promise, tested: Sequence[Trial[_T]], better: Callable[[Trial[_T]], Any] | None = None) -> Kept[_T]:
+    """The best candidate that passed: the last, or the one with the least of ``better``.
+
+    Raises:
+        AnswersError: none passed; the message says how near the first came.
+    """
+    passed = [trial for trial in tested if trial.bound is not None and trial.bound.upper <= promise.most]
+    if passed:
+        return Kept(promise, tuple(tested), passed[-1] if better is None else min(passed, key=better))
+    first = tested[0]
+    assert first.bound is not None
+    raise AnswersError(
+        f"the promise cannot be kept: with {first.name}, the mildest candidate, {promise.proven_on.what} is "
+        f"{_percent(first.bound.mean)} on {first.bound.samples:,} samples, and may be {_percent(first.bound.upper)} "
+        f"at {100 * promise.confidence:g} % confidence ({_percent(promise.most)} was promised); promise less, or give "
+        "more samples"
+    )
+
+
+class Remembered:
+    """A criterion that is asked once: for all candidates of one model and the same samples."""
+
+    def __init__(self, criterion: Criterion) -> None:
+        self.name = criterion.name
+        self.comparable = criterion.comparable
+        self._criterion = criterion
+        self._found: dict[Grouping, FloatArray] = {}
+
+    def scores(self, scoring: Scoring) -> FloatArray:
+        """The criterion's scores, computed once for every treatment of grouped convolutions."""
+        grouping = scoring.coupling.grouping
+        if grouping not in self._found:
+            self._found[grouping] = self._criterion.scores(scoring)
+        return self._found[grouping]
