@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,34 @@ class StagedRun:
                     parts[name].append(array)
         rest = {name: {np.shape(array)[1:] for array in arrays} for name, arrays in parts.items()}
         return {name: np.concatenate(a).astype(np.float64) for name, a in parts.items() if len(rest[name]) == 1}
+
+    def ahead(
+        self, tensor: str, batches: int, given: Mapping[str, NDArray[Any]] = MappingProxyType({})
+    ) -> list[NDArray[Any]] | None:
+        """A tensor that later nodes make, on the first batches, perhaps from other values; the walk stays here.
+
+        None where what it is made of is no longer held.
+        """
+        if tensor in self._values:
+            return self.values(tensor)[:batches]
+        ahead = [
+            index for index in range(self.position, len(self.nodes)) if not given.keys() & self.nodes[index].output
+        ]
+        needed = self._needed(ahead, [tensor])
+        made = {name for index in needed for name in self.nodes[index].output}
+        reads = dict.fromkeys(name for index in needed for name in _reads(self.nodes[index]) if name not in made)
+        used = [name for name in reads if name in self._model.weights]
+        inputs = [name for name in reads if name not in self._model.weights]
+        if tensor not in made or not all(name in given or name in self._values for name in inputs):
+            return None
+        piece = self._piece(needed, inputs, [tensor], used)
+        session = Session(piece, f"a piece of {self._what}")
+        return [
+            session.run({**{name: self._values[name][batch] for name in inputs if name in self._values}, **given})[
+                tensor
+            ]
+            for batch in range(min(batches, self._batches))
+        ]
 
     def _needs(self, tensor: str) -> bool:
         return tensor in self._kept or self._last.get(tensor, -1) >= self.position

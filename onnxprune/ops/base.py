@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.ir.graph import Node
-from onnxprune.ops.linear import Affine, LinearLayer
+from onnxprune.ops.linear import Affine, LinearLayer, Paired
 from onnxprune.ops.registry import OpsetTable
 from onnxprune.ops.relations import IntArray, Relations
 
@@ -138,6 +138,10 @@ class Operator:
 
     def linear(self, node: Node) -> LinearLayer | None:
         """The node as a matrix product with one of its weights, whose columns a refit may choose anew; None if not."""
+        return None
+
+    def paired(self, node: Node) -> Paired | None:
+        """The node as a product of two activations that share their leading axes; None if it is not that."""
         return None
 
     def affine(self, node: Node) -> Affine | None:

@@ -118,6 +118,18 @@ class Affine:
         return found
 
 
+@dataclass(frozen=True)
+class Paired:
+    """A product of two activations that share their leading axes, sample first: queries with keys, say.
+
+    Of each of the first two operands, the axis that is contracted, and the one that is left, which is that axis of the
+    result, too.
+    """
+
+    contracted: tuple[int, int]
+    free: tuple[int, int]
+
+
 def common(node: Node, **numbers: int) -> dict[str, Any]:
     """The fields that every :class:`LinearLayer` has, of a node whose inputs are features, weight and maybe a bias."""
     tensors = {"input": node.inputs[0], "weight": node.inputs[1], "output": node.outputs[0]}

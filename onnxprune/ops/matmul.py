@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Contraction, Masker, Operator, broadcast_axes
-from onnxprune.ops.linear import LinearLayer, MatrixLayer, common
+from onnxprune.ops.linear import LinearLayer, MatrixLayer, Paired, common
 from onnxprune.ops.relations import Relations
 
 
@@ -103,6 +103,12 @@ class MatMul(Operator):
         if len(node.in_shape(1)) != 2 or last < 1:
             return None
         return MatrixLayer(**common(node, groups=1, in_dim=last, out_dim=last, bias=-1), transposed=False, scale=1.0)
+
+    def paired(self, node: Node) -> Paired | None:
+        a, b = node.in_shape(0), node.in_shape(1)
+        if len(a) < 3 or a[:-2] != b[:-2] or node.is_constant(0) or node.is_constant(1):
+            return None
+        return Paired(contracted=(len(a) - 1, len(a) - 2), free=(len(a) - 2, len(a) - 1))
 
 
 OPERATORS: tuple[Operator, ...] = (Gemm(), MatMul())

@@ -3,7 +3,7 @@
 Sentences come from documentation (README, NEWS and text files below DOCS, packed or not); those of every other file
 calibrate, those of the rest judge. Rows are appended to ``docs/sentences.csv``.
 
-    python -m tests.benchmarks.sentences MODEL.onnx TOKENIZER.json DOCS [OPTIONS] [--reduce 0.3]
+    python -m tests.benchmarks.sentences MODEL.onnx TOKENIZER.json DOCS [OPTIONS] [--reduce 0.3] [--recover]
 
 MODEL takes ``input_ids`` and ``attention_mask`` [N, L] and gives embeddings [N, D]; OPTIONS are options of a plan as
 name=value, by default those of ``onnxprune prune --calibrate``. Takes the package ``tokenizers``.
@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--reduce", type=float, default=0.3)
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--recover", action="store_true")
+    parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("options", nargs="*", help="of the plan, name=value")
     given = parser.parse_intermixed_args()
     options = {name: _value(value) for name, _, value in (text.partition("=") for text in given.options)}
@@ -95,7 +97,15 @@ def main() -> None:
     fit, others = sides
     model = onnxprune.load(given.model)
     begin = time.perf_counter()
-    made = onnxprune.compress(model, reduce=given.reduce, calibration=fit, certify=False, **options)
+    made = onnxprune.compress(
+        model,
+        reduce=given.reduce,
+        calibration=fit,
+        recover=given.recover,
+        minutes=given.minutes,
+        certify=False,
+        **options,
+    )
     seconds = time.perf_counter() - begin
     before, after = (next(iter(outputs_of(m, others, "a model").values())) for m in (model, made.model))
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
@@ -107,6 +117,7 @@ def main() -> None:
         "removed": f"{1 - made.plan.after['flops'] / made.plan.before['flops']:.3f}",
         "options": " ".join(given.options) or "default",
         "samples": len(fit),
+        "steps": 0 if made.recovery is None else made.recovery.states[made.recovery.kept].step,
         "cosine": f"{cosine.mean():.4f}",
         "worst": f"{cosine.min():.4f}",
         "same_neighbour": f"{np.mean(nearest[0] == nearest[1]):.3f}",

@@ -15,6 +15,7 @@ from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.calibration import sourced
 from onnxprune.pruning.compensation.batchnorm import fold_means, is_reestimable, reestimate
 from onnxprune.pruning.compensation.gathering import Walk
+from onnxprune.pruning.compensation.products import mixes
 from onnxprune.pruning.compensation.refit import LayerFit, begin, linear_layers, refit_layer
 from onnxprune.pruning.plan import Plan
 
@@ -116,7 +117,8 @@ def compensate(
     layers: list[LayerFit] = []
     skipped: dict[str, str] = {}
     for layer in linear_layers(walk.graph, registry):
-        if layer.input not in behind or (direct and layer.in_dim not in plan.removed.get(layer.input, {})):
+        lost = layer.in_dim in plan.removed.get(layer.input, {})
+        if not (lost or (layer.input in behind and not direct) or (method == "refit" and mixes(walk, layer))):
             continue
         reason = _reason(walk, layer)
         if reason:

@@ -53,13 +53,26 @@ class Piece:
     held_out: bool
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """What a layer should give instead of the kept channels: ``y·matrix + offset``, [C, N] and [N]."""
+
+    matrix: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+
 def row_count(walk: Walk, layer: LinearLayer) -> int:
     """How many rows the samples give a layer."""
     return sum(layer.count(y) for y in walk.original.values(layer.output))
 
 
 def pieces(
-    walk: Walk, layer: LinearLayer, other: OtherBranch | None, shape: tuple[int, int, int], rows: int
+    walk: Walk,
+    layer: LinearLayer,
+    other: OtherBranch | None,
+    mixture: Mixture | None,
+    shape: tuple[int, int, int],
+    rows: int,
 ) -> Iterator[Piece]:
     """About so many of a layer's rows, drawn evenly; ``shape`` is [G, K, N]."""
     rng = np.random.default_rng((walk.seed, layer.node))
@@ -67,7 +80,7 @@ def pieces(
     # Samples come first in a batch's rows, also where a Reshape has made several rows of each.
     per_sample = max(row_count(walk, layer) // len(walk.samples), 1)
     first = 0
-    for x, y, aside in _parts(walk.pruned.values(layer.input), _targets(walk, layer, other)):
+    for x, y, aside in _parts(walk.pruned.values(layer.input), _targets(walk, layer, other, mixture)):
         count = layer.count(y)
         chosen = np.sort(rng.choice(count, max(1, round(count * share)), replace=False))
         for some in _cut(chosen, shape[1] * shape[0]):
@@ -92,10 +105,16 @@ def moments(parts: Iterable[Piece]) -> tuple[Moments, Moments | None]:
     return sums[0], sums[1]
 
 
-def _targets(walk: Walk, layer: LinearLayer, other: OtherBranch | None) -> Iterator[NDArray[Any]]:
-    """What the layer should give, batch by batch: the kept channels of the original's output, or of its sum."""
+def _targets(
+    walk: Walk, layer: LinearLayer, other: OtherBranch | None, mixture: Mixture | None
+) -> Iterator[NDArray[Any]]:
+    """What the layer should give, batch by batch: of the original's output, or of its sum, the kept channels."""
     removed = walk.removed.get(layer.output, {}).get(layer.out_dim, ())
     for batch, y in enumerate(walk.original.values(layer.output)):
+        if mixture is not None:
+            mixed = np.moveaxis(y, layer.out_dim, -1) @ mixture.matrix.astype(y.dtype) + mixture.offset.astype(y.dtype)
+            yield np.moveaxis(mixed, -1, layer.out_dim)
+            continue
         kept = np.delete(np.arange(y.shape[layer.out_dim]), removed)
         y = y.take(kept, axis=layer.out_dim) if len(removed) else y
         if other is not None:

@@ -21,6 +21,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ops import Registry
 from onnxprune.pruning.compensation.biases import BiasPlace, add_to_bias, bias_of_layer, bias_place
 from onnxprune.pruning.compensation.gathering import Walk, pieces, row_count
+from onnxprune.pruning.compensation.products import mixture_for
 from onnxprune.pruning.compensation.solving import Solution, solve_bias, solve_moments, solve_rows, way_of
 from onnxprune.pruning.compensation.sums import other_branch
 from onnxprune.pruning.plan import Removed
@@ -81,7 +82,8 @@ def refit_layer(walk: Walk, layer: LinearLayer, *, weights: bool) -> tuple[Layer
     walk.original.advance(walk.makers[layer.output] + 1, (layer.output, *added))
     way = way_of(start.shape, row_count(walk, layer), walk.memory)
     found: Solution | None = None
-    parts = pieces(walk, layer, other, start.shape, way.rows)
+    mixture = mixture_for(walk, layer) if weights and other is None else None
+    parts = pieces(walk, layer, other, mixture, start.shape, way.rows)
     now = _bias_now(walk, layer, place, start)
     if weights and way.reason is None:
         solver = solve_rows if way.few else solve_moments

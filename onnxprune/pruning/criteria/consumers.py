@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.data.linear import LinearLayer, linear_layer
+from onnxprune.data.pairs import Pair, pairs
 from onnxprune.data.statistics import ChannelStatistics, channel_statistics
 from onnxprune.ir.control_flow import is_open
 from onnxprune.pruning.criteria.base import FloatArray, Scoring
@@ -51,6 +52,24 @@ def consumers(scoring: Scoring) -> Iterator[Consumer]:
         if layer.bias >= 0 and node.has_input(layer.bias) and node.inputs[layer.bias] in graph.model.weights:
             bias = np.ravel(graph.model.weights[node.inputs[layer.bias]].array).astype(np.float64)
         yield Consumer(layer, coupling.class_labels(owner), matrix, outputs, bias)
+
+
+def contracted(scoring: Scoring) -> Iterator[Pair]:
+    """One operand of every product of two activations whose contracted positions may go (queries with keys)."""
+    coupling = scoring.coupling
+    removable = np.concatenate([group.atoms for group in coupling.groups] or [np.zeros(0, dtype=np.int64)])
+    outside = {name for node in scoring.analysis.model.graph.node for name in node.output}
+    last = -1
+    for pair in sorted(
+        pairs(coupling.graph, scoring.analysis.registry), key=lambda pair: (pair.node, not pair.centred)
+    ):
+        owner = None if pair.tensor not in coupling.axes else coupling.axes.id(pair.tensor, pair.dim)
+        owner = None if owner is None else coupling.class_of.get(owner)
+        if pair.node == last or owner is None or pair.output not in outside:
+            continue
+        if np.isin(coupling.class_labels(owner), removable).any():
+            last = pair.node
+            yield pair
 
 
 def input_statistics(

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import LinAlgError, block_diag, cho_factor, cho_solve
 
 from onnxprune.analysis.atoms import Group
+from onnxprune.data.pairs import Pair, meetings
 from onnxprune.data.statistics import MOST_ROWS, ChannelStatistics
 from onnxprune.pruning.criteria.base import FloatArray, Scoring, completed
-from onnxprune.pruning.criteria.consumers import Consumer, consumers, input_statistics
+from onnxprune.pruning.criteria.consumers import Consumer, consumers, contracted, input_statistics
 from onnxprune.pruning.criteria.weights import NormCriterion
 
 #: Groups are emptied in so many steps at most.
@@ -63,7 +64,10 @@ class ReconstructionCriterion:
     def scores(self, scoring: Scoring) -> FloatArray:
         found = list(consumers(scoring))
         statistics = input_statistics(scoring, self.name, found, covariances=True)
-        inputs = _inputs(found, statistics, _influences(scoring, found))
+        products = list(contracted(scoring))
+        outputs = {consumer.layer.output: consumer.layer.out_dim for consumer in found}
+        influence = _influences(scoring, {**outputs, **{pair.output: 1 for pair in products}})
+        inputs = [*_inputs(found, statistics, influence), *_products(scoring, products, influence)]
         scores = np.full(scoring.count, np.nan)
         for group in scoring.coupling.groups:
             own = [read for read in inputs if np.isin(read.labels, group.atoms).any()]
@@ -73,16 +77,15 @@ class ReconstructionCriterion:
         return completed(scores, scoring, NormCriterion(2).scores)
 
 
-def _influences(scoring: Scoring, found: list[Consumer]) -> dict[str, float]:
-    """What a relative error of each of these layers does to the model's outputs; of all, where that can be measured."""
+def _influences(scoring: Scoring, outputs: dict[str, int]) -> dict[str, float]:
+    """What a relative error in each of these tensors does to the model's outputs; of all, where it can be measured."""
     if scoring.samples is None:
         return {}
     # Every layer costs half a run on average.
-    run = max(scoring.analysis.totals["flops"] * max(len(found), 1) / 2, 1.0)
+    run = max(scoring.analysis.totals["flops"] * max(len(outputs), 1) / 2, 1.0)
     from onnxprune.data.influence import MOST_SAMPLES, Influences  # with all that compares answers
 
     few = scoring.samples.first(max(min(MOST_SAMPLES, int(_MOST_MACS / run)), 2))
-    outputs = {consumer.layer.output: consumer.layer.out_dim for consumer in found}
     known = scoring.analysis.model.derived(Influences(few.digest(), tuple(outputs.items()), few))
     usual = float(np.median(list(known.values()) or [1.0]))
     return {name: max(known.get(name, usual), _LEAST_INFLUENCE * usual) for name in outputs}
@@ -117,6 +120,24 @@ def _inputs(
         else:
             inputs[name] = _Input(consumer.labels, known, products / energy)
     return list(inputs.values())
+
+
+def _products(scoring: Scoring, found: list[Pair], influence: dict[str, float]) -> list[_Input]:
+    """The operands of products of activations: what meets them takes the place of weights, head by head."""
+    coupling = scoring.coupling
+    inputs: list[_Input] = []
+    if not found:
+        return inputs
+    for pair, met in meetings(scoring.analysis.model, scoring.data("refit"), found).items():
+        heads, width = met.products.shape[:2]
+        labels = np.tile(coupling.class_labels(coupling.class_of[coupling.axes.id(pair.tensor, pair.dim)]), heads)
+        covariance, products = block_diag(*met.covariance), block_diag(*met.products)
+        energy = float((covariance * products).sum()) / (influence.get(pair.output, 1.0) or 1.0)
+        if energy > 0 and len(labels) == len(covariance) == heads * width:
+            nothing = np.zeros(len(covariance))
+            known = ChannelStatistics(met.rows, nothing, nothing, covariance.diagonal(), covariance)
+            inputs.append(_Input(labels, known, products / energy))
+    return inputs
 
 
 def _plain_order(group: Group, inputs: list[_Input]) -> FloatArray:
