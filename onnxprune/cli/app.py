@@ -26,6 +26,7 @@ from onnxprune.cli.quantize import quantize
 from onnxprune.cli.recover import recover
 from onnxprune.cli.report import report
 from onnxprune.cli.sensitivity import sensitivity
+from onnxprune.cli.split import split
 from onnxprune.cli.torch import torch
 from onnxprune.cli.train import train
 
@@ -70,6 +71,7 @@ _PURPOSES = {
     "Look at a model": (analyze, explain, sensitivity, report, bench, profile),
     "Make it smaller": (prune, plan, apply, verify, quantize, keep),
     "Train it": (recover, train, compress, torch),
+    "Run it on several machines": (split,),
     "Explore the trade-off": (explore, pick, merge),
     "Pipelines": (normalize, run, passes),
 }

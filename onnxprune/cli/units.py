@@ -12,6 +12,9 @@ _QUANTITY = re.compile(
     r"(?P<number>[0-9][0-9_]*(\.[0-9]*)?(e[0-9]+)?|\.[0-9]+) ?(?P<suffix>[kmgt]i?)?b?", re.IGNORECASE
 )
 _DURATION = re.compile(r"(?P<number>([0-9]+(\.[0-9]*)?|\.[0-9]+)(e-?[0-9]+)?) ?(?P<unit>s|ms|us|µs)")
+_LINK = re.compile(
+    r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+) ?(?P<prefix>[kmg]?)bit(/s)?(/(?P<delay>[0-9.].*))?", re.IGNORECASE
+)
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
 
 
@@ -53,3 +56,16 @@ def parse_share(text: str) -> float:
     if rest or not math.isfinite(value):
         raise typer.BadParameter(f"'{text}' is not a share; write it like 1% or 0.01")
     return value / 100 if sign else value
+
+
+def parse_link(text: str) -> tuple[float, float]:
+    """Bits per second and seconds of delay that ``10Mbit/20ms`` stands for; without a delay, none.
+
+    Raises:
+        typer.BadParameter: it is no link.
+    """
+    match = _LINK.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"'{text}' is not a link; write rate and delay like 10Mbit/20ms")
+    delay = parse_duration(match["delay"]) if match["delay"] else 0.0
+    return float(match["number"]) * _FACTORS[match["prefix"].lower()], delay

@@ -26,8 +26,8 @@ from onnxprune.latency.profile import profile_latency
 from onnxprune.pruning.options import AUTO
 
 FORMAT, VERSION = "onnxprune.times", 1
-#: What the machine's peaks are measured with: a product of square matrices, and a vector far beyond its caches.
-_SIDE, _LONG = 768, 1 << 24
+#: What the machine's peaks are measured with: a product of square matrices, and a sum of some far beyond its caches.
+_SIDE, _LARGE = 768, 4096
 _FEW = Rounds(warmup=2, most=20, least=5, seconds=1.0)
 
 
@@ -148,13 +148,14 @@ def record_times(
 
 def measured_capacity(machine: Machine) -> Capacity:
     """The peaks of a machine: a product of matrices, and a sum that reads and writes more than its caches hold."""
-    product = _seconds(machine, "MatMul", (_SIDE, _SIDE))
-    total = _seconds(machine, "Add", (_LONG,))
-    return Capacity(_SIDE**3 / product, 3 * 4 * _LONG / total)
+    product = _seconds(machine, "MatMul", _SIDE)
+    total = _seconds(machine, "Add", _LARGE)
+    return Capacity(_SIDE**3 / product, 3 * 4 * _LARGE**2 / total)
 
 
-def _seconds(machine: Machine, op_type: str, shape: tuple[int, ...]) -> float:
-    """The quickest run of a node of two operands of this shape."""
+def _seconds(machine: Machine, op_type: str, side: int) -> float:
+    """The quickest run of a node of two square matrices."""
+    shape = (side, side)
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "aby"]
     graph = helper.make_graph([helper.make_node(op_type, ["a", "b"], ["y"])], op_type, values[:2], values[2:])
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -53,6 +53,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "onnxprune/ir/tracing.py": ("If Loop Scan", _BODIES),
     "onnxprune/latency/times.py": ("Add MatMul", "nodes of the models that it measures the machine's peaks with"),
     "onnxprune/latency/profile.py": ("Gemm MatMul", "what onnxruntime makes of a MatMul"),
+    "onnxprune/splitting/wire.py": ("Cast DequantizeLinear QuantizeLinear", _INSERTS),
     "onnxprune/pruning/certificate/flat.py": ("Gather Identity If Loop Scan Shape Size", _BODIES),
     "onnxprune/pruning/certificate/verifying.py": ("Equal", "what inputs are compared with, to be tried"),
     "onnxprune/pruning/compensation/biases.py": ("Add", "the addition behind a layer"),

@@ -1,0 +1,208 @@
+"""Cuts weighed: what each costs on both sides and between, and which no other beats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxprune.analysis.analyzing import Analysis
+from onnxprune.errors import UsageError
+from onnxprune.exploration.pareto import non_dominated
+from onnxprune.latency.times import Times
+from onnxprune.splitting.costs import FloatArray, Ledger, PartCost
+from onnxprune.splitting.cuts import Cut, bits, find_cuts
+from onnxprune.splitting.links import Energy, Link
+
+CODINGS = ("plain", "float16", "int8", "packed")
+"""How tensors go over the wire: as they are; floats in two bytes, or in one; and these bytes packed by zlib."""
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What cuts are weighed by: the coding of the wire, the link, times of both machines, energy; what is known."""
+
+    coding: str = "plain"
+    link: Link | None = None
+    edge: Times | None = None
+    cloud: Times | None = None
+    energy: Energy | None = None
+
+    def __post_init__(self) -> None:
+        if self.coding not in CODINGS:
+            raise UsageError(f"the coding '{self.coding}' is not known; choose one of {', '.join(CODINGS)}")
+        if self.link is not None and (self.edge is None or self.cloud is None):
+            raise UsageError(
+                "a latency needs times of both machines: --edge and --cloud (onnxprune profile records them)"
+            )
+
+
+@dataclass(frozen=True)
+class CutCost:
+    """A cut and what it costs.
+
+    Attributes:
+        tensors: what crosses; none where all is on one side.
+        place: ``cut``, or ``edge`` or ``cloud`` where all is on one side.
+        head, tail: what the sides cost.
+        wire: bytes that cross, by coding.
+        answer: bytes of graph outputs that the tail makes, which go back.
+        head_seconds, tail_seconds: times of both sides, where they are known.
+        latency: seconds from the input to the answer, where link and times are known.
+        energy: joules of the head and of sending, where known.
+        best: whether no other cut is as good in all and better in something.
+    """
+
+    tensors: tuple[str, ...]
+    place: str
+    head: PartCost
+    tail: PartCost
+    wire: Mapping[str, float]
+    answer: float
+    head_seconds: float | None = None
+    tail_seconds: float | None = None
+    latency: float | None = None
+    energy: float | None = None
+    best: bool = False
+    cut: Cut | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data."""
+        plain = ("tensors", "place", "answer", "head_seconds", "tail_seconds", "latency", "energy", "best")
+        found = {name: getattr(self, name) for name in plain}
+        return {**found, "wire": dict(self.wire), "head": self.head.to_dict(), "tail": self.tail.to_dict()}
+
+
+@dataclass(frozen=True)
+class Split:
+    """All cuts of a model, weighed; all on one side comes last. ``note`` says why some or all cuts are missing."""
+
+    cuts: tuple[CutCost, ...]
+    setting: Setting
+    note: str = ""
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What is known of every cut, and less is better."""
+        known = ("latency", "energy")
+        return (
+            "wire",
+            "macs",
+            "memory",
+            *(name for name in known if all(getattr(c, name) is not None for c in self.cuts)),
+        )
+
+    def value(self, cut: CutCost, objective: str) -> float:
+        """A cut's figure for an objective; work and memory are those of the head."""
+        if objective == "wire":
+            return cut.wire[self.setting.coding]
+        return float(getattr(cut.head if objective in ("macs", "memory") else cut, objective))
+
+    def best(self, objective: str) -> CutCost | None:
+        """The best real cut for an objective, and of equal ones that with the narrower wire; None without cuts."""
+        real = [cut for cut in self.cuts if cut.cut is not None]
+        return min(real, key=lambda c: (self.value(c, objective), self.value(c, "wire"), c.head.macs), default=None)
+
+    def at(self, tensors: Sequence[str]) -> CutCost:
+        """The cut of these tensors. Raises UsageError where there is none, and says what else the rest needs."""
+        for cut in self.cuts:
+            if cut.cut is not None and set(cut.tensors) == set(tensors):
+                return cut
+        raise UsageError(f"{', '.join(tensors)} is not among the cuts; 'onnxprune split MODEL' lists them")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data."""
+        best = {name: found.tensors for name in self.objectives if (found := self.best(name)) is not None}
+        return {
+            "coding": self.setting.coding,
+            "note": self.note,
+            "best": best,
+            "cuts": [c.to_dict() for c in self.cuts],
+        }
+
+
+def weigh(
+    model: Analysis | Ledger,
+    setting: Setting | None = None,
+    *,
+    most: int = 3,
+    packed: Mapping[str, float] | None = None,
+) -> Split:
+    """Find the cuts of a model and what they cost.
+
+    Args:
+        model: the analysis, or its ledger.
+        setting: link, times and energy, as far as they are known.
+        most: tensors that may cross.
+        packed: bytes per sample of tensors as int8 that zlib has packed, where samples told them.
+
+    Raises:
+        UsageError: times of another model, or a coding that is not known.
+    """
+    ledger = model if isinstance(model, Ledger) else Ledger(model)
+    setting = setting or Setting()
+    if setting.coding == "packed" and packed is None:
+        raise UsageError("what packing saves is seen on samples only; give --calibrate")
+    found = find_cuts(ledger.flow, most)
+    known = [None if t is None else ledger.seconds(t.of(ledger.analysis)) for t in (setting.edge, setting.cloud)]
+    scale = _Scale(ledger, setting, (known[0], known[1]), packed or {})
+    rows = [scale.weighed(cut, "cut") for cut in found.found]
+    flow = ledger.flow
+    rows += [scale.weighed(Cut((), flow.all), "edge"), scale.weighed(Cut(flow.border(0), 0), "cloud")]
+    split = Split(tuple(rows), setting, found.note)
+    figures = np.array([[split.value(row, name) for name in split.objectives] for row in rows])
+    front = non_dominated(figures)
+    return replace(split, cuts=tuple(replace(row, best=bool(best)) for row, best in zip(rows, front, strict=True)))
+
+
+class _Scale:
+    """Weighs cuts of one model under one setting."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        setting: Setting,
+        seconds: tuple[FloatArray | None, FloatArray | None],
+        packed: Mapping[str, float],
+    ) -> None:
+        self._ledger, self._setting, self._seconds, self._packed = ledger, setting, seconds, packed
+
+    def weighed(self, cut: Cut, place: str) -> CutCost:
+        """The row of a cut."""
+        ledger, setting, flow = self._ledger, self._setting, self._ledger.flow
+        tail = flow.all & ~cut.head
+        wire = {coding: sum(self._size(name, coding) for name in cut.tensors) for coding in CODINGS}
+        if not all(name in self._packed for name in cut.tensors):
+            del wire["packed"]
+        made = {name for index in bits(tail) for name in ledger.graph.nodes[index].outputs}
+        answer = sum(float(ledger.sizes[flow.order[name]]) for name in made.intersection(ledger.graph.outputs))
+        times = [
+            None if seconds is None else float(seconds[ledger.mask(nodes)].sum())
+            for seconds, nodes in zip(self._seconds, (cut.head, tail), strict=True)
+        ]
+        head = ledger.part(cut.head)
+        latency = None
+        if setting.link is not None and times[0] is not None and times[1] is not None:
+            latency = times[0]
+            if tail:
+                latency += setting.link.seconds(wire[setting.coding]) + times[1] + setting.link.seconds(answer)
+        energy = None if setting.energy is None else setting.energy.joules(wire[setting.coding], head.macs)
+        return CutCost(
+            cut.tensors, place, head, ledger.part(tail), wire, answer, times[0], times[1], latency, energy,
+            cut=cut if place == "cut" else None,
+        )  # fmt: skip
+
+    def _size(self, tensor: str, coding: str) -> float:
+        flow, shapes = self._ledger.flow, self._ledger.graph.shapes
+        size = float(self._ledger.sizes[flow.order[tensor]])
+        kind = shapes.elem_types.get(tensor, TensorProto.FLOAT)
+        if coding == "plain" or kind not in _FLOATS:
+            return size
+        width = 4 if kind == TensorProto.FLOAT else 8
+        if coding == "packed":
+            return self._packed.get(tensor, size / width)
+        return size / width * (2 if coding == "float16" else 1)
