@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -24,7 +27,28 @@ VGG = MODELS / "vgg_torchscript.onnx"
 def run(*words: object, columns: int | None = None) -> Any:
     """The result of one command: ``exit_code``, ``stdout`` and ``stderr``."""
     env = {"COLUMNS": None if columns is None else str(columns), "NO_COLOR": "1"}
-    return CliRunner().invoke(app, [str(word) for word in words], env=env)
+    result = CliRunner().invoke(app, [str(word) for word in words], env=env)
+    if "--json" in words and result.stdout:
+        as_promised(str(words[0]), json.loads(result.stdout))
+    return result
+
+
+def as_promised(command: str, told: dict[str, Any]) -> None:
+    """Hold what a command printed against the schema that the package publishes: every key is there, and no other."""
+    validator = jsonschema.Draft202012Validator(strict("error" if "error" in told else command))
+    error = jsonschema.exceptions.best_match(validator.iter_errors(told))
+    assert error is None, f"{command} --json at {error.json_path}: {error.message[:500]}"
+
+
+@cache
+def strict(command: str) -> dict[str, Any]:
+    """The schema of a command's output that takes no keys but those it names."""
+    text = files("onnxprune.cli").joinpath("output.schema.json").read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    for part in schema["$defs"].values():
+        if "properties" in part:
+            part["additionalProperties"] = False
+    return {**schema, "$ref": f"#/$defs/{command}"}
 
 
 def done(*words: object, columns: int | None = None) -> str:
