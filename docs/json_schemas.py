@@ -10,9 +10,9 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import NotRequired, TypedDict
 
@@ -260,6 +260,7 @@ OUTPUTS: dict[str, Any] = {
         passed=bool,
     ),
     "bench": Bench,
+    "profile": Annotated[dict[str, Any], Field(description="the times, of onnxprune/latency/times.schema.json")],
     "prune": Made,
     "plan": keys("Planned", Comparison, output=str, settings=dict[str, Any])
     | keys(
@@ -420,7 +421,8 @@ def _part(name: str, part: dict[str, Any]) -> str:
 def page() -> str:
     """The page of the reference."""
     parts = schema()["$defs"]
-    commands = "".join(f"| `{name}` | {_kind(parts.pop(name))} |\n" for name in OUTPUTS)
+    tops = {name: parts.pop(name) for name in OUTPUTS}
+    commands = "".join(f"| `{name}` | {top.get('description') or _kind(top)} |\n" for name, top in tops.items())
     return f"{_INTRODUCTION}\n| command | prints |\n| --- | --- |\n{commands}\n## Parts\n\n" + "\n".join(
         _part(name, part) for name, part in parts.items()
     )

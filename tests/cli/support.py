@@ -35,7 +35,7 @@ def run(*words: object, columns: int | None = None) -> Any:
 
 def as_promised(command: str, told: dict[str, Any]) -> None:
     """Hold what a command printed against the schema that the package publishes: every key is there, and no other."""
-    validator = jsonschema.Draft202012Validator(strict("error" if "error" in told else command))
+    validator = jsonschema.Draft202012Validator(strict("error" if told.keys() == {"error"} else command))
     error = jsonschema.exceptions.best_match(validator.iter_errors(told))
     assert error is None, f"{command} --json at {error.json_path}: {error.message[:500]}"
 
