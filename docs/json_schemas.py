@@ -110,7 +110,7 @@ Bench = keys(
     models=list[ModelTimes],
     noise=str | None,
 )
-Profile = plain(LatencyProfile, without=("tables",), baseline=SpreadTold, choices=dict[str, float])
+Profile = plain(LatencyProfile, without=("tables", "nodes"), baseline=SpreadTold, choices=dict[str, float])
 LatencyFit = keys(
     "LatencyFit",
     said="How a latency was met, in seconds.",

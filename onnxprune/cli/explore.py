@@ -14,11 +14,11 @@ from onnxprune.cli import training as options
 from onnxprune.cli.files import Paths
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, Offer, input_shapes, offering
 from onnxprune.cli.reading import read
-from onnxprune.cli.runs import SCORES, runs_table
+from onnxprune.cli.runs import runs_table, score_words
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError, unknown
 from onnxprune.ir.files import same_place
-from onnxprune.pruning.options import PlanOptions
+from onnxprune.pruning.options import JobOptions, PlanOptions
 
 if TYPE_CHECKING:
     from onnxprune.exploration.backends import Backend
@@ -199,6 +199,7 @@ def explore(
         bool, typer.Option("--no-latency", help="Do not measure latencies.", rich_help_panel=_MEASURE)
     ] = False,
     over: OverOption = None,
+    job: Annotated[JobOptions, Offer(("task",), panel=_MEASURE)],
     input_shape: InputShapeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -261,7 +262,8 @@ def explore(
             progress=progress,
         )
         try:
-            results = make(model, data, output, settings, input_shapes=input_shapes(input_shape, loaded), how=how)
+            shapes = input_shapes(input_shape, loaded)
+            results = make(model, data, output, settings, input_shapes=shapes, task=job.task, how=how)
         except KeyboardInterrupt:
             typer.echo("What was recorded is safe: give the same command again to go on.", err=True)
             raise
@@ -307,7 +309,7 @@ def show_results(terminal: Terminal, results: Results, resources: Sequence[str] 
         terminal.show(runs_table(results, front), "")
         terminal.show(
             f"Neither another run nor the original beats these in accuracy and {weighed} (--over). "
-            f"{SCORES[results.about.score]} {MACS}"
+            f"{score_words(results.about)} {MACS}"
         )
     elif results.done:
         terminal.show(

@@ -57,11 +57,10 @@ def timed(
     if not options.timed:
         with terminal.step("Measuring layers"):
             return replace(options, round_to=choose_multiple(analysis, machine=machine)), None
-    with terminal.step("Measuring layers"):
+    with terminal.step("Measuring layers") as tell:
         word, _, number = str(options.round_to).partition(":")
-        profile = profile_latency(
-            analysis, machine=machine, round_to=int(number or word) if number or word.isdecimal() else word
-        )
+        multiple = int(number or word) if number or word.isdecimal() else word
+        profile = profile_latency(analysis, machine=machine, round_to=multiple, progress=tell)
     with terminal.step("Planning, and measuring the result"):
         asked = {**options.given(), "mode": options.mode, "latency": profile, "machine": machine}
         if job is not None and job.int8:

@@ -11,7 +11,7 @@ import typer
 from onnxprune.cli.errors import OutputError
 from onnxprune.cli.files import Paths, save_plan
 from onnxprune.cli.options import ExternalDataOption, ForceOption, JsonOption, OutputOption
-from onnxprune.cli.runs import SCORES, figure_titles, figures_row
+from onnxprune.cli.runs import figure_titles, figures_row, score_words
 from onnxprune.cli.tables import empty_table
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.units import parse_duration, parse_quantity
@@ -114,6 +114,6 @@ def _show(terminal: Terminal, results: Results, picked: Picked, output: Path) ->
     table.add_row("as written", *figures_row(picked.checked))
     for run, reason in picked.passed_over:
         terminal.show(f"Passed over {run.label}: measured again, it has {reason}.", style="yellow")
-    terminal.show(f"{picked.run.label}:", "", table, "", SCORES[results.about.score])
+    terminal.show(f"{picked.run.label}:", "", table, "", score_words(results.about))
     origin = "the file that was kept" if picked.origin == "kept" else "made again from its plan"
     terminal.show(f"Wrote {output}: {origin}.")

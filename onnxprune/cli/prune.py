@@ -232,8 +232,8 @@ def verify(
     if mutations and proof.passed:
         from onnxprune.pruning.mutations.power import measure_power
 
-        with terminal.step("Trying faults"):
-            power = measure_power(source, result, proof.plan, mutations, seed=seed)
+        with terminal.step("Trying faults") as tell:
+            power = measure_power(source, result, proof.plan, mutations, seed=seed, progress=tell)
     there = {}
     if runtime != "onnxruntime":
         with terminal.step(f"Running in {runtime}"):

@@ -13,7 +13,7 @@ from onnxprune.cli.tables import empty_table
 
 if TYPE_CHECKING:
     from onnxprune.exploration.results import Results
-    from onnxprune.exploration.runs import Figures, Run
+    from onnxprune.exploration.runs import About, Figures, Run
 
 SCORES = {
     "accuracy": "Accuracy is the share of right answers on held-out samples.",
@@ -23,6 +23,14 @@ SCORES = {
     "agreement": "Accuracy is the agreement with the original as earlier versions measured it.",
 }
 """What ``accuracy`` means, by the kind of score."""
+
+
+def score_words(about: About) -> str:
+    """What ``accuracy`` means in a table."""
+    from onnxprune.data.tasks import AUTO
+
+    return SCORES[about.score] + (f" The answers are {about.task}." if about.task != AUTO else "")
+
 
 _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy": ("accuracy", lambda value: f"{value:.4f}"),

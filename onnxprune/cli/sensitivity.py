@@ -34,14 +34,14 @@ def sensitivity(
     """Measure what the outputs lose when one group of channels shrinks; kept for prune --allocation global."""
     terminal = Terminal(as_json)
     reading = read_and_analyze(terminal, model, input_shape, split)
-    with terminal.step("Scanning"):
+    with terminal.step("Scanning") as tell:
         from onnxprune.data.samples import collect
         from onnxprune.ir.caches import default_folder
         from onnxprune.pruning.calibration import sourced
         from onnxprune.pruning.sensitivity import SensitivityCache, scan_sensitivity
 
         chosen = collect(sourced(data, reading.model), reading.model, samples)
-        scan = scan_sensitivity(reading.analysis, chosen, criterion=criterion)
+        scan = scan_sensitivity(reading.analysis, chosen, criterion=criterion, progress=tell)
         path = SensitivityCache(default_folder()).write(reading.analysis.model, chosen, scan)
     terminal.json({"model": str(model), "kept_in": str(path), **scan.to_dict()})
     if not as_json:

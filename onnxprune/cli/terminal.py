@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,17 +72,24 @@ class Terminal:
             print(json.dumps(_plain(data), indent=2))
 
     @contextmanager
-    def step(self, doing: str) -> Iterator[None]:
-        """Show that something is under way, if it takes more than a moment and somebody watches."""
+    def step(self, doing: str) -> Iterator[Callable[[int, int], None]]:
+        """Show that something is under way, if it takes more than a moment and somebody watches.
+
+        What it gives takes how much of how much is done, where the work can be counted.
+        """
         if not self._progress.is_terminal:
-            yield
+            yield lambda done, of: None
             return
         status = self._progress.status(Text(shown(f"{doing} …")))
+
+        def tell(done: int, of: int) -> None:
+            status.update(Text(shown(f"{doing} … {done} of {of}")))
+
         patience = threading.Timer(_PATIENCE, status.start)
         patience.daemon = True
         patience.start()
         try:
-            yield
+            yield tell
         finally:
             patience.cancel()
             patience.join()

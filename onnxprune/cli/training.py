@@ -162,7 +162,7 @@ def watching(terminal: Terminal, title: str, *, quiet: bool = False) -> Iterator
         yield []
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from onnxprune.torch import Callback
 
@@ -170,7 +170,8 @@ def watching(terminal: Terminal, title: str, *, quiet: bool = False) -> Iterator
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}"),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from onnxprune.data.tasks import AUTO
 from onnxprune.errors import ResultsError
 from onnxprune.exploration.runs import About, Figures, Run
 from onnxprune.ir.plain import is_number, parse
@@ -91,6 +92,7 @@ def about_of(rows: Mapping[Any, Any]) -> About:
     """What runs have in common, recorded as JSON by name. Raises ValueError for anything else."""
     known = {field.name: str(field.type) for field in fields(About)}
     data = {name: parse(value) for name, value in rows.items() if name in known}
+    data.setdefault("task", AUTO)  # of tables that knew no other
     for name, kind in known.items():
         if kind == "str" and not isinstance(data.get(name), str):
             raise ValueError(f"it does not tell its {name}")

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.data.tasks import AUTO
 from onnxprune.errors import ResultsError
 from onnxprune.exploration.backends import Backend, Here, Lost
 from onnxprune.exploration.judging import kind_of
@@ -66,6 +67,7 @@ def explore(
     settings: Grid | Sequence[Setting],
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    task: str = AUTO,
     how: Exploration | None = None,
 ) -> Results:
     """Prune a model in many ways and record what each loses and saves.
@@ -82,6 +84,7 @@ def explore(
         table: the SQLite file to record in; it may hold runs of the same model on the same data.
         settings: the runs to make, or all of a grid.
         input_shapes: shapes for inputs with symbolic dimensions.
+        task: by whose measure the answers are compared where no labelled samples are held out; ``auto`` looks at them.
         how: where runs are made, and what is measured.
 
     Returns:
@@ -90,13 +93,15 @@ def explore(
     Raises:
         ModelError: the model cannot be read.
         DataError: the data cannot be read, or does not fit the model.
+        UsageError: the task is not known, cannot read the outputs, or labels judge.
         ResultsError: the table is damaged, or holds runs of another model or other data.
         RecordingError: a run cannot be recorded; what was recorded before is safe.
         ClusterError: the scheduler does not answer, or there are no workers left.
     """
     how = how or Exploration()
     path = Path(table)
-    subject = described(model, data, engine=how.engine, rounds=how.rounds, keep=how.keep, input_shapes=input_shapes)
+    rounds, keep = how.rounds, how.keep
+    subject = described(model, data, engine=how.engine, rounds=rounds, keep=keep, input_shapes=input_shapes, task=task)
     wanted = settings.settings() if not isinstance(settings, Sequence) else settings
     about = _about(subject, os.fspath(model), data)
     keyed = ((run_key(about, setting), setting) for setting in wanted)
@@ -110,9 +115,9 @@ def explore(
         bad = sum(statuses[key] == "failed" for key in recorded)
         progress = Progress(len(tasks), len(recorded), bad)
         how.progress(progress)
-        left = [task for key, task in tasks.items() if key not in recorded]
-        for task, result in how.backend.run(partial(execute, subject), left) if left else ():
-            outcome = failed(task, result.reason) if isinstance(result, Lost) else result
+        left = [one for key, one in tasks.items() if key not in recorded]
+        for one, result in how.backend.run(partial(execute, subject), left) if left else ():
+            outcome = failed(one, result.reason) if isinstance(result, Lost) else result
             run = beside(outcome.run, original)
             store.add(run, outcome.plan)
             progress = Progress(len(tasks), progress.recorded + 1, progress.failed + (not run.done), run)
@@ -134,6 +139,7 @@ def _about(subject: Subject, model: str, data: str) -> About:
         engine=engine,
         input_shapes=dict(subject.input_shapes),
         version=__version__,
+        task=subject.task,
     )
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from onnxprune.data.fidelity import answers_of
-from onnxprune.data.tasks import Answers, judge
+from onnxprune.data.tasks import AUTO, Answers, judge, readers_of
+from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.data import Batches, Data
@@ -27,12 +28,13 @@ class Judge:
 
     ``kind`` says by what: ``accuracy`` (the share of right answers), ``r2`` (of values: the share of their variance
     that the model explains) or ``answers``, what the original says: the share of them that is
-    left, by the measure of their task, as ``prune`` has it.
+    left, by the measure of ``task``, as ``prune`` has it.
     """
 
     kind: Kind
     samples: Batches | Samples
     answers: Answers | None = None
+    task: str = AUTO
 
     def score(self, model: Model, threads: int = 1) -> float:
         """At most 1; higher is better.
@@ -45,7 +47,7 @@ class Judge:
 
         if isinstance(self.samples, Samples):
             assert self.answers is not None
-            return share_left(self.answers, answers_of(model, self.samples, "the pruned model")[0])
+            return share_left(self.answers, answers_of(model, self.samples, "the pruned model")[0], self.task)
         from onnxprune.data.evaluation import evaluate
 
         result = evaluate(model, self.samples, threads=threads)
@@ -55,28 +57,35 @@ class Judge:
         return 1 - result.loss / variance if variance else float(result.loss == 0)
 
 
-def judge_for(model: Model, data: Data) -> Judge:
+def judge_for(model: Model, data: Data, task: str = AUTO) -> Judge:
     """How models that come from ``model`` are judged on this data.
 
     The held-out samples' labels where there are some, else the answers of the model itself, on the held-out samples
-    or, without any, on the others. Accuracy on samples that were trained on would say nothing.
+    or, without any, on the others. Accuracy on samples that were trained on would say nothing. ``task`` is that of the
+    answers; ``auto`` looks at them.
+
+    Raises:
+        UsageError: the task is not known, cannot read the outputs, or is of no use, since labels judge.
     """
     kind = kind_of(data)
     if kind != "answers":
+        if task != AUTO:
+            raise UsageError(f"labels of held-out samples judge here: leave task '{task}' out")
         assert data.test is not None
         return Judge(kind, data.test)
     from onnxprune.data.samples import collect
 
     samples = collect(data.train if data.test is None else data.test, model, _MOST)
     answers, count = answers_of(model, samples, "the original")
-    return Judge(kind, samples.part(0, count), answers)
+    readers_of(answers, task)  # whether it reads them
+    return Judge(kind, samples.part(0, count), answers, task)
 
 
-def share_left(before: Answers, after: Answers) -> float:
+def share_left(before: Answers, after: Answers, task: str = AUTO) -> float:
     """The smallest share of answers that are left, over what all outputs say; 0 where outputs are missing."""
     if not before.outputs.keys() <= after.outputs.keys():
         return 0.0
-    return min((one.share for one in judge(before, after.only(list(before.outputs)))), default=0.0)
+    return min((one.share for one in judge(before, after.only(list(before.outputs)), task)), default=0.0)
 
 
 def kind_of(data: Data) -> Kind:

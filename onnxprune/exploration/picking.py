@@ -217,6 +217,7 @@ def _subject(
         rounds=timed,
         keep=keep,
         input_shapes=about.input_shapes,
+        task=about.task,
     )
     if subject.model_digest != about.model_digest:
         raise ResultsError(f"{subject.model} is not the model of {results.path} ({about.model}); name that one")

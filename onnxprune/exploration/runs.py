@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from onnxprune.data.tasks import AUTO
 from onnxprune.exploration.steps import Float, Nothing, Step
 from onnxprune.pruning.options import PlanOptions
 
@@ -48,6 +49,7 @@ class About:
         engine: threads and provider that latencies hold for; empty if none were measured.
         input_shapes: shapes that were given for symbolic inputs.
         version: of onnxprune.
+        task: by whose measure answers are compared; ``auto`` looks at them.
     """
 
     model: str
@@ -58,6 +60,7 @@ class About:
     engine: Mapping[str, Any] = field(default_factory=dict)
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     version: str = ""
+    task: str = AUTO
 
 
 @dataclass(frozen=True)

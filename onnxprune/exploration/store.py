@@ -232,6 +232,8 @@ def check_same(path: Path, found: About, wanted: About) -> None:
         raise ResultsError(f"{path} holds runs for other input shapes ({_shown(found)}); {other}")
     if found.score != wanted.score:
         raise ResultsError(f"{path} judges runs by {found.score}, and these are judged by {wanted.score}; {other}")
+    if found.task != wanted.task:
+        raise ResultsError(f"{path} compares answers by task {found.task}, and not by {wanted.task}; {other}")
     if found.engine and wanted.engine and dict(found.engine) != dict(wanted.engine):
         raise ResultsError(
             f"the latencies in {path} hold for {dict(found.engine)} and not {dict(wanted.engine)}; {other}"

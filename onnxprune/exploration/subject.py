@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.analysis.analyzing import Analysis, analyze
+from onnxprune.data.tasks import AUTO
 from onnxprune.errors import ResultsError
 from onnxprune.exploration.judging import Judge, judge_for
 from onnxprune.ir.digest import model_digest
@@ -43,6 +44,7 @@ class Subject:
         rounds: how long; None leaves latencies out.
         keep: folder for the pruned models, or None.
         input_shapes: for inputs with symbolic dimensions.
+        task: by whose measure answers are compared, where no labels judge.
     """
 
     model: str
@@ -53,6 +55,7 @@ class Subject:
     rounds: Rounds | None = None
     keep: str | None = None
     input_shapes: Shapes = ()
+    task: str = AUTO
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]] | None:
@@ -95,6 +98,7 @@ def described(
     rounds: Rounds | None,
     keep: Path | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    task: str = AUTO,
 ) -> Subject:
     """A subject with absolute paths and the digests of what is there.
 
@@ -105,7 +109,7 @@ def described(
     shapes = tuple((name, tuple(shape)) for name, shape in (input_shapes or {}).items())
     path, spec = str(Path(model).absolute()), absolute_spec(data)
     folder = None if keep is None else str(keep.absolute())
-    bare = Subject(path, spec, engine=engine, rounds=rounds, keep=folder, input_shapes=shapes)
+    bare = Subject(path, spec, engine=engine, rounds=rounds, keep=folder, input_shapes=shapes, task=task)
     opened = open_subject(bare)
     return replace(bare, model_digest=opened.digest, data_digest=opened.data.digest)
 
@@ -125,7 +129,7 @@ def open_subject(subject: Subject) -> Opened:
         ModelError: the model cannot be read.
         DataError: the data cannot be read.
     """
-    opened = _opened(subject.model, subject.data, subject.input_shapes, subject.engine)
+    opened = _opened(subject.model, subject.data, subject.input_shapes, subject.engine, subject.task)
     if subject.model_digest and opened.digest != subject.model_digest:
         raise ResultsError(f"{subject.model} has changed, or is another file where this run is made; begin anew")
     if subject.data_digest and opened.data.digest != subject.data_digest:
@@ -134,10 +138,10 @@ def open_subject(subject: Subject) -> Opened:
 
 
 @lru_cache(maxsize=1)
-def _opened(model: str, data: str, shapes: Shapes, engine: Engine) -> Opened:
+def _opened(model: str, data: str, shapes: Shapes, engine: Engine, task: str) -> Opened:
     from onnxprune.data import read_data
 
     loaded = load(model)
     analysis = analyze(loaded, dict(shapes) or None)
     samples = read_data(data, loaded)
-    return Opened(loaded, analysis, samples, judge_for(loaded, samples), model_digest(loaded), engine)
+    return Opened(loaded, analysis, samples, judge_for(loaded, samples, task), model_digest(loaded), engine)

@@ -8,7 +8,7 @@ compute. What layers take within the model and by themselves differs a little: o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from onnxprune.pruning.options import AUTO, MEASURED
 from onnxprune.pruning.widths import CPU, block
 
 FloatArray = NDArray[np.float64]
+Progress = Callable[[int, int], None]
 
 #: How many of the costliest layers decide about the multiple, at which share of their widths they are tried, how much
 #: better a larger multiple has to be, and for which share of them there has to be such a width.
@@ -50,6 +51,7 @@ def profile_latency(
     rounds: Rounds | None = None,
     cache: Cache | None = None,
     seed: int = 0,
+    progress: Progress = lambda done, of: None,
 ) -> LatencyProfile:
     """Measure what the layers of a model cost on this machine.
 
@@ -61,6 +63,7 @@ def profile_latency(
         rounds: how often and how long the whole model is measured.
         cache: where times of layers are kept; the user's cache folder if not given.
         seed: of the random inputs.
+        progress: called with the number of points of layers that were measured and of all.
 
     Raises:
         MeasurementError: the runtime does not run the model.
@@ -75,7 +78,7 @@ def profile_latency(
     trace = machine.trace(model.model, inputs)
     disturbance = trace.total / baseline.median
     # What was measured on a busy machine serves now, but is not kept for quieter days.
-    meter = _Meter(machine, cache or Cache(default_folder(), machine.identity), keep=disturbance <= DISTURBED)
+    meter = _Meter(machine, cache or Cache(default_folder(), machine.identity), disturbance <= DISTURBED, progress)
     choices = _choices(model, cases, meter) if round_to == MEASURED else {}
     if round_to == AUTO:
         multiple = block(machine.identity.get("provider", CPU))
@@ -125,8 +128,10 @@ def inputs_of(model: Analysis, seed: int = 0) -> Arrays:
 class _Meter:
     """Times of points: from the cache, or measured and put there."""
 
-    def __init__(self, machine: Machine, cache: Cache, keep: bool = True) -> None:
-        self._machine, self._cache, self._keep = machine, cache, keep
+    def __init__(
+        self, machine: Machine, cache: Cache, keep: bool = True, progress: Progress = lambda done, of: None
+    ) -> None:
+        self._machine, self._cache, self._keep, self._progress = machine, cache, keep, progress
         self._known: dict[tuple[str, Widths], float] = {}
         self._read: set[str] = set()
 
@@ -140,11 +145,14 @@ class _Meter:
                 self._known.update({(point.case.key, widths): time for widths, time in found.items()})
         missing = [point for key, point in asked.items() if key not in self._known]
         new: dict[str, tuple[LayerCase, dict[Widths, float]]] = {}
+        done = 0
         # Point by point of the grid, not layer by layer: between two runs of one layer all the others run.
         for batch in batches(sorted(missing, key=lambda point: (math.prod(point.widths), point.case.key))):
             for point, time in zip(batch, self._machine.points(batch), strict=True):
                 if time is not None:
                     new.setdefault(point.case.key, (point.case, {}))[1][point.widths] = time
+            done += len(batch)
+            self._progress(done, len(missing))
         for key, (case, times) in new.items():
             self._known.update({(key, widths): time for widths, time in times.items()})
             if self._keep:

@@ -107,7 +107,7 @@ class Compression:
 
 VERIFYING = "Verifying"
 """The step of :func:`run` in which the result is compared with the masked original."""
-Progress = Callable[[str], AbstractContextManager[None]]
+Progress = Callable[[str], AbstractContextManager[object]]
 """Called with what a step does; the step is done within the context."""
 
 

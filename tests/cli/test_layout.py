@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import threading
 from pathlib import Path
 
 import onnx
 import pytest
 import typer
+from rich.console import Console
 
 from onnxprune._display import compact, long, percent, short
 from onnxprune.cli.explain import ranges
 from onnxprune.cli.names import apart, resolve, shorten
+from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.units import parse_quantity
 from tests.cli.support import MODELS, done, model, node, process, refused, run, saved
 
@@ -151,3 +155,19 @@ def test_a_model_goes_to_stdout(tmp_path: Path) -> None:
         in json.loads(run("run", model, "-o", "-", "--passes", "normalize", "--json").stdout)["error"]["message"]
     )
     assert not Path("-").exists()
+
+
+def test_steps_say_how_much_is_done_where_that_can_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class AtOnce(threading.Timer):
+        def start(self) -> None:
+            self.function()
+
+        def join(self, timeout: float | None = None) -> None:
+            pass
+
+    monkeypatch.setattr(threading, "Timer", AtOnce)
+    terminal, seen = Terminal(), io.StringIO()
+    terminal._progress = Console(file=seen, force_terminal=True, width=60)
+    with terminal.step("Scanning") as tell:
+        tell(2, 7)
+    assert "Scanning … 2 of 7" in seen.getvalue()

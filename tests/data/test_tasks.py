@@ -74,6 +74,9 @@ def test_regressions_and_embeddings_are_no_classes() -> None:
     boxes, wide = rng.standard_normal((50, 4)) * 0.1, rng.standard_normal((50, 64))
     unit = wide / np.linalg.norm(wide, axis=1, keepdims=True)
     assert sole(answers(y=boxes), answers(y=boxes)).task == "values"
+    assert sole(answers(y=boxes), answers(y=boxes)).words.endswith(
+        "if these are scores of classes, say so: task classes"
+    )
     assert sole(answers(y=boxes), answers(y=boxes), "classes").task == "classes"
     assert sole(answers(y=unit), answers(y=unit)).task == "embeddings"
     assert sole(answers({"y": "Softmax"}, y=np.full((9, 4), 0.25)), answers(y=np.eye(4)[[0] * 9])).task == "classes"

@@ -385,3 +385,19 @@ def test_precision_is_an_axis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, m
     kinds = {node.op_type for node in onnxprune.load(tmp_path / "int8.onnx").graph.node}
     assert "QuantizeLinear" in kinds
     assert "QuantizeLinear" not in {node.op_type for node in onnxprune.load(tmp_path / "float.onnx").graph.node}
+
+
+def test_answers_are_compared_by_the_task_that_was_named(tmp_path: Path, model: Path) -> None:
+    data, table, grid = str(tiny_data(tmp_path, labelled=False)), tmp_path / "r.sqlite", Grid(reduce=[0.5])
+    results = explore(model, data, table, grid, task="values", how=QUICK)
+    assert (results.about.score, results.about.task) == ("answers", "values")
+    assert pick(results, Limits(), tmp_path / "out.onnx").checked.accuracy == results.runs[0].accuracy
+    with pytest.raises(ResultsError, match="compares answers by task values, and not by auto"):
+        explore(model, data, table, grid, how=QUICK)
+    with pytest.raises(UsageError, match="task 'detection' reads none of the outputs"):
+        explore(model, data, tmp_path / "other.sqlite", grid, task="detection", how=QUICK)
+
+
+def test_a_task_is_refused_where_labels_judge(tmp_path: Path, model: Path, data: Path) -> None:
+    with pytest.raises(UsageError, match="labels of held-out samples judge"):
+        explore(model, str(data), tmp_path / "r.sqlite", GRID, task="classes", how=QUICK)

@@ -6,6 +6,8 @@ A task recognises outputs by their shapes and values, and compares what two mode
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onnxprune.data.tasks.base import Answers, Judgement, Task, Verdict, verdict_of
 from onnxprune.data.tasks.classes import ClassTask, LabelTask
 from onnxprune.data.tasks.detection import DetectionTask
@@ -57,7 +59,8 @@ def judge(before: Answers, after: Answers, task: str = AUTO) -> tuple[Judgement,
     Raises:
         UsageError: the task is not known, or reads none of the outputs.
     """
-    return tuple(one.compare(before.only(names), after.only(names)) for one, names in readers_of(before, task))
+    found = (one.compare(before.only(names), after.only(names)) for one, names in readers_of(before, task))
+    return tuple(_doubting(one, before) if task == AUTO else one for one in found)
 
 
 def readers_of(answers: Answers, task: str = AUTO) -> tuple[tuple[Task, tuple[str, ...]], ...]:
@@ -84,3 +87,10 @@ def readers_of(answers: Answers, task: str = AUTO) -> tuple[tuple[Task, tuple[st
             found.append((one, names))
             answers = answers.without(names)
     return tuple(found)
+
+
+def _doubting(found: Judgement, before: Answers) -> Judgement:
+    """Rows of numbers may be the scores of a classifier that is not sure of these samples: the user has to say so."""
+    if found.task not in (EmbeddingTask.name, ValueTask.name) or any(before.rank(name) != 1 for name in found.outputs):
+        return found
+    return replace(found, words=f"{found.words}; if these are scores of classes, say so: task {ClassTask.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -46,7 +47,15 @@ class Power:
         return asdict(self)
 
 
-def measure_power(model: ModelLike, pruned: ModelLike, plan: Plan, count: int, *, seed: int = 0) -> Power:
+def measure_power(
+    model: ModelLike,
+    pruned: ModelLike,
+    plan: Plan,
+    count: int,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Power:
     """Put ``count`` faults into a pruned model, and ask the certificate of each.
 
     Args:
@@ -55,6 +64,7 @@ def measure_power(model: ModelLike, pruned: ModelLike, plan: Plan, count: int, *
         plan: what was removed.
         count: how many faults; fewer, where the model has no room for so many.
         seed: of the faults.
+        progress: called with the number of faults tried and of all.
 
     Raises:
         PlanError: the plan does not fit the model.
@@ -78,4 +88,5 @@ def measure_power(model: ModelLike, pruned: ModelLike, plan: Plan, count: int, *
                 unnoticed.append(str(mutation))
         except VerificationError:
             refused += 1
+        progress(tried, count)
     return Power(tried, by_tensors, by_weights, refused, tuple(unnoticed))

@@ -29,7 +29,7 @@ from onnxprune.pruning.quantization.selecting import Choice, Workshop, fastest_o
 from onnxprune.pruning.quantization.sparing import spare
 from onnxprune.pruning.quantization.writing import quantisable
 
-Progress = Callable[[str], AbstractContextManager[None]]
+Progress = Callable[[str], AbstractContextManager[object]]
 """Called with what a step does; the step is done within the context."""
 
 HELD_OUT = 128
