@@ -19,6 +19,7 @@ from typing_extensions import NotRequired, TypedDict
 from onnxprune.analysis.analyzing import GroupReport, LayerReport, PinReport
 from onnxprune.analysis.explain import Explanation
 from onnxprune.analysis.prunability import Summary
+from onnxprune.data.bounds import Bound
 from onnxprune.data.evaluation import Score
 from onnxprune.data.fidelity import Fidelity
 from onnxprune.data.tasks import Verdict
@@ -37,6 +38,8 @@ from onnxprune.pruning.compensation.refit import LayerFit
 from onnxprune.pruning.mutations.power import Power
 from onnxprune.pruning.quantization.certificate import QuantizationCertificate
 from onnxprune.pruning.sensitivity import Sensitivity
+from onnxprune.splitting.costs import PartCost
+from onnxprune.splitting.weighing import CutCost
 from onnxprune.torch import Recipe
 from onnxprune.torch.recovery import State
 from onnxprune.torch.training.history import Epoch
@@ -100,6 +103,7 @@ ModelTimes = keys(
     latency=SpreadTold,
     ratio=Ratio | None,
     memory=Memory | None,
+    layers=dict[str, int] | None,
     operators=list[TypeTime],
     nodes=list[NodeTime],
 )
@@ -118,6 +122,7 @@ LatencyFit = keys(
     predicted=float,
     measured=float,
     met=bool,
+    precision=str,
     ratio=Ratio,
     trials=list[Trial],
     profile=Profile,
@@ -173,6 +178,16 @@ Form = keys(
     engine=Engine,
     fidelity=FidelityTold | None,
 )
+BoundTold = plain(Bound, method=str)
+Promise = keys(
+    "Promise",
+    BoundTold,
+    said="What is proven of the loss.",
+    max_loss=float,
+    what=str,
+    chosen=str,
+    candidates=list[keys("Candidate", candidate=str, foreseen=float, bound=BoundTold | None)],
+)
 Comparison = keys(
     "Comparison", before=Totals, after=Totals, layers=list[LayerChange], approximate=list[str], said="Before and after."
 )
@@ -188,15 +203,18 @@ Made = keys(
     input_shapes=Shapes,
     assumed_inputs=list[str],
     removed=dict[str, float],
-    unknown=dict[str, list[str]],
+    unknown=dict[str, str],
     certificate=CertificateTold | None,
     latency=LatencyFit | None,
     compensation=Compensation | None,
     recovery=Recovery | None,
     quantization=Integers | None,
     fidelity=FidelityTold | None,
+    promise=Promise | None,
     bench=Bench | None,
 )
+PartTold = plain(PartCost, memory=float, intensity=float)
+CutTold = plain(CutCost, without=("cut",), head=PartTold, tail=PartTold)
 Table = keys("Table", about=About, original=Figures | None, runs=list[Run], pareto=list[str])
 Kept = keys(
     "Kept",
@@ -228,6 +246,7 @@ Proof = keys(
     runtime=NotRequired[InRuntime],
     power=Power | None,
 )
+Manifest = Annotated[dict[str, Any], Field(description="of onnxprune/splitting/manifest.schema.json")]
 PassOption = keys("PassOption", name=str, type=str, default=str | int | float | bool | None, required=bool, help=str)
 PassName = keys("PassName", name=str, summary=str)
 
@@ -242,7 +261,7 @@ OUTPUTS: dict[str, Any] = {
         layers=list[LayerReport],
         groups=list[GroupReport],
         pins=list[PinReport],
-        unknown=dict[str, list[str]],
+        unknown=dict[str, str],
         state=dict[str, str],
         proposed_state=dict[str, str],
         normalisation_statistics=int,
@@ -269,6 +288,16 @@ OUTPUTS: dict[str, Any] = {
     "apply": Made,
     "verify": Proof,
     "quantize": keys("Quantized", Files, Integers, file_size=BeforeAfter) | keys("Converted", Files, Form),
+    "split": keys(
+        "Cuts",
+        model=str,
+        coding=str,
+        note=str,
+        best=dict[str, list[str]],
+        cuts=list[CutTold],
+        said="Without --output: all cuts, weighed.",
+    )
+    | keys("Parts", Files, cut=CutTold, manifest=Manifest, said="With --output: the cut, and what is in the folder."),
     "keep": keys(
         "Keep",
         Files,

@@ -37,7 +37,8 @@ def as_promised(command: str, told: dict[str, Any]) -> None:
     """Hold what a command printed against the schema that the package publishes: every key is there, and no other."""
     validator = jsonschema.Draft202012Validator(strict("error" if told.keys() == {"error"} else command))
     error = jsonschema.exceptions.best_match(validator.iter_errors(told))
-    assert error is None, f"{command} --json at {error.json_path}: {error.message[:500]}"
+    where = "" if error is None else f"{command} --json at {error.json_path}: {error.message[:500]}"
+    assert error is None, f"{where}; docs/json_schemas.py has to tell what is there: change it there, and run it"
 
 
 @cache
