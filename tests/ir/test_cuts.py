@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.ir.cuts import cut_tensors
+from onnxprune.ir.cuts import cut_tensors, without_parameters
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import as_model
 from onnxprune.ir.shapes import infer_shapes
@@ -78,3 +78,23 @@ def test_no_more_than_asked_for() -> None:
     graph = _graph(f'<ir_version: 8, opset_import: ["": 17]> g (float[N, 4] t0) => (float[N, 4] t30) {{ {body} }}')
     assert len(cut_tensors(graph)) == 29
     assert len(cut_tensors(graph, 5)) == 5
+
+
+def test_a_mask_that_all_blocks_read_hides_no_cuts() -> None:
+    graph = _graph("""
+    <ir_version: 8, opset_import: ["": 17]>
+    small (float[N, 4] x, int64[N, 4] mask) => (float[N, 4] y)
+    <float[4, 4] w = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}, float one = {1.0}> {
+        kept = Cast<to = 1>(mask)
+        bias = Sub(kept, one)
+        entry = MatMul(x, w)
+        first = Add(entry, bias)
+        second = MatMul(first, w)
+        y = Add(second, bias)
+    }
+    """)
+    assert cut_tensors(graph) == ()
+    aside = without_parameters(graph)
+    assert aside >= {"x", "mask", "kept", "bias"}
+    assert "entry" not in aside
+    assert cut_tensors(graph, None, aside) == ("entry", "first", "second")

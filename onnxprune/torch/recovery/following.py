@@ -20,7 +20,7 @@ from onnxprune.data.augmenting import augmented
 from onnxprune.data.logits import ENDINGS, head_of, without_ending
 from onnxprune.data.samples import Samples
 from onnxprune.errors import TrainingError, UsageError, VerificationError
-from onnxprune.ir.cuts import cut_tensors
+from onnxprune.ir.cuts import cut_tensors, without_parameters
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ir.session import Session
@@ -40,6 +40,10 @@ _EVALUATIONS, _AT_MOST_BETWEEN = 20, 60.0
 _WARM_UP = 50
 #: The size of a tensor of zeros.
 _LEAST_SIZE = 1e-3
+#: What lies before the last tensor that errs by so little of what the worst one does is left as it is.
+_SETTLED = 0.1
+#: Samples that say so.
+_LOOKED_AT = 32
 #: A loss this many times the first one is a training that has come apart.
 _TORN = 1e3
 
@@ -143,13 +147,19 @@ def follow(
 
 @dataclass(frozen=True)
 class _Lesson:
-    """The student's module and the teacher's session, which give the same tensors: the outputs, then ends of blocks."""
+    """The student's module and the teacher's session, which give the same tensors: the outputs, then ends of blocks.
+
+    The module ``takes`` the graph's inputs, or what the student gives at the end of the blocks that need not learn
+    (``before``): what lies before it costs a fraction there of what training it does.
+    """
 
     module: OnnxModule
     teacher: Session
     outputs: tuple[str, ...]
     cuts: tuple[str, ...]
     classes: frozenset[str]
+    takes: tuple[str, ...]
+    before: Session | None = None
     kept: Mapping[str, tuple[tuple[int, Tensor], ...]] = field(default_factory=dict)
 
     @classmethod
@@ -168,7 +178,7 @@ class _Lesson:
         classes = frozenset(name for name in outputs if len(extents.get(name, ())) == 2)
         cuts = tuple(
             name
-            for name in cut_tensors(graph, _MOST_CUTS)
+            for name in cut_tensors(graph, _MOST_CUTS, without_parameters(graph))
             if name in shapes.extents and graph.shapes.elem_types.get(name) in floats
         )
         for name in graph.outputs:
@@ -181,11 +191,36 @@ class _Lesson:
             )
             for name in (*outputs, *cuts)
         }
-        pupil, master = (giving(any_batch(m), outputs, cuts) for m in (pupil, master))
-        session = Session(master, "the original", threads=torch.get_num_threads())
+        pupil, master = any_batch(pupil), any_batch(master)
+        threads = torch.get_num_threads()
         # Depthwise convolutions are twice as fast with channels last.
-        module = to_module(pupil).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(module, session, outputs, cuts, classes, kept)
+        module = to_module(giving(pupil, outputs, cuts)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        session = Session(giving(master, outputs, cuts), "the original", threads=threads)
+        lesson = cls(module, session, outputs, cuts, classes, module.onnx_inputs, None, kept)
+        settled = lesson._settled(samples)
+        if not settled:
+            return lesson
+        entry, cuts = cuts[settled - 1], cuts[settled:]
+        takes = _entered_at(module, len(outputs), settled, entry)
+        session = Session(giving(master, outputs, cuts), "the original", threads=threads)
+        before = Session(giving(pupil, (), (entry,)), "the pruned model", threads=threads)
+        return cls(module, session, outputs, cuts, classes, takes, before, kept)
+
+    def _settled(self, samples: Samples) -> int:
+        """How many blocks, from the first one, need not learn."""
+        few = {name: array[:_LOOKED_AT] for name, array in samples.inputs.items()}
+        with torch.no_grad():
+            found = self.tried(self.module, self.entered(few))
+        errors = [float(_relative(got, target)) for got, target in zip(found, self.answers(few), strict=True)]
+        inner = errors[len(self.outputs) :]
+        small = _SETTLED * max(errors)
+        return next((place for place, error in enumerate(inner) if not error <= small), len(inner))
+
+    def entered(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+        """What the module takes, of these samples."""
+        known = inputs if self.before is None else {**inputs, **self.before.run(inputs)}
+        # A copy: what was read from a file may not be written to, and PyTorch warns of that.
+        return {name: torch.from_numpy(np.array(known[name])) for name in self.takes}
 
     def answers(self, inputs: Mapping[str, NDArray[Any]]) -> list[Tensor]:
         """What the teacher gives, at the positions that the student has."""
@@ -198,11 +233,9 @@ class _Lesson:
             result.append(tensor)
         return result
 
-    def tried(self, module: nn.Module, inputs: Mapping[str, NDArray[Any] | Tensor]) -> list[Tensor]:
+    def tried(self, module: nn.Module, entered: Mapping[str, Tensor]) -> list[Tensor]:
         """What a student gives."""
-        # A copy: what was read from a file may not be written to, and PyTorch warns of that.
-        chosen = [inputs[name] for name in self.module.onnx_inputs]
-        given = [torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x for x in chosen]
+        given = [entered[name] for name in self.takes]
         found = module(*(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in given))
         return [found] if isinstance(found, Tensor) else list(found)
 
@@ -221,7 +254,7 @@ class _Run:
         self._optimizer = torch.optim.Adam([{"params": [p]} for p in parameters], lr=how.lr)
         self._rng = np.random.default_rng(how.seed)
         self._tests = [
-            (batch, [t.clone() for t in lesson.answers(batch)[: len(lesson.outputs)]])
+            (lesson.entered(batch), [t.clone() for t in lesson.answers(batch)[: len(lesson.outputs)]])
             for batch in _batches(held_out, how.batch_size)
         ]
         self._order: list[int] = []
@@ -297,8 +330,8 @@ class _Run:
         for group, size in zip(self._optimizer.param_groups, self._sizes, strict=True):
             group["lr"] = rate * size
         inputs = self._drawn()
-        wanted = lesson.answers({name: x.numpy() for name, x in inputs.items()})
-        found = lesson.tried(self._module, inputs)
+        wanted = lesson.answers(inputs)
+        found = lesson.tried(self._module, lesson.entered(inputs))
         loss = torch.zeros(())
         for name, got, target in zip(lesson.outputs, found, wanted, strict=False):
             loss = loss + _relative(got, target) + (_divergence(got, target) if name in lesson.classes else 0.0)
@@ -317,7 +350,7 @@ class _Run:
                     mine[name].lerp_(value, 1 - keep)
         return float(loss.detach())
 
-    def _drawn(self) -> dict[str, Tensor]:
+    def _drawn(self) -> dict[str, NDArray[Any]]:
         """The next samples of an endless shuffle, augmented."""
         size = min(self._how.batch_size, len(self._samples))
         if len(self._order) < size:
@@ -327,7 +360,7 @@ class _Run:
         if len(found) == 1:
             # Several inputs may belong together: what is done to one would have to be done to all.
             found = {name: augmented(x, self._how.augment, self._rng) for name, x in found.items()}
-        return {name: torch.from_numpy(x) for name, x in found.items()}
+        return found
 
     def _measured(self, step: int, seconds: float, left: float) -> State:
         lesson, damage, right, count = self._lesson, 0.0, 0, 0
@@ -358,6 +391,31 @@ class _Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x if self.open else x.detach()
+
+
+def _entered_at(module: OnnxModule, outputs: int, settled: int, entry: str) -> tuple[str, ...]:
+    """Let a module begin behind the first so many of its blocks, and give the ends of the others; what it takes."""
+    graph = module.graph
+    end = next(node for node in graph.nodes if node.op == "output")
+    results = list(end.args[0])
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    with graph.inserting_before(placeholders[0]):
+        given = graph.placeholder("onnxprune_entry")
+    results[outputs + settled - 1].replace_all_uses_with(given)
+    end.args = ((*results[:outputs], *results[outputs + settled :]),)
+    graph.eliminate_dead_code()
+    takes = [entry]
+    for node, name in zip(placeholders, module.onnx_inputs, strict=True):
+        if node.users:
+            takes.append(name)
+        else:
+            graph.erase_node(node)
+    used = {str(node.target) for node in graph.nodes if node.op in ("get_attr", "call_module")}
+    for name, parameter in module.named_parameters():
+        if name not in used and not any(name.startswith(f"{owner}.") for owner in used):
+            parameter.requires_grad_(False)
+    module.recompile()
+    return tuple(takes)
 
 
 def _gated(module: OnnxModule, outputs: int) -> list[_Gate]:
