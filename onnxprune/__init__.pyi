@@ -15,6 +15,8 @@ from .errors import RegistryError as RegistryError
 from .errors import ShapeError as ShapeError
 from .errors import UsageError as UsageError
 from .errors import VerificationError as VerificationError
+from .exploration.auto import Auto as Auto
+from .exploration.auto import auto as auto
 from .ir.engine import Engine as Engine
 from .ir.model import Model as Model
 from .ir.model import load as load

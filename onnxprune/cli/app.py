@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from onnxprune.cli.analyze import analyze
+from onnxprune.cli.auto import auto
 from onnxprune.cli.bench import bench
 from onnxprune.cli.compress import compress
 from onnxprune.cli.errors import ErrorHandlingGroup
@@ -69,7 +70,7 @@ def onnxprune(
 
 _PURPOSES = {
     "Look at a model": (analyze, explain, sensitivity, report, bench, profile),
-    "Make it smaller": (prune, plan, apply, verify, quantize, keep),
+    "Make it smaller": (auto, prune, plan, apply, verify, quantize, keep),
     "Train it": (recover, train, compress, torch),
     "Run it on several machines": (split,),
     "Explore the trade-off": (explore, pick, merge),

@@ -56,6 +56,7 @@ class Offer:
         helps: texts that differ; ``""`` is that of all the others.
         defaults: defaults that differ.
         usual: the names of those that are rare elsewhere, and usual here.
+        flags: names on the command line that differ.
     """
 
     only: tuple[str, ...] = ()
@@ -65,6 +66,7 @@ class Offer:
     helps: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     usual: tuple[str, ...] = ()
+    flags: Mapping[str, str] = field(default_factory=dict)
 
     def parameters(self, kind: type[Given]) -> list[Parameter]:
         """The parameters that typer reads."""
@@ -84,7 +86,7 @@ class Offer:
         elif option.kind != "plain":
             value = None if default is None else option.text
         said = typer.Option(
-            option.flag or f"--{name.replace('_', '-')}",
+            self.flags.get(name, option.flag) or f"--{name.replace('_', '-')}",
             parser=parser,
             metavar=option.example,
             min=option.least if option.kind == "plain" else None,

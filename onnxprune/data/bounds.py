@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaincinv
 
 from onnxprune.errors import DataError
 
@@ -79,9 +80,7 @@ class Losses:
 
 def upper_share(count: int, samples: int, confidence: float) -> float:
     """What a share is at most that was seen ``count`` times: exact, by Clopper and Pearson (1934)."""
-    from scipy.stats import beta  # slow to import
-
-    return 1.0 if count >= samples else float(beta.ppf(confidence, count + 1, samples - count))
+    return 1.0 if count >= samples else float(betaincinv(count + 1, samples - count, confidence))
 
 
 def lower_share(count: int, samples: int, confidence: float) -> float:
@@ -116,6 +115,8 @@ def upper_mean(values: FloatArray, confidence: float) -> float:
 def samples_needed(kind: Kind, most: float, confidence: float) -> int:
     """The fewest samples that can show a loss of at most ``most``: what it takes if not one of them loses anything."""
     failing = 1 - confidence
+    if most >= 1:
+        return 1
     if kind == "mean":
         return math.ceil(1 + 7 * math.log(2 / failing) / (3 * most))
     return math.ceil(math.log(failing / 2 if kind == "paired" else failing) / math.log(1 - most))

@@ -120,6 +120,10 @@ class Operator:
     until: ClassVar[int | None] = None
     draws: ClassVar[frozenset[str]] = frozenset()
     """Those of the types whose results are drawn at random, anew in every run."""
+    in_place: ClassVar[bool] = False
+    """Whether the result may be written over an input of the same size."""
+    packs: ClassVar[bool] = False
+    """Whether input and result are the same values in numbers of other sizes, and engines hold the smaller ones."""
 
     def relate(self, node: Node, relations: Relations) -> None:
         """State the relations between the axes of the node's inputs, weights and outputs."""

@@ -18,6 +18,7 @@ class Unary(Operator):
         "ThresholdedRelu",
     )  # fmt: skip
     draws = frozenset({"Bernoulli"})
+    in_place = True
 
     def reads(self, node: Node, index: int, wanted: IntArray) -> IntArray | None:
         return wanted if index == 0 else None
@@ -52,6 +53,7 @@ class Broadcasting(Operator):
         "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub",
         "Sum", "Where", "Xor",
     )  # fmt: skip
+    in_place = True
 
     def relate(self, node: Node, relations: Relations) -> None:
         for operand in dict.fromkeys(node.inputs):

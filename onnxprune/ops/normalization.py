@@ -26,6 +26,7 @@ class BatchNormalization(Operator):
     """X (N, C, …) with vectors scale, bias, mean and variance (C) → Y like X."""
 
     types = ("BatchNormalization",)
+    in_place = True
 
     def relate(self, node: Node, relations: Relations) -> None:
         x, y = node.inputs[0], node.outputs[0]

@@ -24,6 +24,8 @@ class Quantization(Operator):
     """x, scale, zero point → y like x; scales for the whole tensor, for each position of ``axis``, or for blocks."""
 
     types = ("DequantizeLinear", "QuantizeLinear")
+    in_place = True
+    packs = True
 
     def relate(self, node: Node, relations: Relations) -> None:
         x, y, rank = node.inputs[0], node.outputs[0], len(node.in_shape(0))

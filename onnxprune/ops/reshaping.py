@@ -45,6 +45,7 @@ class Regrouping(Operator):
     """The same elements in the same order under another shape."""
 
     types: ClassVar[tuple[str, ...]] = ("Flatten", "Unsqueeze")
+    in_place = True
 
     def relate(self, node: Node, relations: Relations) -> None:
         x, y = node.inputs[0], node.outputs[0]

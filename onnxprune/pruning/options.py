@@ -567,6 +567,50 @@ class CompressOptions(JobOptions, PlanOptions, PromiseOptions):
     """All options of the way from a model to a smaller, proven one."""
 
 
+LEVERS = ("channels", "int8", "recovery")
+"""What :func:`onnxprune.auto` may do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoOptions(PromiseOptions):
+    """What is promised, and what it may take to find it.
+
+    Raises:
+        UsageError: a value outside its range, a lever that is not known, no promise, or no data.
+    """
+
+    max_latency: float | None = _most("Longest time of a run, measured here.", "duration", "5ms")
+    max_flash: float | None = _most("Largest file.", example="512kB")
+    max_ram: float | None = _most("Most memory of activations, as an arena planner lays them out.", example="256kB")
+    levers: str = defined(",".join(LEVERS), "What may be done, with commas.", panel="How to search")
+    minutes: float = defined(
+        20.0, "The time there is.", panel="How to search", valid=lambda value: value > 0, must="be positive"
+    )
+    calibration_samples: int = defined(2048, "How many to fit with, at most.", panel=DATA, least=2, rare=True)
+    task: str = defined("auto", "What the outputs say, as in prune.", panel=DATA, rare=True)
+    threads: int = defined(1, "Threads of onnxruntime that times are measured with.", panel="How to search", least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for lever in self.pulled:
+            if lever not in LEVERS:
+                raise UsageError(unknown("lever", lever, LEVERS))
+
+    @property
+    def pulled(self) -> tuple[str, ...]:
+        """The levers."""
+        return tuple(dict.fromkeys(word.strip() for word in self.levers.split(",") if word.strip()))
+
+    def check(self) -> None:
+        """See that something is promised, and that there is data to prove it. Raises UsageError."""
+        if all(value is None for value in (self.max_loss, self.max_latency, self.max_flash, self.max_ram)):
+            raise UsageError("promise something: max_loss, max_latency, max_flash or max_ram")
+        if self.calibration is None:
+            raise UsageError("auto fits, chooses and proves with samples: give data (--data SPEC)")
+        if not self.pulled:
+            raise UsageError(f"levers: give at least one of {', '.join(LEVERS)}")
+
+
 def options_of(kind: type[Given]) -> dict[str, Option]:
     """What is said of the options of a class, by name."""
     return {f.name: f.metadata["option"] for f in dataclasses.fields(kind) if "option" in f.metadata}

@@ -180,20 +180,20 @@ def run(
         require_bridge()
         # A recovery chooses by samples that nothing before it was fitted to.
         fit = apart(fit)[0]
-    work = _Work(source, analysis, registry, job, data, fit, engine, progress, watch)
+    work = Work(source, analysis, registry, job, data, fit, engine, progress, watch)
     if isinstance(options, Plan):
-        return _made(work, options)
+        return make(work, options)
     if fit is not None:
         options = replace(options, calibration=fit)
     if promise is not None and promise.max_loss is not None and data is not None:
         return _promised(work, data, options, promise)
     with progress("Planning"):
         plan = choose(analysis, options)
-    return _made(work, plan)
+    return make(work, plan)
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """What all results of one job share."""
 
     source: Model
@@ -207,12 +207,12 @@ class _Work:
     watch: Callable[[State], None] | None
 
 
-def _made(work: _Work, plan: Plan) -> Compression:
+def make(work: Work, plan: Plan) -> Compression:
     """What a plan makes of the model: removed, verified, compensated, and compared with the original."""
     source, job, data, progress = work.source, work.job, work.data, work.progress
     with progress("Removing channels"):
         result = apply(source, plan, registry=work.registry)
-    certificate = _certified(work, result, plan) if job.certify else None
+    certificate = certified(work, result, plan) if job.certify else None
     if job.provenance:
         result = with_removal(result, source, plan, certificate, job)
     method = job.compensation
@@ -254,7 +254,7 @@ def _made(work: _Work, plan: Plan) -> Compression:
     return made if data is None or not job.int8 else _in_integers(made, source, data, job, work.engine, progress)
 
 
-def _certified(work: _Work, result: Model, plan: Plan) -> Certificate:
+def certified(work: Work, result: Model, plan: Plan) -> Certificate:
     """The comparison of a result with the masked original. Raises VerificationError where they differ."""
     job = work.job
     with work.progress(VERIFYING), blaming(work.source):
@@ -264,7 +264,7 @@ def _certified(work: _Work, result: Model, plan: Plan) -> Certificate:
     return certificate
 
 
-def _promised(work: _Work, data: Calibration, options: PlanOptions, asked: PromiseOptions) -> Compression:
+def _promised(work: Work, data: Calibration, options: PlanOptions, asked: PromiseOptions) -> Compression:
     """The most reduced result whose loss is proven to be small enough."""
     from onnxprune.pruning.criteria import default_registry
     from onnxprune.pruning.promising import Promise, Remembered, Trial, kept, prove, search
@@ -282,16 +282,18 @@ def _promised(work: _Work, data: Calibration, options: PlanOptions, asked: Promi
 
     def candidate(reduce: float) -> Trial[Compression]:
         with work.progress(f"Trying to remove {reduce:.1%}"):
-            made = _made(quietly, choose(work.analysis, replace(options, reduce=reduce, criterion=criterion)))
+            made = make(quietly, choose(work.analysis, replace(options, reduce=reduce, criterion=criterion)))
             return promise.tried(f"--reduce {reduce:.4g}", made, made.model)
 
-    trials = sorted(search(promise, candidate), key=lambda trial: (trial.losses.mean, -trial.made.plan.after["flops"]))
+    trials = sorted(
+        search(candidate, promise.foresees), key=lambda trial: (trial.losses.mean, -trial.made.plan.after["flops"])
+    )
     with work.progress("Proving"):
-        found = kept(promise, prove(promise, trials, lambda made: made.model))
+        found: Kept[Compression] = kept(promise, prove(promise, trials, lambda made: made.model))
     made = found.best.made
     if work.job.certify:
         # The removal is proven as it was before weights were fitted; removing is cheap.
-        certificate = _certified(work, apply(work.source, made.plan, registry=work.registry), made.plan)
+        certificate = certified(work, apply(work.source, made.plan, registry=work.registry), made.plan)
         made = replace(made, certificate=certificate)
     model = with_promise(made.model, found) if work.job.provenance else made.model
     return replace(made, model=model, promise=found)

@@ -83,9 +83,9 @@ class Promise:
             )
         return found
 
-    def foreseen(self, trial: Trial[Any]) -> float:
-        """The bound to expect of a candidate."""
-        return trial.losses.foreseen(len(self.proven_on.samples), self.confidence)
+    def foresees(self, trial: Trial[Any]) -> bool:
+        """Whether a candidate is expected to keep it, by the samples to choose by."""
+        return trial.losses.foreseen(len(self.proven_on.samples), self.confidence) <= self.most
 
     def tried(self, name: str, made: _T, model: Model) -> Trial[_T]:
         """A candidate, on the samples to choose by."""
@@ -105,6 +105,16 @@ class Kept(Generic[_T]):
         """What is proven of the best."""
         assert self.best.bound is not None
         return self.best.bound
+
+    @property
+    def measured(self) -> str:
+        """The loss, where none was promised."""
+        bound = self.bound
+        return (
+            f"Not promised, but measured on {bound.samples:,} samples that nothing was fitted to or chosen by: "
+            f"{self.promise.proven_on.what} {_percent(bound.mean)}, and so at most {_percent(bound.upper)} in truth at "
+            f"{100 * bound.confidence:g} % confidence."
+        )
 
     @property
     def sentences(self) -> list[str]:
@@ -134,13 +144,16 @@ class Kept(Generic[_T]):
 
 
 def search(
-    promise: Promise, make: Callable[[float], Trial[_T]], *, enough: Callable[[], bool] = lambda: False
+    make: Callable[[float], Trial[_T]],
+    more: Callable[[Trial[_T]], bool],
+    *,
+    enough: Callable[[], bool] = lambda: False,
 ) -> list[Trial[_T]]:
-    """Candidates around the most that the promise is foreseen to allow, by halving: nested, and close at the end.
+    """Candidates around the most (or least) that may go, by halving: nested, and close to each other at the end.
 
     Args:
-        promise: what is to hold.
         make: a candidate with so large a share removed; BudgetError where so much cannot go.
+        more: whether to go on with more removed than this one has.
         enough: tells that there is no time for another.
     """
     low, high = 0.0, _BOLDEST
@@ -154,7 +167,7 @@ def search(
         except BudgetError:
             high = middle
             continue
-        if promise.foreseen(found[-1]) <= promise.most:
+        if more(found[-1]):
             low = middle
         else:
             high = middle

@@ -124,7 +124,7 @@ def test_search_closes_in_on_what_is_foreseen_to_hold() -> None:
     def make(reduce: float) -> Trial[float]:
         return Trial(str(reduce), reduce, Losses((rng.random(5000) < reduce / 4).astype(float), "share", ""))
 
-    tried = [trial.made for trial in search(promise, make)]
+    tried = [trial.made for trial in search(make, promise.foresees)]
     assert len(tried) == 6
     # 10 % is foreseen on 400 samples where about 7.5 % are changed: at 0.3.
     assert abs(tried[-1] - 0.3) < 0.06

@@ -1,0 +1,131 @@
+"""The memory that the activations of a model take in an arena: what a planner of offsets reaches, with reuse in place.
+
+Counted are graph inputs, outputs and what nodes hand on, at the batch size of the shapes. An operator that may write
+over what it reads (``Operator.in_place``) does so where nobody else reads it later; a QuantizeLinear and what is before
+it are one buffer of bytes, as engines fuse them. Not counted: weights, the program, and scratch room of kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxprune.analysis.analyzing import InputShapes
+from onnxprune.analysis.binding import find_binding
+from onnxprune.ir.elements import BITS
+from onnxprune.ir.graph import Graph, Node
+from onnxprune.ir.model import ModelLike, as_model
+from onnxprune.ir.shapes import infer_shapes
+from onnxprune.ops import Operator, Registry, default_registry
+from onnxprune.passes.normalize import normalize
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Bytes: of the whole arena as planned (``size``), and alive at one time at least (``live``)."""
+
+    size: int
+    live: int
+
+
+@dataclass
+class _Buffer:
+    """Bytes, and the first and last node between which they are needed."""
+
+    size: int
+    first: int
+    last: int
+
+
+def arena(model: ModelLike, input_shapes: InputShapes | None = None, *, registry: Registry | None = None) -> Arena:
+    """Plan the memory of a model's activations.
+
+    Args:
+        model: a Model, ModelProto or path.
+        input_shapes: of inputs with open extents.
+        registry: the known operators, if not the default ones.
+
+    Raises:
+        ShapeError: the shapes do not follow from those of the inputs.
+    """
+    source = normalize(as_model(model))
+    bound = find_binding(source, input_shapes).shapes
+    graph = Graph(source, infer_shapes(source, bound))
+    buffers = [buffer for buffer in _buffers(graph, registry or default_registry()) if buffer.size]
+    return Arena(_planned(buffers), _live(buffers, len(graph.nodes)))
+
+
+def _buffers(graph: Graph, registry: Registry) -> list[_Buffer]:
+    """What is held of every activation; those that are written over one another are one."""
+    end = max(len(graph.nodes) - 1, 0)
+    last = {name: max(readers) for name, readers in graph.consumers.items()}
+    last.update(dict.fromkeys(graph.outputs, end + 1))
+    found = {name: _Buffer(_bytes(graph, name), 0, last.get(name, 0)) for name in graph.inputs}
+    every = list(found.values())
+    for node in graph.nodes:
+        operator = registry.find(node)
+        for name in node.outputs:
+            if not name or name in graph.constants:
+                continue
+            size, until = _bytes(graph, name), last.get(name, node.index)
+            taken = None if operator is None else _taken(operator, node, graph, found, size)
+            if taken is None:
+                taken = _Buffer(size, node.index, until)
+                every.append(taken)
+            elif operator is not None and operator.packs:
+                taken.size = min(taken.size, size)
+            taken.last = max(taken.last, until)
+            found[name] = taken
+    return every
+
+
+def _taken(operator: Operator, node: Node, graph: Graph, found: Mapping[str, _Buffer], size: int) -> _Buffer | None:
+    """The buffer of an input that also holds the node's result, of so many bytes."""
+    if operator.packs and node.inputs[0] in found and found[node.inputs[0]].size <= size:
+        return found[node.inputs[0]]  # bytes that are read as floats: both are there as long as either is needed
+    for name in node.inputs if operator.in_place else ():
+        free = name in found and name not in graph.inputs and found[name].last <= node.index
+        if free and (found[name].size == size or operator.packs):
+            return found[name]
+    return None
+
+
+def _bytes(graph: Graph, name: str) -> int:
+    extents = graph.shapes.extents.get(name)
+    if extents is None:
+        return 0
+    bits = BITS.get(graph.shapes.elem_types.get(name, TensorProto.FLOAT), 0)
+    return -(-int(np.prod(extents, dtype=np.int64)) * bits // 8)
+
+
+def held(graph: Graph, names: Iterable[str]) -> int:
+    """The bytes of tensors of a graph."""
+    return sum(_bytes(graph, name) for name in names)
+
+
+def _planned(buffers: list[_Buffer]) -> int:
+    """The end of the arena when buffers get the lowest gap that holds them, the largest first."""
+    placed: list[tuple[int, _Buffer]] = []
+    top = 0
+    for buffer in sorted(buffers, key=lambda b: (-b.size, b.first)):
+        offset = 0
+        for start, other in sorted(
+            ((s, b) for s, b in placed if b.first <= buffer.last and buffer.first <= b.last), key=lambda pair: pair[0]
+        ):
+            if start - offset >= buffer.size:
+                break
+            offset = max(offset, start + other.size)
+        placed.append((offset, buffer))
+        top = max(top, offset + buffer.size)
+    return top
+
+
+def _live(buffers: list[_Buffer], steps: int) -> int:
+    change = np.zeros(steps + 3, dtype=np.int64)
+    for buffer in buffers:
+        change[buffer.first] += buffer.size
+        change[buffer.last + 1] -= buffer.size
+    return int(np.cumsum(change).max())

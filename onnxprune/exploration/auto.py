@@ -1,0 +1,424 @@
+"""``auto``: channels, integers and recovery searched together, for the best model that keeps all promises."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxprune._display import long, percent, seconds
+from onnxprune.analysis.analyzing import Analysis, analyze
+from onnxprune.analysis.arena import arena, held
+from onnxprune.errors import AnswersError, BudgetError, ConversionError, TrainingError, UsageError
+from onnxprune.ir.engine import Engine
+from onnxprune.ir.model import Model, ModelLike, as_model
+from onnxprune.ir.sampling import Rounds
+from onnxprune.pruning.criteria import default_registry
+from onnxprune.pruning.options import AutoOptions, JobOptions, PlanOptions, by_keyword
+from onnxprune.pruning.pipeline import Calibration, Compression, Progress, Work, certified, make, with_proof
+from onnxprune.pruning.promising import Kept, Promise, Remembered, Trial, kept, prove, search
+
+if TYPE_CHECKING:
+    from onnxprune.data.samples import Samples
+    from onnxprune.pruning.quantization.quantizing import Quantization
+
+_ROUNDS = Rounds(warmup=2, least=7, most=200, seconds=0.3)
+#: Samples that importance and refit see of those that a recovery learns from.
+_FITTED = 512
+#: Shares of the time after which the search in floats ends, and what a recovery gets of the rest.
+_SEARCHING, _RECOVERING = 0.4, 0.45
+#: How far beyond what a refit allows a recovery begins, of what is left, and the loss that is too much to begin with.
+_BOLDER, _RUINED = (0.6, 0.4, 0.2, 0.1), 0.5
+#: Minutes that a recovery is not worth beginning below.
+_LEAST_MINUTES = 1.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A result, how it was made, and what it takes: seconds per run, bytes of the file and of the arena."""
+
+    made: Compression
+    reduce: float
+    seconds: float
+    flash: int
+    ram: int
+
+    @property
+    def int8(self) -> bool:
+        """Whether some of its layers compute in integers."""
+        return self.made.quantization is not None and bool(self.made.quantization.layers)
+
+    def over(self, options: AutoOptions) -> list[str]:
+        """The budgets that it exceeds, in words."""
+        found = [
+            ("a run takes", self.seconds, options.max_latency, seconds),
+            ("the file has", float(self.flash), options.max_flash, lambda value: long(value, "B")),
+            ("activations take", float(self.ram), options.max_ram, lambda value: long(value, "B")),
+        ]
+        return [
+            f"{what} {write(value)} ({write(most)} allowed)"
+            for what, value, most, write in found
+            if most is not None and value > most
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the model, as plain data for JSON."""
+        recovered = self.made.recovery is not None
+        how = {"reduce": self.reduce, "int8": self.int8, "recovered": recovered}
+        return {**how, "seconds": self.seconds, "flash": self.flash, "ram": self.ram}
+
+
+@dataclass(frozen=True)
+class Auto:
+    """The best model that keeps all promises, and how it was found.
+
+    Attributes:
+        best: the model with its certificate, and what is proven of its loss (``promise``).
+        chosen: what it takes.
+        original: what the original takes.
+        kept: the loss, with all candidates in the order of the tests.
+        options: what was promised.
+        seconds: that it took to find.
+        skipped: levers that could not be pulled, with reasons.
+    """
+
+    best: Compression
+    chosen: Candidate
+    original: Candidate
+    kept: Kept[Candidate]
+    options: AutoOptions
+    seconds: float
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> Model:
+        """The result."""
+        return self.best.model
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was promised, on how many samples, what was measured, what it cost."""
+        was, is_, options = self.original, self.chosen, self.options
+        budgets = {
+            "a run in at most": (options.max_latency, seconds),
+            "a file of at most": (options.max_flash, lambda value: long(value, "B")),
+            "activations of at most": (options.max_ram, lambda value: long(value, "B")),
+        }
+        promised = [f"{words} {write(value)}" for words, (value, write) in budgets.items() if value is not None]
+        lines = self.kept.sentences if options.max_loss is not None else [self.kept.measured]
+        if promised:
+            lines.append(f"Promised besides: {', '.join(promised)}.")
+        lines.append(
+            f"Measured: {was.seconds / is_.seconds:.2f} × as fast ({seconds(was.seconds)} → {seconds(is_.seconds)}, "
+            f"{Engine(options.threads)}); the file {long(was.flash, 'B')} → {long(is_.flash, 'B')}; activations "
+            f"{long(was.ram, 'B')} → {long(is_.ram, 'B')} as planned."
+        )
+        lines.append(f"It took {self.seconds / 60:.1f} min and {len(self.kept.trials)} candidates.")
+        return [*lines, *self.skipped]
+
+    def command(self, model: Path, output: Path) -> str:
+        """What makes the same again, without a search."""
+        made = self.chosen.made
+        words = ["onnxprune", "prune" if self.chosen.reduce else "quantize", str(model), "-o", str(output)]
+        if self.chosen.reduce:
+            words += ["--reduce", f"{self.chosen.reduce:.6g}", *(["--int8"] if self.chosen.int8 else [])]
+        done = made.compensation
+        spec = self.options.calibration if isinstance(self.options.calibration, str) else "SPEC"
+        words += ["--calibrate", spec]
+        if made.recovery is not None:
+            words += ["--recover", "--minutes", f"{made.recovery.states[-1].seconds / 60:.1f}"]
+        elif done is not None:
+            words += ["--calibration-samples", str(done.samples)]
+        return shlex.join(words)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but models, as plain data for JSON."""
+        proof = self.best.certificate
+        return {
+            "promise": self.kept.to_dict(),
+            "original": self.original.to_dict(),
+            "chosen": self.chosen.to_dict(),
+            "candidates": [{**trial.to_dict(), **trial.made.to_dict()} for trial in self.kept.trials],
+            "certificate": None if proof is None else proof.to_dict(),
+            "quantization": None if self.best.quantization is None else self.best.quantization.to_dict(),
+            "seconds": self.seconds,
+            "skipped": list(self.skipped),
+            "sentences": self.sentences,
+        }
+
+
+@dataclass
+class _Search:
+    """What all candidates share."""
+
+    options: AutoOptions
+    work: Work
+    data: Calibration
+    promise: Promise
+    how: PlanOptions
+    progress: Progress
+    original: Candidate
+    began: float
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def left(self) -> float:
+        """Minutes."""
+        return self.options.minutes - (time.monotonic() - self.began) / 60
+
+    def late(self) -> bool:
+        """Whether the time for the search in floats is over."""
+        return self.left < (1 - _SEARCHING) * self.options.minutes
+
+    def floats(self, reduce: float) -> Trial[Candidate]:
+        """A pruned and refitted candidate. Raises BudgetError where so much cannot go."""
+        from onnxprune.pruning.choosing import choose
+
+        with self.progress(f"Trying to remove {percent(reduce)} of the MACs"):
+            plan = choose(self.work.analysis, replace(self.how, reduce=reduce))
+            return self.tried(f"channels {percent(reduce)}", make(self.work, plan), reduce)
+
+    def integers(self, trial: Trial[Candidate]) -> Trial[Candidate] | None:
+        """The same with layers in integers; None where it is no faster."""
+        from onnxprune.pruning.history import with_integers
+        from onnxprune.pruning.quantization.quantizing import quantise_model
+
+        before = trial.made.made
+        with self.progress(f"Trying {trial.name} in int8"):
+            engine, fit = Engine(self.options.threads), self.work.fit
+            assert fit is not None
+            done: Quantization = quantise_model(before.model, fit, self.data.held_out, self.work.job, engine=engine)
+            if not done.layers:
+                return None
+            made = replace(before, model=with_integers(done, self.work.job), quantization=done)
+            return self.tried(f"{trial.name}, int8", made, trial.made.reduce)
+
+    def recovered(self, trial: Trial[Candidate], minutes: float) -> Trial[Candidate]:
+        """The same, taught by the original for some minutes."""
+        from onnxprune.pruning.recovery import recover
+
+        before = trial.made.made
+        with self.progress(f"Recovering {trial.name} for {minutes:.1f} min"):
+            lesson = recover(before.model, self.work.source, self.data.fit, plan=before.plan, minutes=minutes)
+            made = replace(before, model=lesson.model, recovery=lesson)
+            return self.tried(f"{trial.name}, recovered", made, trial.made.reduce)
+
+    def tried(self, name: str, made: Compression, reduce: float) -> Trial[Candidate]:
+        """What a result takes, and loses on the samples to choose by."""
+        found = _measured(made, reduce, self.work.source, self.data.held_out, self.options.threads)
+        # Beside the original in turns: the machine may have been busier than when that was measured first.
+        return self.promise.tried(name, replace(found, seconds=found.seconds * self.original.seconds), made.model)
+
+
+def _measured(made: Compression, reduce: float, source: Model, samples: Samples, threads: int) -> Candidate:
+    """A candidate whose ``seconds`` are a share of the original's, measured in turns."""
+    from onnxprune.pruning.quantization.measuring import seconds_of
+
+    before, after = seconds_of([source, made.model], samples, Engine(threads), _ROUNDS)
+    return Candidate(made, reduce, after / before, made.model.file_size, arena(made.model).size)
+
+
+def run(model: ModelLike, options: AutoOptions, *, progress: Progress, path: Callable[[str], None]) -> Auto:
+    """Search; see :func:`onnxprune.auto`. ``path`` is told of every candidate, in a line."""
+    options.check()
+    began = time.monotonic()
+    source = as_model(model)
+    spec = options.calibration
+    job = JobOptions(calibration=spec, calibration_samples=options.calibration_samples, int8=True, certify=False)
+    with progress("Reading data"):
+        analysis = analyze(source)
+        data = with_proof(source, job)
+    _possible(source, options, analysis)
+    assert data.proof is not None
+    with progress("Running the original"):
+        most = 1.0 if options.max_loss is None else options.max_loss
+        promise = Promise.of(
+            source, data.held_out, data.proof, most=most, confidence=options.confidence, task=options.task
+        )
+    fit = data.fit.first(_FITTED)
+    work = Work(source, analysis, None, job, None, fit, None, progress, None)
+    how = PlanOptions(calibration=fit).decided()
+    how = replace(how, criterion=Remembered(default_registry().find(str(how.criterion))))
+    original = _original(source, analysis, data.held_out, options)
+    searching = _Search(options, work, data, promise, how, progress, original, began)
+    trials = _trials(searching, path)
+    tested = _tested(searching, trials)
+    found = kept(promise, tested, lambda trial: (trial.made.seconds, trial.made.flash))
+    if found.best.made is original and options.max_loss is not None:
+        raise AnswersError(_nothing(found))
+    best = found.best.made.made
+    from onnxprune.pruning.history import with_promise
+    from onnxprune.pruning.pipeline import apply
+
+    if best.plan:
+        best = replace(best, certificate=certified(work, apply(source, best.plan), best.plan))
+    best = replace(best, model=with_promise(best.model, found))
+    return Auto(best, found.best.made, original, found, options, time.monotonic() - began, tuple(searching.skipped))
+
+
+def _nothing(found: Kept[Candidate]) -> str:
+    """Why the original is all that is left, and how near another came."""
+    most = found.promise.most
+    failed = next((t for t in found.trials if t.bound is not None and t.bound.upper > most), None)
+    if failed is None or failed.bound is None:
+        return f"none of {len(found.trials)} candidates is faster than the original and within the budgets"
+    bound = failed.bound
+    return (
+        f"nothing faster than the original keeps the promise. The nearest, {failed.name}: "
+        f"{found.promise.proven_on.what} {100 * bound.mean:.2f} % on {bound.samples:,} samples, and so at most "
+        f"{100 * bound.upper:.2f} % at {100 * bound.confidence:g} % confidence ({100 * most:g} % was promised); "
+        "promise less, give more samples, or more time for recovery"
+    )
+
+
+def _original(source: Model, analysis: Analysis, samples: Samples, options: AutoOptions) -> Candidate:
+    from onnxprune.pruning.plan import Plan
+    from onnxprune.pruning.quantization.measuring import seconds_of
+
+    (taken,) = seconds_of([source], samples, Engine(options.threads), _ROUNDS)
+    nothing = Compression(source, Plan({}, {}, analysis.totals, analysis.totals), analysis, None)
+    return Candidate(nothing, 0.0, taken, source.file_size, arena(source).size)
+
+
+def _possible(source: Model, options: AutoOptions, analysis: Analysis) -> None:
+    """See that no promise contradicts what must stay. Raises BudgetError."""
+    graph = analysis.coupling.graph
+    least = held(graph, (*graph.inputs, *graph.outputs))
+    largest = max((held(graph, (name,)) for name in (*graph.inputs, *graph.outputs)), default=0)
+    if options.max_ram is not None and largest > options.max_ram:
+        raise BudgetError(
+            f"max_ram {long(options.max_ram, 'B')} cannot hold: inputs and outputs stay as they are, and take "
+            f"{long(least, 'B')}, one of them {long(largest, 'B')}"
+        )
+
+
+def _trials(searching: _Search, path: Callable[[str], None]) -> list[Trial[Candidate]]:
+    """All candidates: pruned by halving, then the best of them in integers, then one recovered."""
+    options, promise = searching.options, searching.promise
+    levers, found = options.pulled, list[Trial[Candidate]]()
+
+    def noted(trial: Trial[Candidate] | None) -> Trial[Candidate] | None:
+        if trial is not None:
+            found.append(trial)
+            path(_line(trial, searching.original, promise))
+        return trial
+
+    def made(reduce: float) -> Trial[Candidate]:
+        trial = searching.floats(reduce)
+        noted(trial)
+        return trial
+
+    def more(trial: Trial[Candidate]) -> bool:
+        if options.max_loss is not None:
+            return promise.foresees(trial)
+        # No loss is promised: as little goes as the budgets need, in integers where they may be.
+        other = noted(searching.integers(trial)) if "int8" in levers and not searching.late() else None
+        return all(one.made.over(options) for one in (trial, other) if one is not None)
+
+    whole = promise.tried("the original", searching.original, searching.work.source)
+    floats = [whole]
+    if "channels" in levers and searching.work.analysis.coupling.groups:
+        floats += search(made, more, enough=searching.late)
+    if "int8" in levers and options.max_loss is not None:
+        # From bold to mild, until one is foreseen to keep the promise.
+        for trial in sorted(filter(promise.foresees, floats), key=lambda trial: trial.made.seconds):
+            other = noted(searching.integers(trial))
+            if other is not None and promise.foresees(other):
+                break
+    if "recovery" in levers and len(floats) > 1 and options.max_loss is not None:
+        _recover(searching, max(t.made.reduce for t in floats if promise.foresees(t) or t is whole), noted)
+    return [whole, *found]
+
+
+def _recover(
+    searching: _Search, refitted: float, noted: Callable[[Trial[Candidate] | None], Trial[Candidate] | None]
+) -> None:
+    """Let the original teach bolder candidates than a refit makes good (``refitted``), the boldest first, while there
+    is time, until one is foreseen to keep the promise."""
+    from onnxprune.pruning.recovery import require_bridge
+
+    try:
+        require_bridge()
+        for share in _BOLDER:
+            minutes = searching.left * _RECOVERING
+            if minutes < _LEAST_MINUTES:
+                return
+            try:
+                trial = searching.floats(refitted + share * (1 - refitted))
+            except BudgetError:
+                continue
+            if trial.losses.mean > _RUINED:
+                continue
+            taught = noted(searching.recovered(trial, minutes))
+            if taught is not None and searching.promise.foresees(taught):
+                if "int8" in searching.options.pulled:
+                    noted(searching.integers(taught))
+                return
+    except (UsageError, ConversionError, TrainingError) as error:
+        searching.skipped.append(f"No recovery: {error}.")
+
+
+def _tested(searching: _Search, trials: Sequence[Trial[Candidate]]) -> tuple[Trial[Candidate], ...]:
+    """Those that keep the budgets, tested from the least loss on; none that another beats in loss and time.
+
+    Raises:
+        BudgetError: none keeps the budgets.
+    """
+    options = searching.options
+    fitting = [trial for trial in trials if not trial.made.over(options)]
+    if not fitting:
+        near = min(trials, key=lambda trial: len(trial.made.over(options)) * 1e3 + _excess(trial.made, options))
+        raise BudgetError(
+            f"no candidate keeps the budgets; the nearest ({near.name}, of {len(trials)}): "
+            f"{'; '.join(near.made.over(options))}; its loss is {percent(near.losses.mean)}; allow more, or more levers"
+        )
+    order: list[Trial[Candidate]] = []
+    for trial in sorted(fitting, key=lambda trial: (trial.losses.mean, trial.made.seconds)):
+        if not order or trial.made.seconds < order[-1].made.seconds:
+            order.append(trial)
+    if options.max_loss is None:
+        order = order[:1]
+    with searching.progress("Proving"):
+        return prove(searching.promise, order, lambda candidate: candidate.made.model)
+
+
+def _excess(candidate: Candidate, options: AutoOptions) -> float:
+    """By how much budgets are exceeded: the largest factor."""
+    pairs = (
+        (candidate.seconds, options.max_latency), (candidate.flash, options.max_flash), (candidate.ram, options.max_ram)
+    )  # fmt: skip
+    return max((value / most for value, most in pairs if most is not None), default=0.0)
+
+
+def _line(trial: Trial[Candidate], original: Candidate, promise: Promise) -> str:
+    """A candidate in a line."""
+    one = trial.made
+    return (
+        f"{trial.name}: {one.seconds / original.seconds:.2f} of the time, {long(one.flash, 'B')}, "
+        f"loss {percent(trial.losses.mean)} on {len(trial.losses.values)} samples to choose by"
+    )
+
+
+def _auto(model: ModelLike, options: AutoOptions) -> Auto:
+    """Search channels, integers and recovery together for the best model that keeps all promises.
+
+    Args:
+        model: a Model, ModelProto or path.
+
+    Raises:
+        UsageError: nothing is promised, or a value is out of range.
+        DataError: there are too few samples for the promise (the message says how many it takes), they are made up,
+            or labels do not fit.
+        BudgetError: no candidate keeps the budgets; the message names the nearest.
+        AnswersError: no candidate keeps the loss; the message says how near the mildest came.
+    """
+    from contextlib import nullcontext
+
+    return run(model, options, progress=lambda step: nullcontext(), path=lambda line: None)
+
+
+auto = by_keyword(AutoOptions)(_auto)
+auto.__name__ = auto.__qualname__ = "auto"
