@@ -115,13 +115,16 @@ class Analysis:
             return self
         return replace(self, coupling=coupling, costs=cost_model(coupling, self.registry))
 
-    def measured(self, metric: Metric, source: MetricSource | None) -> Analysis:
-        """The analysis with one more metric among its costs, if there is one.
+    def measured(self, sources: Mapping[Metric, MetricSource]) -> Analysis:
+        """The analysis with more metrics among its costs.
 
         Raises:
-            UsageError: it was measured for another model.
+            UsageError: one was measured for another model.
         """
-        return self if source is None else replace(self, costs=self.costs.with_measured(metric, source.of(self)))
+        costs = self.costs
+        for metric, source in sources.items():
+            costs = costs.with_measured(metric, source.of(self))
+        return replace(self, costs=costs) if sources else self
 
     @cached_property
     def untied(self) -> Coupling:

@@ -25,8 +25,8 @@ from onnxprune.ir.graph import UnknownShapeError
 from onnxprune.ops import Contraction, Registry
 from onnxprune.ops.relations import IntArray
 
-Metric = Literal["params", "flops", "memory", "latency"]
-#: What is counted on every graph. Latency is there only where a profile was measured.
+Metric = Literal["params", "flops", "memory", "latency", "wire"]
+#: What is counted on every graph. Latency is there only where a profile was measured, the wire where a cut is named.
 METRICS: tuple[Metric, ...] = ("params", "flops", "memory")
 FloatArray = NDArray[np.float64]
 

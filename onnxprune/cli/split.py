@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnxprune._display import long, percent, seconds, short
 from onnxprune.cli.files import Paths
-from onnxprune.cli.names import Name
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, only
 from onnxprune.cli.reading import Reading, read_and_analyze
+from onnxprune.cli.result import show_certificate
+from onnxprune.cli.splitting import chain_table, show_cuts, show_parts, show_proof
 from onnxprune.cli.terminal import Terminal
-from onnxprune.cli.units import parse_link
+from onnxprune.cli.units import parse_link, parse_quantity
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from onnxprune.data.samples import Samples
+    from onnxprune.ir.model import Model
+    from onnxprune.pruning.pipeline import Compression
     from onnxprune.splitting.costs import Ledger
-    from onnxprune.splitting.splitting import Splitting
+    from onnxprune.splitting.cuts import Cut
     from onnxprune.splitting.weighing import CutCost, Setting, Split
     from onnxprune.splitting.wire import Rounding
 
 _SAMPLES, _JUDGED = 64, 256
-_MOST_ROWS = 24
-_TITLES = {"wire": "wire", "macs": "MACs of the head", "memory": "memory of the head"}
 _WIRE, _COSTS = "What crosses", "What is known"
 
 
@@ -54,6 +54,28 @@ def split(
         str,
         typer.Option(help="How floats cross: plain, float16, int8, or packed (int8 and zlib).", rich_help_panel=_WIRE),
     ] = "plain",
+    budgets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BYTES,BYTES",
+            help="Instead: parts for these memories, weights and activations, like 256kB,512kB.",
+            show_default=False,
+        ),
+    ] = None,
+    parts: Annotated[
+        int | None,
+        typer.Option(min=2, help="Or so many parts, the largest as small as can be.", show_default=False),
+    ] = None,
+    max_wire: Annotated[
+        float | None,
+        typer.Option(
+            parser=parse_quantity,
+            metavar="BYTES",
+            help="Remove channels until no more cross, like 20kB; with --calibrate, what is left is fitted anew.",
+            show_default=False,
+            rich_help_panel=_WIRE,
+        ),
+    ] = None,
     calibrate: only("calibration") = None,  # type: ignore[valid-type]
     link: Annotated[
         str | None,
@@ -90,9 +112,14 @@ def split(
     input_shape: InputShapeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find where to cut a model for two machines, and write both parts with their proof."""
-    if at is not None and output is None:
-        raise UsageError("--at says where to cut; say with -o where the parts go, too")
+    """Find where to cut a model for several machines, and write the parts with their proof."""
+    if output is None and (at is not None or max_wire is not None):
+        raise UsageError("--at and --max-wire are about parts that are written; say with -o where they go")
+    chained = budgets is not None or parts is not None
+    if chained and (at is not None or max_wire is not None or best is not None or (budgets and parts)):
+        raise UsageError("--budgets or --parts choose the cuts by themselves; give one of them alone")
+    if max_wire is not None and coding == "packed":
+        raise UsageError("--max-wire counts bytes that are known beforehand; give --coding plain, float16 or int8")
     terminal = Terminal(as_json)
     paths = Paths()
     paths.read_models(model)
@@ -114,22 +141,38 @@ def split(
     with terminal.step("Weighing cuts"):
         packed = {name: one.packed for name, one in ranges.items()} if fit is not None else None
         found = weigh(ledger, setting, most=most, packed=packed)
+    if chained:
+        with terminal.step("Finding a chain"):
+            cuts = _chain(ledger, budgets, parts, most, coding)
+        job = _Job(reading.model, output, coding, ranges, unseen)
+        _write_chain(terminal, job, ledger, cuts, model)
+        return
     if output is None:
         terminal.json({"model": str(model), **found.to_dict()})
         if not as_json:
-            _show(terminal, found, every)
+            show_cuts(terminal, found, every)
         return
     chosen = found.at(at.split(",")) if at is not None else _best(found, best)
-    assert chosen.cut is not None  # a cut, not all on one side
     from onnxprune.splitting.splitting import split_at
 
+    source, pruned = reading.model, None
+    if max_wire is not None and found.value(chosen, "wire") > max_wire:
+        pruned = _narrowed(terminal, reading, chosen, max_wire, coding, calibrate)
+        source = pruned.model
+        ledger, chosen, ranges = _again(terminal, source, reading, setting, chosen, fit, most)
+    assert chosen.cut is not None  # a cut, not all on one side
     with terminal.step("Cutting and proving"):
-        made = split_at(reading.model, ledger, [chosen.cut], coding=coding, ranges=ranges, samples=unseen)
+        made = split_at(
+            source, ledger, [chosen.cut], coding=coding, ranges=ranges, samples=unseen, reference=reading.model
+        )
     with terminal.step(f"Writing {output.name}"):
         manifest = made.save(output)
-    terminal.json({"model": str(model), "output": str(output), "cut": chosen.to_dict(), "manifest": manifest})
+    told = {} if pruned is None else {"plan": pruned.plan.to_dict(), "costs": dict(pruned.plan.after)}
+    terminal.json({"model": str(model), "output": str(output), "cut": chosen.to_dict(), "manifest": manifest, **told})
     if not as_json:
-        _show_parts(terminal, made, found, chosen)
+        if pruned is not None and pruned.certificate is not None:
+            show_certificate(terminal, pruned.certificate)
+        show_parts(terminal, made, found, chosen)
         terminal.show(f"Wrote {output}: {', '.join(part['file'] for part in manifest['parts'])}, manifest.json.")
 
 
@@ -166,6 +209,86 @@ def _best(found: Split, objective: str | None) -> CutCost:
     return one
 
 
+def _chain(ledger: Ledger, budgets: str | None, parts: int | None, most: int, coding: str) -> tuple[Cut, ...]:
+    """The cuts for memories, or into so many parts. Raises BudgetError."""
+    from onnxprune.splitting.chain import chain_within, even_chain
+
+    if budgets is None:
+        return even_chain(ledger, parts or 2, most=most, coding=coding)
+    return chain_within(ledger, [parse_quantity(text) for text in budgets.split(",")], most=most, coding=coding)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What becomes of a chain."""
+
+    source: Model
+    output: Path | None
+    coding: str
+    ranges: Mapping[str, Rounding]
+    samples: Samples | None
+
+
+def _write_chain(terminal: Terminal, job: _Job, ledger: Ledger, cuts: Sequence[Cut], model: Path) -> None:
+    """Show the parts of a chain, and write them if they are asked for."""
+    from onnxprune.splitting.chain import costs_of
+    from onnxprune.splitting.splitting import split_at
+
+    costs = costs_of(ledger, cuts)
+    wires = [sum(ledger.bytes_of(name, job.coding) for name in cut.tensors) for cut in cuts]
+    data = {"parts": [cost.to_dict() for cost in costs], "wire": wires, "cuts": [list(cut.tensors) for cut in cuts]}
+    terminal.show(chain_table(costs, cuts, wires), "")
+    if job.output is None:
+        terminal.json({"model": str(model), **data})
+        return
+    with terminal.step("Cutting and proving"):
+        made = split_at(
+            job.source, ledger, cuts, coding=job.coding, ranges=job.ranges, samples=job.samples, reference=job.source
+        )
+    with terminal.step(f"Writing {job.output.name}"):
+        manifest = made.save(job.output)
+    terminal.json({"model": str(model), "output": str(job.output), **data, "manifest": manifest})
+    show_proof(terminal, made)
+    terminal.show(f"Wrote {job.output}: {', '.join(part['file'] for part in manifest['parts'])}, manifest.json.")
+
+
+def _narrowed(
+    terminal: Terminal, reading: Reading, chosen: CutCost, most: float, coding: str, calibrate: str | None
+) -> Compression:
+    """The model with fewer channels across a cut. Raises BudgetError."""
+    from onnxprune.pruning.options import JobOptions, PlanOptions
+    from onnxprune.splitting.narrowing import WireSize, narrowed
+
+    wire = WireSize(chosen.tensors, coding)
+    with terminal.step("Removing channels"):
+        options = PlanOptions(round_to=1, input_shapes=reading.shapes)
+        return narrowed(reading.model, wire, most, options, JobOptions(calibration=calibrate))
+
+
+def _again(
+    terminal: Terminal,
+    source: Model,
+    reading: Reading,
+    setting: Setting,
+    chosen: CutCost,
+    samples: Samples | None,
+    most: int,
+) -> tuple[Ledger, CutCost, dict[str, Rounding]]:
+    """The same cut of a model with fewer channels; times are not known of it."""
+    from onnxprune.analysis.analyzing import analyze
+    from onnxprune.splitting.costs import Ledger
+    from onnxprune.splitting.weighing import Setting as Weighed
+    from onnxprune.splitting.weighing import weigh
+    from onnxprune.splitting.wire import roundings
+
+    ledger = Ledger(analyze(source, reading.shapes))
+    found = weigh(ledger, Weighed(setting.coding, energy=setting.energy), most=most).at(chosen.tensors)
+    if samples is None:
+        return ledger, found, {}
+    with terminal.step("Running samples"):
+        return ledger, found, roundings(ledger.analysis.model, samples, found.tensors)
+
+
 def _samples(terminal: Terminal, reading: Reading, calibrate: str | None) -> tuple[Samples | None, Samples | None]:
     """Samples that ranges follow from, and others that answers are measured on."""
     if calibrate is None:
@@ -191,74 +314,3 @@ def _ranges(
         cuts = find_cuts(ledger.flow, most).found
         names = {name for cut in cuts for name in cut.tensors}.union(ledger.graph.inputs)
         return roundings(reading.analysis.model, samples, names)
-
-
-def _show(terminal: Terminal, found: Split, every: bool) -> None:
-    cuts = [cut for cut in found.cuts if cut.cut is not None]
-    rows = [cut for cut in cuts if every or cut.best]
-    shown = rows if every else rows[:_MOST_ROWS]
-    terminal.show(_table(found, [*shown, *found.cuts[len(cuts) :]]), "")
-    left = f" ({len(rows) - len(shown)} more: --every)" if len(rows) > len(shown) else ""
-    terminal.show(
-        f"{len(cuts)} cuts; {len(rows)} that no other beats are listed{left}." if not every else f"{len(cuts)} cuts."
-    )
-    for objective in found.objectives:
-        one = found.best(objective)
-        if one is not None:
-            terminal.show(f"Best for {_TITLES.get(objective, objective)}: {', '.join(one.tensors)}.")
-    if found.note:
-        terminal.show(f"{found.note[0].upper()}{found.note[1:]}.", style="yellow")
-
-
-def _show_parts(terminal: Terminal, made: Splitting, found: Split, chosen: CutCost) -> None:
-    """What was cut, what it costs, and the proof."""
-    terminal.show(f"Cut at {', '.join(chosen.tensors)}: {long(found.value(chosen, 'wire'), 'B')} cross.")
-    for name, cost, part in zip(("Head", "Tail"), made.costs, made.parts, strict=False):
-        terminal.show(
-            f"{name}: {short(cost.macs)} MACs, {long(cost.weights, 'B')} of weights, {long(cost.peak, 'B')} of "
-            f"activations at most, {long(part.file_size, 'B')} as a file."
-        )
-    if chosen.latency is not None:
-        terminal.show(
-            f"Predicted: {seconds(chosen.head_seconds or 0)} here, {seconds(chosen.tail_seconds or 0)} there, "
-            f"{seconds(chosen.latency)} from input to answer."
-        )
-    terminal.show(made.certificate.sentence)
-    if made.coded is not None:
-        terminal.show(f"As written, with {made.coding} between them: {made.coded.sentence}")
-        if made.fidelity is None:
-            terminal.show(
-                "What rounding leaves of the answers is not known; give samples with --calibrate.", style="yellow"
-            )
-        for answer in made.fidelity.answers if made.fidelity is not None else ():
-            terminal.show(answer.sentence)
-
-
-def _table(found: Split, rows: list[CutCost]) -> Table:
-    from onnxprune.cli.tables import empty_table
-
-    timed, energy = "latency" in found.objectives, "energy" in found.objectives
-    table = empty_table()
-    table.add_column("cut at")
-    titles = ["wire", "head MACs", "%", "memory"] + ["head", "tail", "latency"] * timed + ["energy"] * energy
-    for title in titles:
-        table.add_column(title, justify="right", no_wrap=True)
-    whole = max((row.head.macs + row.tail.macs for row in rows), default=0.0)
-    places = {"edge": "(all in the head)", "cloud": "(all in the tail)"}
-    names = {id(row): places.get(row.place) or ", ".join(row.tensors) for row in rows}
-    for row in rows:
-        cells = [
-            short(found.value(row, "wire")),
-            short(row.head.macs),
-            percent(row.head.macs / whole).removesuffix(" %") if whole else "-",
-            short(row.head.memory),
-        ]
-        if timed:
-            cells += [
-                seconds(value) if value is not None else "-"
-                for value in (row.head_seconds, row.tail_seconds, row.latency)
-            ]
-        if energy:
-            cells.append(f"{short(1e3 * (row.energy or 0.0))} mJ")
-        table.add_row(Name(names[id(row)], among=tuple(names.values())), *cells)
-    return table

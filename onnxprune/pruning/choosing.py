@@ -44,8 +44,8 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
             model, options.input_shapes, split=options.split, state=options.state, registry=options.registry
         )
     options = options.decided()
-    metric, latency, channels, exact_norm = options.metric, options.latency, options.channels, options.exact_norm
-    model = model.measured("latency", latency)
+    metric, channels, exact_norm = options.metric, options.channels, options.exact_norm
+    model = model.measured(options.sources)
     limits = _limits(model, options)
     chooser = default_registry().find(options.criterion) if isinstance(options.criterion, str) else options.criterion
     allocate = find_allocation(options.allocation)
@@ -59,7 +59,7 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
     exact = (lambda group: group.is_exact(exact_norm=exact_norm)) if options.exact_only else (lambda group: True)
 
     def chosen_under(grouping: Grouping) -> _Choice:
-        analysis = model.under(grouping).measured("latency", latency)
+        analysis = model.under(grouping).measured(options.sources)
         problem = _problem(analysis, options, limits, exact)
         scores, losses = None, problem.losses
         if allocate is global_ and channels is None:
@@ -199,6 +199,8 @@ def _rounding(options: PlanOptions) -> int | str:
 def _limits(analysis: Analysis, options: PlanOptions) -> tuple[tuple[Metric, float], ...]:
     if options.timed and "latency" not in analysis.costs.measured:
         raise UsageError("latency has to be measured first: pass latency=onnxprune.profile_latency(...)")
+    if "wire" in (options.metric, *options.limits) and "wire" not in analysis.costs.measured:
+        raise UsageError("what crosses depends on the cut, which 'onnxprune split --max-wire' names, or wire=...")
     options.check_budget()
     limits = list(options.limits.items())
     if options.reduce is not None:

@@ -42,9 +42,10 @@ MODES: Mapping[str, Metric] = {
     "ma": "memory",
     "latency": "latency",
     "la": "latency",
+    "wire": "wire",
 }
 """What a mode counts, by both of its names."""
-LIMITED: tuple[Metric, ...] = ("params", "flops", "memory", "latency")
+LIMITED: tuple[Metric, ...] = ("params", "flops", "memory", "latency", "wire")
 """What a budget can limit, by an option ``max_<metric>``."""
 
 Kind = Literal["plain", "fraction", "share", "quantity", "duration", "names", "floors", "rounding", "state", "object"]
@@ -290,6 +291,12 @@ class PlanOptions(Given):
         "What onnxprune.profile_latency measured of this model, which predicts times; planning measures nothing.",
         kind="object",
     )
+    max_wire: float | None = defined(
+        None, "Most bytes that cross at a cut.", kind="object", valid=lambda value: value > 0, must="be positive"
+    )
+    wire: MetricSource | None = defined(
+        None, "The cut, and how tensors cross it: an onnxprune.splitting.narrowing.WireSize.", kind="object"
+    )
     sensitivity: LossCurves | None = defined(
         None,
         "What onnxprune.scan_sensitivity measured of this model; allocation 'global' weighs its curves, too.",
@@ -325,6 +332,12 @@ class PlanOptions(Given):
     def metric(self) -> Metric:
         """What the mode counts."""
         return MODES[self.mode.lower()]
+
+    @property
+    def sources(self) -> dict[Metric, MetricSource]:
+        """What is measured or told, and not counted."""
+        found: dict[Metric, MetricSource | None] = {"latency": self.latency, "wire": self.wire}
+        return {metric: source for metric, source in found.items() if source is not None}
 
     @property
     def limits(self) -> dict[Metric, float]:

@@ -22,6 +22,18 @@ from onnxprune.splitting.cuts import Flow, bits
 FloatArray = NDArray[np.float64]
 
 
+CODINGS = ("plain", "float16", "int8", "packed")
+"""How tensors go over the wire: as they are; floats in two bytes, or in one; and these bytes packed by zlib."""
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
+
+
+def bytes_each(elem_type: int, coding: str = "plain") -> float:
+    """Bytes of an element on the wire; packing is told by samples alone and not looked at."""
+    if coding == "plain" or elem_type not in _FLOATS:
+        return BITS.get(elem_type, 0) / 8
+    return 2.0 if coding == "float16" else 1.0
+
+
 @dataclass(frozen=True)
 class PartCost:
     """What a part of a graph takes.
@@ -84,7 +96,7 @@ class Ledger:
                 self._shared.append((nodes, size))
             else:
                 self._weights[nodes.bit_length() - 1] += size
-        self.sizes = np.array([self._bytes(name) for name in flow.tensors])
+        self.sizes = np.array([self.bytes_of(name) for name in flow.tensors])
         self._traffic = np.zeros(count)
         pairs = [(place, reader) for reader in flow.computing for place in bits(flow.reads[reader])]
         for at, reader in pairs:
@@ -97,11 +109,12 @@ class Ledger:
         outputs = set(graph.outputs)
         self._is_output = np.array([name in outputs for name in flow.tensors], dtype=np.bool_)
 
-    def _bytes(self, tensor: str) -> float:
+    def bytes_of(self, tensor: str, coding: str = "plain") -> float:
+        """Bytes of a tensor in a coding; NaN where its shape is not known."""
         shapes = self.graph.shapes
         shape = shapes.extents.get(tensor)
-        bits_each = BITS.get(shapes.elem_types.get(tensor, TensorProto.FLOAT), 0)
-        return math.nan if shape is None else math.prod(shape) * bits_each / 8
+        each = bytes_each(shapes.elem_types.get(tensor, TensorProto.FLOAT), coding)
+        return math.nan if shape is None else math.prod(shape) * each
 
     def mask(self, nodes: int) -> NDArray[np.bool_]:
         """A set of nodes as one truth value for each."""
@@ -121,6 +134,10 @@ class Ledger:
             file=weights + own,
             traffic=weights + float(self._traffic[inside].sum()),
         )
+
+    def own_weights(self, nodes: int) -> float:
+        """Bytes of the weights that single nodes of a set read, and no others."""
+        return float(self._weights[self.mask(nodes)].sum())
 
     def seconds(self, profile: LatencyProfile) -> FloatArray:
         """Seconds of every node, which make up what the whole takes; what is between nodes goes to all alike."""

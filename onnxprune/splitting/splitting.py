@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from onnxprune.data.fidelity import Fidelity, measure_fidelity
 from onnxprune.data.samples import Samples
 from onnxprune.ir.model import Model
+from onnxprune.splitting.chain import costs_of
 from onnxprune.splitting.costs import Ledger, PartCost
 from onnxprune.splitting.cuts import Cut
 from onnxprune.splitting.parts import joined, parts_of
@@ -66,6 +66,7 @@ def split_at(
     coding: str = "plain",
     ranges: Mapping[str, Rounding] | None = None,
     samples: Samples | None = None,
+    reference: Model | None = None,
 ) -> Splitting:
     """Take a model apart at cuts, each of which holds the one before, and prove the parts.
 
@@ -75,7 +76,8 @@ def split_at(
         cuts: from the input on.
         coding: how floats cross: ``plain``, ``float16`` or ``int8`` (``packed`` is int8: what carries it packs).
         ranges: of the tensors that cross, for int8.
-        samples: what to measure the answers on, where floats are rounded.
+        samples: what to measure the answers on, where they may differ.
+        reference: whose answers they are to be, where that is another model: this one before channels went.
 
     Raises:
         UsageError: a tensor cannot cross.
@@ -85,15 +87,17 @@ def split_at(
     analysis = ledger.analysis
     proof = certify_split(original, analysis, parts)
     proof.require()
-    borders = [0, *(cut.head for cut in cuts), ledger.flow.all]
-    costs = tuple(ledger.part(after & ~before) for before, after in pairwise(borders))
+    costs = costs_of(ledger, cuts)
     tensors = tuple(cut.tensors for cut in cuts)
     coding = "int8" if coding == "packed" else coding
-    if coding == "plain":
-        return Splitting(original, parts, tensors, costs, coding, proof)
-    written = coded(parts, analysis.model, coding, ranges or {})
-    whole = joined(analysis.model, written)
-    second = certify_split(whole, analysis, written)
-    second.require()
-    fidelity = None if samples is None else measure_fidelity(original, whole, samples)
-    return Splitting(original, written, tensors, costs, coding, proof, second, fidelity)
+    second = None
+    whole = original
+    if coding != "plain":
+        parts = coded(parts, analysis.model, coding, ranges or {})
+        whole = joined(analysis.model, parts)
+        second = certify_split(whole, analysis, parts)
+        second.require()
+    fidelity = None
+    if samples is not None and whole is not (reference or original):
+        fidelity = measure_fidelity(reference or original, whole, samples)
+    return Splitting(original, parts, tensors, costs, coding, proof, second, fidelity)

@@ -7,19 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.errors import UsageError
 from onnxprune.exploration.pareto import non_dominated
 from onnxprune.latency.times import Times
-from onnxprune.splitting.costs import FloatArray, Ledger, PartCost
+from onnxprune.splitting.costs import CODINGS, FloatArray, Ledger, PartCost
 from onnxprune.splitting.cuts import Cut, bits, find_cuts
 from onnxprune.splitting.links import Energy, Link
-
-CODINGS = ("plain", "float16", "int8", "packed")
-"""How tensors go over the wire: as they are; floats in two bytes, or in one; and these bytes packed by zlib."""
-_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
 @dataclass(frozen=True)
@@ -176,7 +171,7 @@ class _Scale:
         ledger, setting, flow = self._ledger, self._setting, self._ledger.flow
         tail = flow.all & ~cut.head
         wire = {coding: sum(self._size(name, coding) for name in cut.tensors) for coding in CODINGS}
-        if not all(name in self._packed for name in cut.tensors):
+        if not self._packed:
             del wire["packed"]
         made = {name for index in bits(tail) for name in ledger.graph.nodes[index].outputs}
         answer = sum(float(ledger.sizes[flow.order[name]]) for name in made.intersection(ledger.graph.outputs))
@@ -197,12 +192,5 @@ class _Scale:
         )  # fmt: skip
 
     def _size(self, tensor: str, coding: str) -> float:
-        flow, shapes = self._ledger.flow, self._ledger.graph.shapes
-        size = float(self._ledger.sizes[flow.order[tensor]])
-        kind = shapes.elem_types.get(tensor, TensorProto.FLOAT)
-        if coding == "plain" or kind not in _FLOATS:
-            return size
-        width = 4 if kind == TensorProto.FLOAT else 8
-        if coding == "packed":
-            return self._packed.get(tensor, size / width)
-        return size / width * (2 if coding == "float16" else 1)
+        size = self._ledger.bytes_of(tensor, coding)
+        return self._packed.get(tensor, size) if coding == "packed" else size

@@ -165,7 +165,7 @@ def test_latency_has_to_be_measured_first(analysis: Analysis, cache: Cache) -> N
         profile_latency(analysis, machine=FakeMachine(), round_to=0, cache=cache)
     other = onnxprune.analyze(chain(16, 24, 5, size=7))
     with pytest.raises(UsageError, match="measured for another model"):
-        other.measured("latency", measured(analysis, cache))
+        other.measured({"latency": measured(analysis, cache)})
 
 
 def test_the_multiple_is_the_smallest_that_pays(analysis: Analysis, cache: Cache) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +15,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import onnxprune
-from onnxprune.errors import UsageError, VerificationError
+from onnxprune.errors import BudgetError, UsageError, VerificationError
 from onnxprune.latency.times import record_times
+from onnxprune.splitting.chain import chain_within, costs_of, even_chain
 from onnxprune.splitting.costs import Ledger
+from onnxprune.splitting.cuts import Cut
 from onnxprune.splitting.links import Link
+from onnxprune.splitting.narrowing import WireSize
 from onnxprune.splitting.parts import joined, parts_of
 from onnxprune.splitting.proof import certify_split
 from onnxprune.splitting.splitting import split_at
 from onnxprune.splitting.weighing import Setting, weigh
 from onnxprune.splitting.wire import roundings
 from onnxprune.splitting.writing import MANIFEST, schema
-from tests.cli.support import RESIDUAL, done, done_json, refused, saved
+from tests.cli.support import MODELS, RESIDUAL, done, done_json, refused, saved
 from tests.latency.fakes import FakeMachine
 from tests.latency.networks import chain
 from tests.random_graphs.strategy import RandomGraph, random_graphs
@@ -202,3 +207,48 @@ def test_a_certificate_needs_something_to_have_run(ledger: Ledger) -> None:
     assert proof.passed
     assert len(proof.shapes) > 1, "an open batch is tried with several extents"
     assert not replace(proof, samples=0).passed
+
+
+def test_chains_fit_their_budgets_with_the_fewest_bytes_between(ledger: Ledger) -> None:
+    """Beside all pairs of cuts."""
+    cuts = [row.cut for row in weigh(ledger).cuts if row.cut is not None]
+    budgets = (150e3, 200e3, 240e3)
+
+    def wire(chain: Sequence[Cut]) -> float:
+        return sum(ledger.bytes_of(name) for cut in chain for name in cut.tensors)
+
+    fitting = [
+        wire(pair)
+        for pair in itertools.permutations(cuts, 2)
+        if pair[0].head & ~pair[1].head == 0
+        and all(cost.memory <= most for cost, most in zip(costs_of(ledger, pair), budgets, strict=True))
+    ]
+    found = chain_within(ledger, budgets)
+    assert wire(found) == min(fitting)
+    even = even_chain(ledger, 3)
+    largest = max(cost.memory for cost in costs_of(ledger, even))
+    with pytest.raises(BudgetError):
+        chain_within(ledger, [0.99 * largest] * 3)
+    split_at(onnxprune.load(RESIDUAL), ledger, even)
+    with pytest.raises(BudgetError, match="alone takes"):
+        chain_within(ledger, (1e3, 1e3))
+    with pytest.raises(UsageError, match="two parts or more"):
+        chain_within(ledger, (1e6,))
+
+
+def test_channels_go_until_few_enough_bytes_cross(tmp_path: Path) -> None:
+    at = "/stages/stages.3/Relu_1_output_0"
+    sample = MODELS / "fashion_sample.npz"
+    words = ("--at", at, "--coding", "int8", "--max-wire", 400, "--calibrate", sample)
+    data = done_json("split", RESIDUAL, "-o", tmp_path / "parts", *words)
+    assert data["cut"]["wire"]["int8"] <= 400
+    sent = data["manifest"]["parts"][1]["inputs"][0]
+    assert np.prod(sent["shape"][1:]) <= 400
+    assert sent["type"] == "UINT8"
+    assert data["manifest"]["fidelity"]["share"] > 0.8
+    plan = onnxprune.plan(RESIDUAL, mode="wire", max_wire=800, wire=WireSize((at,), "int8"), round_to=1)
+    assert set(plan.removed[at]) == {1}
+    assert "/MaxPool_output_0" not in plan.removed, "what does not cross stays as it is"
+    assert plan.after["wire"] <= 800 < plan.before["wire"]
+    with pytest.raises(UsageError, match="depends on the cut"):
+        onnxprune.plan(RESIDUAL, mode="wire", reduce=0.5)
