@@ -14,7 +14,7 @@ from onnx import checker
 
 from onnxprune.errors import PassError, VerificationError
 from onnxprune.ir.comparing import compare
-from onnxprune.ir.model import Model
+from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.session import Arrays, Session, random_inputs
 from onnxprune.ir.shapes import infer_shapes
 from onnxprune.passes.base import Pass, PassResult
@@ -63,12 +63,13 @@ class PassManager(Pass):
     rounds: int = 1
     watch: Watch | None = None
 
-    def run(self, model: Model) -> PassResult:
-        """Run all passes.
+    def run(self, model: ModelLike) -> PassResult:
+        """Run all passes on a Model, or on anything that ``load`` takes.
 
         Raises:
             PassError: a condition or a check does not hold; the message names the pass.
         """
+        model = as_model(model)
         modified = False
         inputs = self._inputs(model)
         outputs = self._examine(model, "the model given", inputs) if self.check is Check.EQUALITY else None

@@ -41,8 +41,9 @@ _MOST_ROUNDS = 5
 class _InsideBodies(PassManager):
     """Run passes with the nodes of bodies in the main graph."""
 
-    def run(self, model: Model) -> PassResult:
+    def run(self, model: ModelLike) -> PassResult:
         """Open the bodies, run all passes, and close the bodies again."""
+        model = as_model(model)
         opened = open_bodies(model)
         result = super().run(opened)
         return result if opened is model else _changed(model, close_bodies(result.model))
@@ -62,8 +63,9 @@ class Normalization(PassManager):
     )
 
     @uncollected()
-    def run(self, model: Model) -> PassResult:
+    def run(self, model: ModelLike) -> PassResult:
         """Run all passes; what comes out as it went in is the model itself."""
+        model = as_model(model)
         return _changed(model, super().run(model).model)
 
 

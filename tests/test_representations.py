@@ -14,7 +14,8 @@ def test_what_a_repl_shows_is_short() -> None:
         images = sample["images"][:64].astype(np.float32).reshape(-1, 1, 28, 28) / 255
     analysis = onnxprune.analyze(VGG)
     made = onnxprune.compress(VGG, reduce=0.4, calibration={"image": images}, calibration_samples=32)
-    shown = [made.model, analysis, made.plan, made, made.certificate, made.compensation, made.fidelity]
+    proof = onnxprune.prove(VGG, made.model)
+    shown = [made.model, analysis, made.plan, made, made.certificate, made.compensation, made.fidelity, proof]
     for value in shown:
         lines = repr(value).splitlines()
         assert len(lines) <= 10, type(value)
@@ -46,3 +47,15 @@ def test_a_saved_module_can_be_loaded_and_written_back() -> None:
     assert not loaded.training
     first, second = write_back(module, VGG), write_back(loaded, VGG)
     assert first.to_proto() == second.to_proto()
+
+
+def test_samples_are_taken_as_they_come() -> None:
+    """One array for the only input, and a path, are what they would be with a name and as text."""
+    path = MODELS / "fashion_sample.npz"
+    with np.load(path) as sample:
+        images = sample["images"][:48].astype(np.float32).reshape(-1, 1, 28, 28) / 255
+    alone, named = (onnxprune.compress(VGG, reduce=0.4, calibration=data) for data in (images, {"image": images}))
+    assert alone.model.to_bytes() == named.model.to_bytes()
+    assert "fitted to" in repr(alone)
+    found = (onnxprune.plan(VGG, reduce=0.4, criterion="activation", calibration=data) for data in (path, str(path)))
+    assert len({str(plan.to_dict()["removed"]) for plan in found}) == 1

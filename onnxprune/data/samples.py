@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -18,7 +19,7 @@ from onnxprune.ir.model import Model
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 #: A SPEC, a data set, batches, or arrays [N, ...] by input name.
-CalibrationSource: TypeAlias = "str | Data | Batches | Mapping[str, NDArray[Any]]"
+CalibrationSource: TypeAlias = "str | os.PathLike[str] | Data | Batches | Mapping[str, NDArray[Any]] | NDArray[Any]"
 
 DEFAULT_COUNT = 512
 """Calibration samples if the caller does not say how many: more change little, and cost time."""
@@ -105,7 +106,8 @@ def collect(
     """Take the first ``count`` samples of a fixed shuffle.
 
     Args:
-        source: a SPEC (see :func:`onnxprune.data.read_data`), Data (its training part), Batches, or arrays by input.
+        source: a SPEC (see :func:`onnxprune.data.read_data`), Data (its training part), Batches, arrays by input, or
+            the array of the only input.
         model: whose inputs they are for.
         count: how many samples at most.
         step: samples per batch, where the model leaves it open.
@@ -118,8 +120,7 @@ def collect(
     if count < 1:
         raise UsageError(f"calibration takes at least one sample, not {count}")
     specs = inputs_of(model)
-    if isinstance(source, str):
-        source = read_data(source, model)
+    source = _opened(source, model)
     made, views = (source.made, source.views) if isinstance(source, Data) else ("", PLAIN)
     if isinstance(source, Data):
         source = source.train
@@ -135,6 +136,20 @@ def collect(
     if not whole:
         raise DataError(f"the model takes {step} samples at once, and there are only {len(samples)}")
     return samples.part(0, whole)
+
+
+def _opened(source: CalibrationSource, model: Model) -> Data | Batches | Mapping[str, NDArray[Any]]:
+    """What a SPEC names, read; an array with the name of the input that it is for."""
+    if isinstance(source, (str, os.PathLike)):
+        return read_data(os.fspath(source), model)
+    if not isinstance(source, np.ndarray):
+        return source
+    names = [spec.name for spec in inputs_of(model)]
+    if len(names) != 1:
+        raise DataError(
+            f"one array was given for {len(names)} inputs; give a mapping from {', '.join(names)} to arrays"
+        )
+    return {names[0]: source}
 
 
 def require_variety(samples: Samples) -> None:
@@ -154,8 +169,7 @@ def collect_both(
 
     To evaluate with, the test part of the data is taken if it has one, else what calibration leaves.
     """
-    if isinstance(source, str):
-        source = read_data(source, model)
+    source = _opened(source, model)
     if isinstance(source, Data) and source.test is not None:
         others = collect(source.test, model, evaluate, seed=seed)
         return collect(source, model, count, seed=seed), replace(others, made=source.made, views=PLAIN), False
@@ -177,8 +191,7 @@ def collect_three(
     Raises:
         DataError: as :func:`collect`, or there are fewer than a dozen samples.
     """
-    if isinstance(source, str):
-        source = read_data(source, model)
+    source = source if isinstance(source, Samples) else _opened(source, model)
     most = max(min(_MOST_PROVING, _MOST_BYTES // _bytes_of(model)), count)
     if isinstance(source, Data) and source.test is not None:
         fit, rest = collect(source, model, count, seed=seed), collect(source.test, model, most, seed=seed)

@@ -66,9 +66,10 @@ class OpsetTable(Generic[_Entry]):
         """An entry for a type in whatever domain: runtimes keep the names of what they move to their own."""
         return next((known[-1] for (_, name), known in self._entries.items() if name == op_type), None)
 
-    def extended(self, *entries: _Entry) -> OpsetTable[_Entry]:
-        """A table that knows these, too; RegistryError if one of them is known already."""
-        return OpsetTable([*dict.fromkeys(e for known in self._entries.values() for e in known), *entries])
+    def extended(self, *entries: _Entry | type[_Entry]) -> OpsetTable[_Entry]:
+        """A table that knows these (objects or classes), too; RegistryError if one of them is known already."""
+        made = [entry() if isinstance(entry, type) else entry for entry in entries]
+        return OpsetTable([*dict.fromkeys(e for known in self._entries.values() for e in known), *made])
 
     def supported(self) -> list[tuple[str, str, int, int | None]]:
         """(domain, type, first opset, last opset or None) of every entry, sorted."""

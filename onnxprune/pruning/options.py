@@ -136,6 +136,12 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
 _FLOOR = "be a fraction below 1 or a number of channels"
 
 
+def _differs(value: Any, default: Any) -> bool:
+    """Whether an option is not as by default; arrays compare element by element."""
+    found = value != default
+    return bool(found.any()) if hasattr(found, "any") else bool(found)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Given:
     """What planning, proving and repairing all take."""
@@ -153,7 +159,7 @@ class Given:
     def given(self) -> dict[str, Any]:
         """The options that are not as they are by default."""
         fields = dataclasses.fields(self)
-        return {f.name: getattr(self, f.name) for f in fields if getattr(self, f.name) != f.default}
+        return {f.name: value for f in fields if _differs(value := getattr(self, f.name), f.default)}
 
     def __post_init__(self) -> None:
         for name, option in options_of(type(self)).items():

@@ -91,7 +91,8 @@ class Compression:
         if fidelity is None:
             lines.append("answers unknown: give calibration data")
         else:
-            where = " on synthetic samples, no evidence about real data" if fidelity.made else ""
+            where = " on the samples that it was fitted to" if fidelity.seen else ""
+            where = " on synthetic samples, no evidence about real data" if fidelity.made else where
             lines += [f"answers {one.verdict} ({one.task}){where}: {one.words}" for one in fidelity.answers[:3]]
         return [line for line in [*lines, *([] if self.promise is None else self.promise.sentences)] if line]
 

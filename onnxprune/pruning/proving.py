@@ -72,6 +72,10 @@ class Proof:
             )
         return tuple(lines)
 
+    def __repr__(self) -> str:
+        """What was found, in a few lines."""
+        return "\n  ".join(("Proof", *self.sentences[:9]))
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data for JSON."""
         return {
