@@ -11,7 +11,7 @@ from typing import Any
 from onnxprune.errors import CheckpointError
 from onnxprune.torch.checkpoint import read_checkpoint, write_checkpoint
 
-_FORMAT = "onnxprune recovery 1"
+_FORMAT = "onnxprune recovery 2"
 _WHAT = {"student": "another pruned model", "teacher": "another original", "samples": "other samples"}
 
 
@@ -38,6 +38,7 @@ class Standing:
     optimizer: dict[str, Any]
     rng: Mapping[str, Any]
     order: list[int]
+    turn: int
 
 
 def save(checkpoint: Checkpoint, standing: Standing) -> None:

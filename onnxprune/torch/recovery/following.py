@@ -16,7 +16,6 @@ from onnx import TensorProto
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onnxprune.data.augmenting import augmented
 from onnxprune.data.logits import ENDINGS, head_of, without_ending
 from onnxprune.data.samples import Samples
 from onnxprune.errors import TrainingError, UsageError, VerificationError
@@ -29,6 +28,7 @@ from onnxprune.passes.normalize import normalize
 from onnxprune.torch.module import OnnxModule, to_module
 from onnxprune.torch.outputs import giving
 from onnxprune.torch.recovery.checkpoints import Checkpoint, Standing, load, remove, save
+from onnxprune.torch.recovery.drawing import Draws
 from onnxprune.torch.training.batching import any_batch
 from onnxprune.torch.writing import write_back
 
@@ -222,6 +222,10 @@ class _Lesson:
         # A copy: what was read from a file may not be written to, and PyTorch warns of that.
         return {name: torch.from_numpy(np.array(known[name])) for name in self.takes}
 
+    def prepared(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """What the module takes of these samples, and what it should give."""
+        return self.entered(inputs), self.answers(inputs)
+
     def answers(self, inputs: Mapping[str, NDArray[Any]]) -> list[Tensor]:
         """What the teacher gives, at the positions that the student has."""
         found = self.teacher.run(inputs)
@@ -242,7 +246,7 @@ class _Lesson:
 
 class _Run:
     def __init__(self, student: Model, lesson: _Lesson, samples: Samples, held_out: Samples, how: Teaching) -> None:
-        self._student, self._lesson, self._samples, self._how = student, lesson, samples, how
+        self._student, self._lesson, self._how = student, lesson, how
         self._module = lesson.module
         self._gates = _gated(self._module, len(lesson.outputs))
         self._average = copy.deepcopy(self._module).requires_grad_(False)
@@ -252,12 +256,13 @@ class _Run:
         # Exporters fold scales of any size into weights: a step is a share of how large a tensor's values are.
         self._sizes = [max(float(p.detach().square().mean().sqrt()), _LEAST_SIZE) for p in parameters]
         self._optimizer = torch.optim.Adam([{"params": [p]} for p in parameters], lr=how.lr)
-        self._rng = np.random.default_rng(how.seed)
+        self._draws = Draws(
+            samples, how.batch_size, how.augment, how.seed, lambda x: (lesson.entered(x), lesson.answers(x))
+        )
         self._tests = [
             (lesson.entered(batch), [t.clone() for t in lesson.answers(batch)[: len(lesson.outputs)]])
             for batch in _batches(held_out, how.batch_size)
         ]
-        self._order: list[int] = []
 
     def result(self, progress: Callable[[State], None] | None, checkpoint: Checkpoint | None = None) -> Followed:
         """Learn until the time is over, or nothing is gained any more."""
@@ -307,17 +312,16 @@ class _Run:
 
     def _standing(self, step: int, seconds: float, states: list[State], best: int, weights: dict[str, Any]) -> Standing:
         module, average, optimizer = (o.state_dict() for o in (self._module, self._average, self._optimizer))
-        rng = self._rng.bit_generator.state
+        rng, order, turn = self._draws.stands()
         plain = [asdict(state) for state in states]
-        return Standing(step, seconds, plain, best, weights, module, average, optimizer, rng, list(self._order))
+        return Standing(step, seconds, plain, best, weights, module, average, optimizer, rng, order, turn)
 
     def _gone_on(self, stood: Standing, limit: float) -> tuple[int, float, list[State], int, dict[str, Any]]:
         """Take up what was kept: the step, the seconds that it took, the states, the best of them and its weights."""
         self._module.load_state_dict(stood.module)
         self._average.load_state_dict(stood.average)
         self._optimizer.load_state_dict(stood.optimizer)
-        self._rng.bit_generator.state = stood.rng
-        self._order = list(stood.order)
+        self._draws.go_on(stood.rng, stood.order, stood.turn)
         states = [State(**state) for state in stood.states]
         states[-1] = replace(states[-1], left=max(limit - stood.seconds, 0.0))
         return stood.step, stood.seconds, states, stood.best, stood.best_weights
@@ -329,9 +333,8 @@ class _Run:
         rate = how.lr * min(1.0, (number + 1) / _WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * done))
         for group, size in zip(self._optimizer.param_groups, self._sizes, strict=True):
             group["lr"] = rate * size
-        inputs = self._drawn()
-        wanted = lesson.answers(inputs)
-        found = lesson.tried(self._module, lesson.entered(inputs))
+        entered, wanted = self._draws.next()
+        found = lesson.tried(self._module, entered)
         loss = torch.zeros(())
         for name, got, target in zip(lesson.outputs, found, wanted, strict=False):
             loss = loss + _relative(got, target) + (_divergence(got, target) if name in lesson.classes else 0.0)
@@ -349,18 +352,6 @@ class _Run:
                 if value.is_floating_point():
                     mine[name].lerp_(value, 1 - keep)
         return float(loss.detach())
-
-    def _drawn(self) -> dict[str, NDArray[Any]]:
-        """The next samples of an endless shuffle, augmented."""
-        size = min(self._how.batch_size, len(self._samples))
-        if len(self._order) < size:
-            self._order += self._rng.permutation(len(self._samples)).tolist()
-        chosen, self._order = self._order[:size], self._order[size:]
-        found = {name: np.ascontiguousarray(array[chosen]) for name, array in self._samples.inputs.items()}
-        if len(found) == 1:
-            # Several inputs may belong together: what is done to one would have to be done to all.
-            found = {name: augmented(x, self._how.augment, self._rng) for name, x in found.items()}
-        return found
 
     def _measured(self, step: int, seconds: float, left: float) -> State:
         lesson, damage, right, count = self._lesson, 0.0, 0, 0

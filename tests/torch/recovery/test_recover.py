@@ -20,6 +20,7 @@ from onnxprune.errors import CheckpointError, DataError, PlanError, TrainingErro
 from onnxprune.pruning.pipeline import Compression
 from onnxprune.pruning.recovery import Recovery
 from onnxprune.torch.recovery import State
+from onnxprune.torch.recovery.drawing import Draws
 from onnxprune.torch.recovery.following import Teaching, _Lesson, _Run
 
 MODELS = Path(__file__).parents[3] / "models"
@@ -217,3 +218,24 @@ def test_blocks_that_err_little_are_left_as_they_are(samples: Samples) -> None:
     done = onnxprune.recover(pruned.model, original, samples, plan=pruned.plan, steps=3)
     changed = [n for n, w in done.model.weights.items() if not np.array_equal(w.array, pruned.model.weights[n].array)]
     assert len(changed) <= len(whole)
+
+
+def test_batches_come_twice_and_go_on_from_anywhere(samples: Samples) -> None:
+    def draws() -> Draws:
+        return Draws(
+            samples, 4, frozenset(("flip",)), 0, lambda x: ({}, [torch.from_numpy(v.copy()) for v in x.values()])
+        )
+
+    first, count = draws(), 40
+    given = [first.next()[1][0] for _ in range(count)]
+    # Rounds of sixteen batches: each is there twice, the second time in another order.
+    for half in (given[:16], given[16:32]):
+        assert len({tuple(t.flatten().tolist()) for t in half}) == 16
+    sides = [sorted(float(t.sum()) for t in half) for half in (given[:16], given[16:32])]
+    assert sides[0] == sides[1]
+    for stop in (1, 15, 16, 17, 31, 32, 35):
+        one, other = draws(), draws()
+        for _ in range(stop):
+            one.next()
+        other.go_on(*one.stands())
+        assert all(torch.equal(other.next()[1][0], wanted) for wanted in given[stop:])
