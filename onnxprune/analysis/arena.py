@@ -7,7 +7,7 @@ it are one buffer of bytes, as engines fuse them. Not counted: weights, the prog
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,12 +40,19 @@ class _Buffer:
     last: int
 
 
-def arena(model: ModelLike, input_shapes: InputShapes | None = None, *, registry: Registry | None = None) -> Arena:
+def arena(
+    model: ModelLike,
+    input_shapes: InputShapes | None = None,
+    *,
+    without: Collection[str] = (),
+    registry: Registry | None = None,
+) -> Arena:
     """Plan the memory of a model's activations.
 
     Args:
         model: a Model, ModelProto or path.
         input_shapes: of inputs with open extents.
+        without: tensors that are held elsewhere, inputs for example.
         registry: the known operators, if not the default ones.
 
     Raises:
@@ -54,21 +61,31 @@ def arena(model: ModelLike, input_shapes: InputShapes | None = None, *, registry
     source = normalize(as_model(model))
     bound = find_binding(source, input_shapes).shapes
     graph = Graph(source, infer_shapes(source, bound))
-    buffers = [buffer for buffer in _buffers(graph, registry or default_registry()) if buffer.size]
-    return Arena(_planned(buffers), _live(buffers, len(graph.nodes)))
+    buffers = [buffer for buffer in _buffers(graph, registry or default_registry(), without) if buffer.size]
+    return Arena(min(_planned(buffers, order) for order in _ORDERS), _live(buffers, len(graph.nodes)))
 
 
-def _buffers(graph: Graph, registry: Registry) -> list[_Buffer]:
+#: In which order buffers are placed; what takes least is taken.
+_ORDERS: tuple[Callable[[_Buffer], tuple[int, int]], ...] = (
+    lambda buffer: (-buffer.size, buffer.first),
+    lambda buffer: (buffer.first, -buffer.size),
+    lambda buffer: (buffer.first - buffer.last, -buffer.size),
+    lambda buffer: (-buffer.size * (buffer.last - buffer.first + 1), buffer.first),
+)
+
+
+def _buffers(graph: Graph, registry: Registry, without: Collection[str]) -> list[_Buffer]:
     """What is held of every activation; those that are written over one another are one."""
     end = max(len(graph.nodes) - 1, 0)
     last = {name: max(readers) for name, readers in graph.consumers.items()}
     last.update(dict.fromkeys(graph.outputs, end + 1))
-    found = {name: _Buffer(_bytes(graph, name), 0, last.get(name, 0)) for name in graph.inputs}
+    inputs = [name for name in graph.inputs if name not in without]
+    found = {name: _Buffer(_bytes(graph, name), 0, last.get(name, 0)) for name in inputs}
     every = list(found.values())
     for node in graph.nodes:
         operator = registry.find(node)
         for name in node.outputs:
-            if not name or name in graph.constants:
+            if not name or name in graph.constants or name in without:
                 continue
             size, until = _bytes(graph, name), last.get(name, node.index)
             taken = None if operator is None else _taken(operator, node, graph, found, size)
@@ -106,11 +123,11 @@ def held(graph: Graph, names: Iterable[str]) -> int:
     return sum(_bytes(graph, name) for name in names)
 
 
-def _planned(buffers: list[_Buffer]) -> int:
-    """The end of the arena when buffers get the lowest gap that holds them, the largest first."""
+def _planned(buffers: list[_Buffer], order: Callable[[_Buffer], tuple[int, int]]) -> int:
+    """The end of the arena when buffers get the lowest gap that holds them, one after the other."""
     placed: list[tuple[int, _Buffer]] = []
     top = 0
-    for buffer in sorted(buffers, key=lambda b: (-b.size, b.first)):
+    for buffer in sorted(buffers, key=order):
         offset = 0
         for start, other in sorted(
             ((s, b) for s, b in placed if b.first <= buffer.last and buffer.first <= b.last), key=lambda pair: pair[0]

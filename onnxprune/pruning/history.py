@@ -82,8 +82,10 @@ def with_answers(model: Model, fidelity: Fidelity | None) -> Model:
 
 
 def with_promise(model: Model, kept: Kept[Any]) -> Model:
-    """The model, whose last step tells what is proven of its loss."""
+    """The model, whose last step, if it has one, tells what is proven of its loss."""
     steps = steps_of(model)
+    if not steps:
+        return model
     told = {"what": kept.promise.proven_on.what, "max_loss": kept.promise.most, **kept.bound.to_dict()}
     return with_steps(model, [*steps[:-1], {**steps[-1], "promise": told}])
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune.analysis.arena import _Buffer, _planned, arena
+from onnxprune.analysis.arena import _ORDERS, _Buffer, _planned, arena
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -50,8 +50,8 @@ def test_what_is_read_later_is_not_written_over() -> None:
 
 def test_gaps_are_filled() -> None:
     # 10 bytes over all steps; 6 and 4 after each other fit into the same place.
-    assert _planned([_Buffer(10, 0, 9), _Buffer(6, 0, 3), _Buffer(4, 4, 9)]) == 16
-    assert _planned([_Buffer(10, 0, 9), _Buffer(6, 0, 4), _Buffer(4, 4, 9)]) == 20
+    assert _planned([_Buffer(10, 0, 9), _Buffer(6, 0, 3), _Buffer(4, 4, 9)], _ORDERS[0]) == 16
+    assert _planned([_Buffer(10, 0, 9), _Buffer(6, 0, 4), _Buffer(4, 4, 9)], _ORDERS[0]) == 20
 
 
 @pytest.mark.parametrize("name", ["residual_dynamo", "vgg_torchscript"])

@@ -74,3 +74,9 @@ def test_a_loss_that_cannot_hold_names_the_nearest() -> None:
 
 def test_levers_are_a_list() -> None:
     assert AutoOptions(levers=" int8,int8, channels").pulled == ("int8", "channels")
+
+
+def test_budgets_that_hold_as_it_is_change_nothing() -> None:
+    found = auto(VGG, calibration=images(100), max_flash=1e9, levers="channels", minutes=1)
+    assert found.chosen.reduce == 0
+    assert found.model.proto == onnxprune.load(VGG).proto

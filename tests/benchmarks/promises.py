@@ -1,0 +1,133 @@
+"""Are promises kept? ``python -m tests.benchmarks.promises --data FASHION-MNIST --work FOLDER``.
+
+Each reference classifier is pruned to many widths, once, with 512 training images; what every candidate says of the
+10,000 labelled test images is kept. Then hold-outs are drawn from these (with replacement: the 10,000 are the truth),
+and on each the candidate is chosen as ``--max-loss`` does: ordered by what it loses on a fifth of the hold-out,
+tested on the rest until the first fails. ``docs/promises.csv`` has a row for every network, promise and way to count.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import onnxprune
+from onnxprune.data import read_data
+from onnxprune.data.bounds import Kind, Losses, fixed_sequence
+from onnxprune.data.losses import reference
+from onnxprune.data.samples import collect
+from onnxprune.pruning.choosing import choose
+from onnxprune.pruning.compensation import compensate
+from onnxprune.pruning.criteria import default_registry
+from onnxprune.pruning.options import PlanOptions
+from onnxprune.pruning.promising import Remembered
+from tests.benchmarks.rows import add_row
+
+ROOT = Path(__file__).parents[2]
+TABLE = ROOT / "docs" / "promises.csv"
+NETWORKS = ("dense_dynamo", "depthwise_dynamo", "residual_dynamo", "vgg_dynamo", "vgg_keras_tensorflow")
+PROMISES = (0.01, 0.02, 0.05)
+CONFIDENCE, FIT, HOLD_OUTS = 0.95, 512, 1000
+SIZES = (2500, 10_000)
+_WIDTHS = np.round(np.arange(0.04, 0.8, 0.04), 2)
+
+FloatArray = NDArray[np.float64]
+
+
+def main() -> None:
+    """Evaluate, draw, and write the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the four IDX files")
+    parser.add_argument("--work", type=Path, required=True, help="folder for what candidates say")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    TABLE.unlink(missing_ok=True)
+    for network in NETWORKS:
+        kept = options.work / f"{network}.npz"
+        if not kept.exists():
+            np.savez_compressed(kept, **evaluated(ROOT / "models" / f"{network}.onnx", str(options.data)))
+        with np.load(kept) as found:
+            for row in rows(network, dict(found)):
+                add_row(TABLE, row)
+                print(row, flush=True)
+
+
+def evaluated(path: Path, data: str) -> dict[str, NDArray[Any]]:
+    """Of every candidate: MACs left, and for all test images whether its answer changed, and what accuracy it lost."""
+    model = onnxprune.load(path)
+    fit = collect(data, model, FIT)
+    read = read_data(data, model)
+    assert read.test is not None
+    test = collect(read.test, model, 10_000)
+    by_label = reference(model, test)
+    by_answer = reference(model, replace(test, targets=None))
+    analysis = onnxprune.analyze(model)
+    options = PlanOptions(calibration=fit).decided()
+    criterion = Remembered(default_registry().find(str(options.criterion)))
+    macs, changed, lost = [], [], []
+    for width in _WIDTHS:
+        plan = choose(analysis, PlanOptions(calibration=fit, criterion=criterion, allocation="global", reduce=width))
+        result = compensate(onnxprune.apply(model, plan), model, plan, fit, method="refit").model
+        macs.append(plan.after["flops"] / plan.before["flops"])
+        changed.append(by_answer.losses(result).values)
+        lost.append(by_label.losses(result).values)
+    return {"macs": np.array(macs), "share": np.array(changed, np.int8), "paired": np.array(lost, np.int8)}
+
+
+def rows(network: str, found: dict[str, NDArray[Any]]) -> list[dict[str, object]]:
+    """How often promises are broken, what they reach, and what an oracle would that sees all labels."""
+    made: list[dict[str, object]] = []
+    for kind in ("share", "paired"):
+        losses, truth = found[kind].astype(np.float64), found[kind].mean(axis=1)
+        lost = found["paired"].mean(axis=1)
+        for size in SIZES:
+            for most in PROMISES:
+                rng = np.random.default_rng(0)
+                drawn = [rng.integers(0, losses.shape[1], size) for _ in range(HOLD_OUTS)]
+                right = [chosen(losses[:, places], kind, most) for places in drawn]
+                wrong = [chosen(losses[:, places], kind, most, apart=False) for places in drawn[: HOLD_OUTS // 5]]
+                left = [found["macs"][i] if i is not None else 1.0 for i in right]
+                oracle = min((m for m, loss in zip(found["macs"], truth, strict=True) if loss <= most), default=1.0)
+                made.append(
+                    {
+                        "network": network,
+                        "loss": {"share": "changed answers", "paired": "accuracy lost"}[kind],
+                        "hold-out": size,
+                        "promise": most,
+                        "broken": _share(i is not None and truth[i] > most for i in right),
+                        "accuracy broken": _share(i is not None and lost[i] > most for i in right),
+                        "nothing kept": _share(i is None for i in right),
+                        "MACs left": round(float(np.mean(left)), 3),
+                        "MACs left, oracle": round(float(oracle), 3),
+                        "broken without samples apart": _share(i is not None and truth[i] > most for i in wrong),
+                    }
+                )
+    return made
+
+
+def chosen(losses: FloatArray, kind: Kind, most: float, *, apart: bool = True) -> int | None:
+    """The candidate that ``--max-loss`` takes, by losses [candidates, samples] on a hold-out; None for the original.
+
+    Without samples ``apart`` it is the boldest whose bound on all samples is low enough, as if it were the only one.
+    """
+    cut = losses.shape[1] // 5 if apart else 0
+    bounds = [Losses(row[cut:], kind, "").bound(CONFIDENCE).upper <= most for row in losses]
+    if not apart:
+        return next((i for i in reversed(range(len(losses))) if bounds[i]), None)
+    order = np.argsort(losses[:, :cut].mean(axis=1), kind="stable")
+    passed = fixed_sequence(order, lambda i: bounds[i])
+    return int(passed[-1]) if passed else None
+
+
+def _share(found: Iterable[Any]) -> float:
+    return round(float(np.mean([bool(one) for one in found])), 4)
+
+
+if __name__ == "__main__":
+    main()
