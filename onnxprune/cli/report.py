@@ -219,7 +219,7 @@ class _Wanted:
     def _candidate(
         self, original: ReportedModel, found: ReportedModel, result: Reading, plan: Plan | None
     ) -> Candidate:
-        from onnxprune.pruning.history import answers_told, job_of, since_removal
+        from onnxprune.pruning.history import answers_told, job_of, promise_told, since_removal
         from onnxprune.report import candidate
 
         proof, remark = self._proven(result, plan)
@@ -227,6 +227,7 @@ class _Wanted:
             candidate(original, found, plan, proof, remark),
             fidelity=self._fidelity(result),
             answers=answers_told(result.model),
+            promise=promise_told(result.model),
             steps=tuple(since_removal(result.model)),
             job=job_of(result.model),
         )

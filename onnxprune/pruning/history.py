@@ -86,8 +86,18 @@ def with_promise(model: Model, kept: Kept[Any]) -> Model:
     steps = steps_of(model)
     if not steps:
         return model
+    path = [trial.sentence for trial in kept.trials]
     told = {"what": kept.promise.proven_on.what, "max_loss": kept.promise.most, **kept.bound.to_dict()}
+    told |= {"words": [kept.sentences[0]], "path": path}
     return with_steps(model, [*steps[:-1], {**steps[-1], "promise": told}])
+
+
+def promise_told(model: Model) -> tuple[str, ...]:
+    """What a file tells of a promise, and of the candidates that were tried; nothing if weights have changed."""
+    steps = steps_of(model)
+    told = steps[-1].get("promise") if steps and as_left(model) else None
+    lines = [told.get(name) for name in ("words", "path")] if isinstance(told, dict) else []
+    return tuple(str(line) for part in lines if isinstance(part, list) for line in part)
 
 
 @dataclass(frozen=True)

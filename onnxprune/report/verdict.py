@@ -57,7 +57,8 @@ def failed(report: Report) -> bool:
 
 def _verdict(report: Report, candidate: Candidate, at: int) -> Verdict:
     proof, answers = _certificate(candidate), _answers(candidate)
-    lines = (proof, answers, *(_step(step) for step in candidate.steps), *_time(report, at), _size(candidate))
+    promise = (Line("Promise", "kept", candidate.promise, "good"),) if candidate.promise else ()
+    lines = (proof, answers, *promise, *(_step(step) for step in candidate.steps), *_time(report, at), _size(candidate))
     tone = min((proof.tone, answers.tone), key=_ORDER.index)
     if proof.tone == "bad":
         headline = "The certificate FAILED: do not use this file"

@@ -15,6 +15,7 @@ from onnxprune.data.losses import reference
 from onnxprune.data.samples import Samples, collect_three
 from onnxprune.errors import AnswersError, DataError, UsageError
 from onnxprune.ir.provenance import steps_of
+from onnxprune.pruning.history import promise_told
 from onnxprune.pruning.promising import Promise, Trial, kept, prove, search
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -46,6 +47,9 @@ def test_as_much_goes_as_is_proven(tmp_path: Path) -> None:
     assert [trial.losses.mean for trial in tested] == sorted(trial.losses.mean for trial in tested)
     assert steps_of(result.model)[-1]["promise"]["upper"] == found.bound.upper
     assert "Promise kept" in repr(result)
+    path = promise_told(result.model)
+    assert len(path) == 1 + len(found.trials)
+    assert f"{found.best.name}: " in "".join(path)
     json.dumps(found.to_dict())
 
 
