@@ -286,11 +286,14 @@ def _promised(work: Work, data: Calibration, options: PlanOptions, asked: Promis
             made = make(quietly, choose(work.analysis, replace(options, reduce=reduce, criterion=criterion)))
             return promise.tried(f"--reduce {reduce:.4g}", made, made.model)
 
-    trials = sorted(
-        search(candidate, promise.foresees), key=lambda trial: (trial.losses.mean, -trial.made.plan.after["flops"])
-    )
+    metric = options.metric
+
+    def left(trial: Trial[Compression]) -> float:
+        return trial.made.plan.after[metric]
+
+    trials = sorted(search(candidate, promise.foresees), key=lambda trial: (trial.losses.mean, -left(trial)))
     with work.progress("Proving"):
-        found: Kept[Compression] = kept(promise, prove(promise, trials, lambda made: made.model))
+        found: Kept[Compression] = kept(promise, prove(promise, trials, lambda made: made.model), left)
     made = found.best.made
     if work.job.certify:
         # The removal is proven as it was before weights were fitted; removing is cheap.

@@ -198,15 +198,15 @@ def prove(promise: Promise, trials: Sequence[Trial[_T]], model: Callable[[_T], M
     return (*tested, *trials[len(tested) :])
 
 
-def kept(promise: Promise, tested: Sequence[Trial[_T]], better: Callable[[Trial[_T]], Any] | None = None) -> Kept[_T]:
-    """The best candidate that passed: the last, or the one with the least of ``better``.
+def kept(promise: Promise, tested: Sequence[Trial[_T]], cost: Callable[[Trial[_T]], Any]) -> Kept[_T]:
+    """The candidate that passed and costs least: all that passed keep the promise, with one confidence for all.
 
     Raises:
         AnswersError: none passed; the message says how near the first came.
     """
     passed = [trial for trial in tested if trial.bound is not None and trial.bound.upper <= promise.most]
     if passed:
-        return Kept(promise, tuple(tested), passed[-1] if better is None else min(passed, key=better))
+        return Kept(promise, tuple(tested), min(passed, key=cost))
     first = tested[0]
     assert first.bound is not None
     raise AnswersError(

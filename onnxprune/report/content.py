@@ -42,8 +42,8 @@ class Candidate:
 
     ``plan`` tells how it was made, if that is known; ``proof`` how far it is from the masked original, and ``remark``
     what a reader has to know about that (why there is none, say). ``fidelity`` is what is left of its answers where
-    that was measured, ``answers`` what its file tells of that and ``promise`` of what is proven, ``steps`` what happened
-    to it after the removal, and ``job`` the other options that its file tells of.
+    that was measured, ``answers`` what its file tells of that and ``promise`` of what is proven, ``steps`` what
+    happened to it after the removal, and ``job`` the other options that its file tells of.
     """
 
     subject: ReportedModel

@@ -122,7 +122,7 @@ def chosen(losses: FloatArray, kind: Kind, most: float, *, apart: bool = True) -
         return next((i for i in reversed(range(len(losses))) if bounds[i]), None)
     order = np.argsort(losses[:, :cut].mean(axis=1), kind="stable")
     passed = fixed_sequence(order, lambda i: bounds[i])
-    return int(passed[-1]) if passed else None
+    return int(max(passed)) if passed else None
 
 
 def _share(found: Iterable[Any]) -> float:

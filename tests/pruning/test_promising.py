@@ -51,6 +51,8 @@ def test_as_much_goes_as_is_proven(tmp_path: Path) -> None:
     assert len(path) == 1 + len(found.trials)
     assert f"{found.best.name}: " in "".join(path)
     json.dumps(found.to_dict())
+    passed = [trial.made for trial in tested if trial.bound and trial.bound.upper <= 0.1]
+    assert result.plan.after["flops"] == min(made.plan.after["flops"] for made in passed)
 
 
 def test_three_parts_have_nothing_in_common() -> None:
@@ -119,7 +121,7 @@ def test_what_cannot_be_kept_tells_how_near_it_came() -> None:
     other = onnxprune.compress(DENSE, reduce=0.5, certify=False).model
     tested = prove(_promise(0.001), [Trial("half", other, losses)], lambda model: model)
     with pytest.raises(AnswersError, match="with half, the mildest candidate"):
-        kept(_promise(0.001), tested)
+        kept(_promise(0.001), tested, lambda trial: 0)
 
 
 def test_search_closes_in_on_what_is_foreseen_to_hold() -> None:
