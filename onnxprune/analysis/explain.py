@@ -120,10 +120,16 @@ def find_layer(analysis: Analysis, name: str) -> Layer:
     by_name = {analysis.layer_name(layer): layer for layer in analysis.costs.layers}
     if name in by_name:
         return by_name[name]
-    close = difflib.get_close_matches(name, by_name, n=3, cutoff=0.4)
-    close = close or [other for other in by_name if name.lower() in other.lower()][:3]
+    raise no_layer(name, by_name)
+
+
+def no_layer(name: str, names: Iterable[str]) -> UsageError:
+    """The error for a layer that is not there, with those that may have been meant."""
+    known = list(names)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    close = close or [other for other in known if name.lower() in other.lower()][:3]
     hint = f"did you mean {' or '.join(close)}?" if close else "'onnxprune analyze' lists the layers"
-    raise UsageError(f"no layer is called '{name}'; {hint}")
+    return UsageError(f"no layer is called '{name}'; {hint}")
 
 
 def coupling_graph(analysis: Analysis, layer: str | None = None) -> nx.Graph:

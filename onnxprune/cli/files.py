@@ -107,6 +107,8 @@ class Paths:
                 raise UsageError("--external-data needs files; name one with --output")
             self._terminal.leave_stdout()
             return
+        if path == STDOUT:
+            raise UsageError("this command writes its model to a file, not to stdout; name one with --output")
         self._check(path, force=self.force)
         self._add(_Read(data, path) for data in _external_data(path))
         for other in self._written:

@@ -57,7 +57,7 @@ def keep(
     if not classes and not positions:
         raise UsageError("say what to keep: --classes 0,5,dog, or --positions 'OUTPUT[AXIS]=0,5'")
     terminal = Terminal(as_json)
-    paths = Paths(force=force)
+    paths = Paths(force=force, terminal=terminal)
     paths.read_models(model)
     paths.read(names)
     paths.write_model(output)

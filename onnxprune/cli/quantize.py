@@ -49,7 +49,7 @@ def quantize(
     if form.form is not None and (more := options.given().keys() - {"calibration", "threads"}):
         raise UsageError(f"{', '.join(sorted(more))} go with ranges from samples; {form.form} has none")
     terminal = Terminal(as_json)
-    paths = Paths(force=force, external_data=external_data)
+    paths = Paths(force=force, terminal=terminal, external_data=external_data)
     paths.read_models(model)
     paths.read_data(spec if isinstance(spec, str) else None)
     paths.write_model(output)

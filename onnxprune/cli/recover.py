@@ -47,7 +47,7 @@ def recover(
     if not isinstance(job.calibration, str):
         raise UsageError("give samples with --calibrate; labels are not needed")
     terminal = Terminal(as_json)
-    paths = Paths(force=force, external_data=external_data)
+    paths = Paths(force=force, terminal=terminal, external_data=external_data)
     paths.read_models(model, original)
     paths.read_data(job.calibration)
     paths.write_model(output)

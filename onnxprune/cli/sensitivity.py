@@ -20,6 +20,8 @@ def sensitivity(
     data: Annotated[
         str,
         typer.Option(
+            "--calibrate",
+            "--data",
             metavar="SPEC",
             help="Calibration samples, labels not needed: .npz, folder, or module:function.",
             show_default=False,

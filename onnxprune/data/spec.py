@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from onnxprune.data.augmenting import PLAIN, Views, parse_augmentations
 from onnxprune.data.inputs import Scaling
-from onnxprune.errors import DataError, UsageError
+from onnxprune.errors import DataError, UsageError, unknown
 
 _OPTIONS = ("mean", "std", "limit", "test_limit", "holdout", "size", "seed", "augment", "views")
 
@@ -42,9 +42,9 @@ def parse_spec(text: str) -> Spec:
     if not source:
         raise DataError("the data SPEC is empty; give an .npz file, a folder, or module:function")
     options = dict(parse_qsl(query, keep_blank_values=True, separator="&"))
-    unknown = [name for name in options if name not in _OPTIONS]
-    if unknown or (mark and query and not options):
-        raise DataError(f"data option '{(unknown or [query])[0]}' is not known; there are {', '.join(_OPTIONS)}")
+    strange = [name for name in options if name not in _OPTIONS]
+    if strange or (mark and query and not options):
+        raise DataError(unknown("data option", (strange or [query])[0], _OPTIONS))
     try:
         scaling = Scaling(_floats(options.get("mean", "")), _floats(options.get("std", "")))
         limit, test_limit = (_count(options.get(name)) for name in ("limit", "test_limit"))

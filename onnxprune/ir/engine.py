@@ -67,6 +67,17 @@ class Engine:
         """The settings as plain data."""
         return asdict(self)
 
+    def require(self) -> None:
+        """Raise UsageError where there is no such runtime here, or it does not have the provider."""
+        if self.runtime != ONNXRUNTIME:
+            runtime(self.runtime)
+            return
+        import onnxruntime as ort
+
+        known = ort.get_available_providers()
+        if self.provider not in known:
+            raise UsageError(f"onnxruntime has no {self.provider} here; choose one of {', '.join(known)}")
+
     def session(
         self,
         source: str | os.PathLike[str] | bytes,
@@ -91,9 +102,7 @@ class Engine:
             return Session(runtime(self.runtime), message, self.threads, profile=trace is not None)
         import onnxruntime as ort
 
-        known = ort.get_available_providers()
-        if self.provider not in known:
-            raise UsageError(f"onnxruntime has no {self.provider} here; choose one of {', '.join(known)}")
+        self.require()
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = self.threads

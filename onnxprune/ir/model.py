@@ -392,9 +392,21 @@ def _map(path: Path) -> memoryview:
     except IsADirectoryError:
         raise ModelError(f"{path} is a folder; give the .onnx file in it") from None
     except FileNotFoundError:
-        raise ModelError(f"{path} does not exist; check the path") from None
+        raise ModelError(f"{path} does not exist; {_nearby(path)}") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
+
+
+def _nearby(path: Path) -> str:
+    """What to do about a file that is not there: the one beside it that was meant, if there is one."""
+    from difflib import get_close_matches
+
+    try:
+        beside = [name for name in os.listdir(path.parent) if name.endswith(path.suffix or ".onnx")]
+    except OSError:
+        beside = []
+    close = get_close_matches(path.name, beside, 1)
+    return f"did you mean {path.with_name(close[0])}?" if close else "check the path"
 
 
 def _diagnosis(buffer: memoryview, error: WireError) -> str:

@@ -39,7 +39,9 @@ def peak_memory(path: Path, inputs: Path, engine: Engine) -> Memory | None:
 
     Raises:
         MeasurementError: the process failed.
+        UsageError: there is no such engine here.
     """
+    engine.require()
     command = [sys.executable, "-m", "onnxprune.latency.memory", str(path), str(inputs), json.dumps(engine.to_dict())]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=True)

@@ -220,7 +220,9 @@ def _problem(
     names = [analysis.layer_name(layer) for layer in layers]
     for pattern in (*include, *exclude, *floors):
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UsageError(f"no layer is called '{pattern}'; 'onnxprune analyze' lists the layers")
+            from onnxprune.analysis.explain import no_layer
+
+            raise no_layer(pattern, names)
     allowed = {group.index for group in coupling.groups if exact(group)}
     if include:
         allowed &= _groups_matching(analysis, layers, names, include)

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
 from tests.cli.support import (
+    MODELS,
     RESIDUAL,
     VGG,
     conv,
@@ -311,3 +312,12 @@ def test_whose_fault_it_is(tmp_path: Path, output: Path, monkeypatch: pytest.Mon
     broken = two_convs()
     broken.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones(8, np.float32), "a.weight"))
     assert_refused(2, saved(tmp_path, broken), output, "contradicts itself", "export it again")
+
+
+def test_what_was_probably_meant_is_said(tmp_path: Path) -> None:
+    near = VGG.with_name("vgg_torchscrip.onnx")
+    assert f"did you mean {VGG}?" in refused(2, "analyze", near)
+    assert "did you mean openvino?" in refused(2, "bench", VGG, "--runtime", "openvno")
+    prune = ("prune", VGG, "-o", tmp_path / "o.onnx", "--reduce", 0.5)
+    assert "did you mean /features/features.0/Conv" in refused(2, *prune, "--exclude", "featurs.0")
+    assert "did you mean holdout?" in refused(2, *prune, "--calibrate", f"{MODELS / 'fashion_sample.npz'}?holdot=0.5")

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import onnxprune
-from tests.cli.support import RESIDUAL, conv, done, model, node, process, refused, saved, two_convs
+from tests.cli.support import RESIDUAL, VGG, conv, done, model, node, process, refused, saved, two_convs
 
 
 def test_output_that_is_the_input_is_refused(tmp_path: Path) -> None:
@@ -246,3 +246,20 @@ def test_interrupted(tmp_path: Path, moment: str) -> None:
     assert result.returncode == 128 + signal.SIGINT
     assert result.stderr == "error: interrupted\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [("keep", "--classes", "0,1"), ("quantize", "--fp16"), ("normalize",)])
+def test_models_go_to_stdout(words: tuple[str, ...], tmp_path: Path) -> None:
+    command, *options = words
+    done = process(command, VGG, "-o", "-", *options, binary=True, cwd=tmp_path)
+    assert onnx.load_from_string(done.stdout).graph.node, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_does_not_write_to_stdout_says_so(tmp_path: Path) -> None:
+    message = refused(2, "pick", "results.sqlite", "-o", "-")
+    assert "writes its model to a file, not to stdout" in message
+
+
+def test_a_provider_that_is_not_there_is_wrong_usage() -> None:
+    assert "has no CUDAExecutionProvider here" in refused(2, "bench", VGG, "--provider", "CUDAExecutionProvider")

@@ -77,7 +77,7 @@ def _long_walk(folder: Path) -> Iterator[tuple[object, ...]]:
     yield "quantize", RESIDUAL, "-o", folder / "q.onnx", "--calibrate", DATA
     yield "quantize", RESIDUAL, "-o", folder / "h.onnx", "--fp16"
     yield "recover", recovered, RESIDUAL, "-o", folder / "r2.onnx", "--calibrate", DATA, "--minutes", 0.1
-    yield "sensitivity", RESIDUAL, "--data", DATA
+    yield "sensitivity", RESIDUAL, "--calibrate", DATA
     yield "explore", RESIDUAL, "--data", DATA, "-o", table, "--reduce", 0.3, "--then", "compensate"
     yield "merge", table, table, "-o", folder / "m.sqlite"
     yield "pick", table, "-o", folder / "best.onnx", "--min-accuracy", 0.1

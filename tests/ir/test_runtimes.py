@@ -157,7 +157,7 @@ def test_a_failure_names_the_runtime(counting: Counting) -> None:
 
 
 def test_what_is_not_there_is_said_with_what_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="no runtime 'tensort'; choose one of onnxruntime, iree"):
+    with pytest.raises(UsageError, match="runtime 'tensort' is not known; choose one of onnxruntime, iree"):
         Engine(runtime="tensort")
     assert "choose one of onnxruntime, iree, openvino" in refused(2, "bench", VGG, "--runtime", "tensort")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from onnxprune.errors import RegistryError, UsageError, installing
+from onnxprune.errors import RegistryError, UsageError, installing, unknown
 
 ENTRY_POINTS = "onnxprune.runtimes"
 ONNXRUNTIME = "onnxruntime"
@@ -134,7 +134,7 @@ def _plugged(name: str) -> Runtime:
                 "uninstall its package"
             ) from error
         return made
-    raise UsageError(f"there is no runtime {name!r}; choose one of {', '.join(names())}")
+    raise UsageError(unknown("runtime", name, names()))
 
 
 class Session:
