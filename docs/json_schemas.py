@@ -179,6 +179,10 @@ Form = keys(
     fidelity=FidelityTold | None,
 )
 BoundTold = plain(Bound, method=str)
+Tried = keys("Tried", candidate=str, foreseen=float, bound=BoundTold | None)
+Candidate = keys(
+    "Candidate", reduce=float, int8=bool, recovered=bool, seconds=float | None, flash=float | None, ram=float | None
+)
 Promise = keys(
     "Promise",
     BoundTold,
@@ -186,7 +190,7 @@ Promise = keys(
     max_loss=float,
     what=str,
     chosen=str,
-    candidates=list[keys("Candidate", candidate=str, foreseen=float, bound=BoundTold | None)],
+    candidates=list[Tried],
 )
 Comparison = keys(
     "Comparison", before=Totals, after=Totals, layers=list[LayerChange], approximate=list[str], said="Before and after."
@@ -281,6 +285,20 @@ OUTPUTS: dict[str, Any] = {
     "bench": Bench,
     "profile": Annotated[dict[str, Any], Field(description="the times, of onnxprune/latency/times.schema.json")],
     "prune": Made,
+    "auto": keys(
+        "Auto",
+        Files,
+        promise=Promise,
+        original=Candidate,
+        chosen=Candidate,
+        candidates=list[keys("TriedCandidate", Tried, Candidate)],
+        certificate=CertificateTold | None,
+        quantization=Integers | None,
+        seconds=float,
+        skipped=list[str],
+        sentences=list[str],
+        command=str,
+    ),
     "plan": keys("Planned", Comparison, output=str, settings=dict[str, Any])
     | keys(
         "Differences", equal=bool, differences=list[keys("Difference", where=str, before=Any, after=Any)], said="--diff"
@@ -297,7 +315,25 @@ OUTPUTS: dict[str, Any] = {
         cuts=list[CutTold],
         said="Without --output: all cuts, weighed.",
     )
-    | keys("Parts", Files, cut=CutTold, manifest=Manifest, said="With --output: the cut, and what is in the folder."),
+    | keys(
+        "Parts",
+        Files,
+        cut=CutTold,
+        manifest=Manifest,
+        plan=NotRequired[dict[str, Any]],
+        costs=NotRequired[Totals],
+        said="With --output: the cut, what is in the folder, and what --max-wire removed for it.",
+    )
+    | keys(
+        "Chain",
+        model=str,
+        parts=list[PartTold],
+        wire=list[float],
+        cuts=list[list[str]],
+        output=NotRequired[str],
+        manifest=NotRequired[Manifest],
+        said="With --budgets or --parts: what each part takes, and what crosses between.",
+    ),
     "keep": keys(
         "Keep",
         Files,
