@@ -30,7 +30,7 @@ def quantization_lines(made: Quantization | None) -> list[tuple[str, str]]:
     lines.extend((f"Float: {name} ({why}).", "") for name, why in shown)
     if len(made.floats) > len(shown) > 0:
         lines.append((f"... and {len(made.floats) - len(shown)} more; --json tells them all.", ""))
-    lines += _losses(made.loss) if made.layers else []
+    lines += _losses(made.loss, "generated " if made.fidelity.made else "") if made.layers else []
     before, after = made.seconds
     faster = f"{before / after:.2f} × as fast" if after else "as fast"
     lines.append((f"Float against int8 ({made.engine}): {seconds(before)} → {seconds(after)}, {faster}.", ""))

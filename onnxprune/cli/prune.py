@@ -118,9 +118,18 @@ def prepared(
         exclude=[resolve(name, layers) for name in options.exclude],
         calibration=None if data is None else data.fit,
     ).decided()
-    if (options.allocation, options.grouped) == ("global", "aligned") and data is not None:
+    if options.allocation == "global" and data is not None and _aligned(analysis, options):
         options = replace(options, sensitivity=_kept_scan(terminal, analysis, data.fit, str(options.criterion)))
     return reading, options
+
+
+def _aligned(analysis: Analysis, options: PlanOptions) -> bool:
+    """Whether the same channels of every group go, which is what a scan looks at."""
+    from onnxprune.pruning.choosing import groupings_of
+
+    aligned = ("aligned",)
+    meant = aligned if options.grouped == "aligned" else tuple(g.value for g in groupings_of(analysis, options))
+    return options.grouped in ("auto", "aligned") and meant == aligned
 
 
 def spec_of(job: JobOptions) -> str | None:

@@ -21,7 +21,7 @@ from onnxprune.pruning.criteria import Criterion, Scoring, comparable, default_r
 from onnxprune.pruning.floors import least_units
 from onnxprune.pruning.options import AUTO, MEASURED, PlanOptions, by_keyword
 from onnxprune.pruning.plan import Plan
-from onnxprune.pruning.widths import block, finer, grids, remainders
+from onnxprune.pruning.widths import block, finer, grids, groupings, remainders
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import CalibrationSource, Samples
@@ -87,7 +87,10 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
         atoms = np.concatenate(lowest) if lowest else np.zeros(0, dtype=np.int64)
         return _Choice(analysis, atoms, problem.kept(removed), float(scores[atoms].sum()))
 
-    chosen = _least_loss(chosen_under, _GROUPINGS[options.grouped])
+    if options.grouped == "auto":
+        chosen = _first_met(chosen_under, groupings_of(model, options))
+    else:
+        chosen = _least_loss(chosen_under, _GROUPINGS[options.grouped])
     made = replace(
         options,
         mode=metric,
@@ -163,6 +166,24 @@ _GROUPINGS: Mapping[str, tuple[Grouping, ...]] = {
     **{grouping.value: (grouping,) for grouping in (Grouping.ALIGNED, Grouping.BALANCED, Grouping.WHOLE)},
     "best": (Grouping.BALANCED, Grouping.WHOLE),
 }
+
+
+def groupings_of(analysis: Analysis, options: PlanOptions) -> tuple[Grouping, ...]:
+    """What ``grouped`` means by default: the first of these that meets the budgets."""
+    # What is measured knows the same channels of every group alone.
+    if options.latency is not None or options.channels is not None or options.round_to == MEASURED:
+        return (Grouping.ALIGNED,)
+    return groupings(_rounding(options), analysis.coupling)
+
+
+def _first_met(choose: Callable[[Grouping], _Choice], groupings: Sequence[Grouping]) -> _Choice:
+    """The choice of the first that meets the budgets. Raises BudgetError, that of the last, if none does."""
+    for grouping in groupings[:-1]:
+        try:
+            return choose(grouping)
+        except BudgetError:
+            continue
+    return choose(groupings[-1])
 
 
 def _least_loss(choose: Callable[[Grouping], _Choice], groupings: Sequence[Grouping]) -> _Choice:

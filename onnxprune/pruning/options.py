@@ -264,11 +264,12 @@ class PlanOptions(Given):
         rare=True,
     )
     grouped: str = defined(
-        "aligned",
+        "auto",
         "How grouped convolutions shrink: aligned (the same channels of every group), balanced (every group its own, "
-        "equally many), whole (whole groups) or best (balanced or whole).",
+        "equally many), whole (whole groups), best (balanced or whole) or auto (whole where groups are too narrow for "
+        "the engine's blocks).",
         panel=CHOICE,
-        choices=("aligned", "balanced", "whole", "best"),
+        choices=("auto", "aligned", "balanced", "whole", "best"),
         recorded=True,
         rare=True,
     )

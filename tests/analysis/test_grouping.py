@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
@@ -10,7 +12,8 @@ import onnxprune
 from onnxprune.analysis.analyzing import analyze
 from onnxprune.analysis.atoms import Grouping
 from onnxprune.analysis.cost import METRICS
-from onnxprune.errors import UsageError
+from onnxprune.errors import BudgetError, UsageError
+from onnxprune.pruning.choosing import _first_met
 from tests.helpers import GraphBuilder, assert_certified, random_atoms
 from tests.ops.certifying import conv
 
@@ -89,3 +92,45 @@ def test_overlapping_blocks_leave_fine_units() -> None:
         for reduce in (0.3, 0.5, 0.7):
             plan = onnxprune.plan(_overlapping(), mode=mode, reduce=reduce)
             assert plan.after[mode] <= (1 - reduce) * plan.before[mode]
+
+
+@pytest.mark.parametrize(
+    ("groups", "options", "wanted"),
+    [
+        (32, {"round_to": "auto:16"}, "whole"),
+        (4, {"round_to": "auto:16"}, "aligned"),  # a group less is a quarter of the layer
+        (8, {"round_to": "auto:4"}, "aligned"),  # four blocks per group
+        (32, {"round_to": 1}, "aligned"),
+        (32, {"round_to": "auto:16", "grouped": "aligned"}, "aligned"),
+    ],
+    ids=str,
+)
+def test_whole_groups_go_where_they_are_too_narrow_for_blocks(
+    groups: int, options: dict[str, Any], wanted: str
+) -> None:
+    g = GraphBuilder(17)
+    h = conv(g, g.input("x", (1, 3, 5, 5)), 3, 128)
+    h = conv(g, g.op("Relu", h), 128, 128, group=groups)
+    g.output(conv(g, g.op("Relu", h), 128, 3), [1, 3, 5, 5])
+    model = g.model()
+    plan = onnxprune.plan(model, **{"reduce": 0.5, **options})
+    assert plan.settings["grouped"] == wanted
+    assert plan.after["flops"] <= 0.5 * plan.before["flops"]
+    assert onnxprune.verify(model, onnxprune.apply(model, plan), plan).passed
+
+
+def test_what_whole_groups_cannot_meet_aligned_ones_may() -> None:
+    tried = []
+
+    def choose(grouping: Grouping) -> Any:
+        tried.append(grouping)
+        if grouping is not refusing:
+            return grouping
+        raise BudgetError("no")
+
+    refusing = Grouping.WHOLE
+    assert _first_met(choose, (Grouping.WHOLE, Grouping.ALIGNED)) is Grouping.ALIGNED
+    assert tried == [Grouping.WHOLE, Grouping.ALIGNED]
+    refusing = Grouping.ALIGNED
+    with pytest.raises(BudgetError):
+        _first_met(choose, (Grouping.ALIGNED,))

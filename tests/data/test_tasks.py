@@ -98,6 +98,9 @@ def test_neighbours_of_embeddings_are_ranked() -> None:
     lost = sole(answers(y=old), answers(y=RNG(2).standard_normal(old.shape)))
     assert lost.verdict == "ruined"
     assert lost.figures["rank"] > 10
+    # An untrained head says nothing, and loses nothing; what says something then has lost it all.
+    assert sole(answers(y=0 * old), answers(y=0 * old)).share == 1
+    assert sole(answers(y=0 * old), answers(y=old)).share == 0
 
 
 def scene(count: int = 3, classes: int = 4, places: int = 64) -> tuple[Array, Array]:

@@ -71,7 +71,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     ),
     "onnxprune/pruning/mutations/specimen.py": ("QAttention QGemm", _FAULTS),
     "onnxprune/pruning/quantization/certificate.py": ("Clip DequantizeLinear QuantizeLinear Relu", _QUANTISED),
-    "onnxprune/pruning/quantization/converting.py": ("Cast LSTM MatMul Mul", _QUANTISED),
+    "onnxprune/pruning/quantization/converting.py": ("Cast LSTM MatMul Mul Transpose", _QUANTISED),
     "onnxprune/pruning/quantization/correcting.py": ("DequantizeLinear", _QUANTISED),
     "onnxprune/pruning/quantization/preparing.py": ("MatMulNBits QAttention QGemm QuantizeLinear", _QUANTISED),
     "onnxprune/pruning/quantization/simulation.py": ("Conv Gemm MatMul", "integers, independently of all else"),

@@ -36,7 +36,8 @@ class EmbeddingTask(Task):
     def compare(self, before: Answers, after: Answers) -> Judgement:
         (name,) = before.outputs
         old, new = _vectors(before, name), _vectors(after, name)
-        share = float((_unit(old) * _unit(new)).sum(axis=1).mean())
+        # Vectors of zeros, as of an untrained head, have no direction; where they are the same, nothing is lost.
+        share = float(np.where((old == new).all(axis=1), 1.0, (_unit(old) * _unit(new)).sum(axis=1)).mean())
         figures = {"cosine": share}
         words = f"cosine {share:.4f} with the original's vectors for {len(old)} samples"
         if len(old) > 2:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,13 @@ _MADE, _MOST = 8, 128
 _LEAST, _BLOCK = 256, 32
 #: A file is smaller, or a run faster, from this ratio on: less is noise.
 _WORTH = 0.95
+#: What stays in 32 bits where onnxruntime crashes else: 1.32 loses a tensor of 16 bits as it fuses these with a MatMul
+#: (ViT-B/16), and looks for it as it changes layouts.
+_CRASHING = ("Transpose",)
+#: What Python ends with, by itself or for an error.
+_ENDED = (0, 1)
+#: Bytes of a message; protobuf's end at 2 GB.
+_LARGEST = 1_900_000_000
 
 
 @dataclass(frozen=True)
@@ -212,10 +221,24 @@ def _copied(model: Model) -> onnx.ModelProto:
 
 
 def _half(model: Model) -> onnx.ModelProto:
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-    found: onnx.ModelProto = convert_float_to_float16(_copied(model), keep_io_types=True)
-    return found
+    found: onnx.ModelProto
+    for floats in ((), _CRASHING):
+        blocked = [*DEFAULT_OP_BLOCK_LIST, *floats]
+        found = _sorted(convert_float_to_float16(_copied(model), keep_io_types=True, op_block_list=blocked))
+        if not _crashes(found):
+            return found
+    raise UsageError("onnxruntime crashes as it loads the model in float16; nothing was written")
+
+
+def _crashes(proto: onnx.ModelProto) -> bool:
+    """Whether onnxruntime dies as it loads a file, which it may refuse: tried in a process of its own."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(proto, path, save_as_external_data=proto.ByteSize() > _LARGEST)
+        program = f"import onnxruntime; onnxruntime.InferenceSession({str(path)!r}, providers=['CPUExecutionProvider'])"
+        return subprocess.run([sys.executable, "-c", program], capture_output=True).returncode not in _ENDED
 
 
 def _bytes(model: Model) -> onnx.ModelProto:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -133,3 +134,38 @@ def test_blocks_of_zeros_stay_zero() -> None:
     draft.weights["m"] = draft.weights["m"].with_array(np.zeros((32, 40), np.float32))
     for form in FORMS[1:]:
         assert convert(draft.finish(), **form).weights.worst <= 1.01
+
+
+def test_what_crashes_onnxruntime_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies says nothing else than that it died."""
+    tried: list[set[str]] = []
+
+    def dies(proto: onnx.ModelProto) -> bool:
+        made = {name for node in proto.graph.node if node.op_type == "Transpose" for name in node.output}
+        casts = {name for node in proto.graph.node if node.op_type == "Cast" for name in node.input}
+        tried.append(made & casts)
+        return len(tried) != survivor
+
+    monkeypatch.setattr(converting, "_crashes", dies)
+    turned = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+    net (float[4, 24] x) => (float[24, 4] y) { a = Relu(x)
+        t = Transpose<perm = [1, 0]>(a)
+        r = Relu(t)
+        y = MatMul(r, m) }""")
+    turned.graph.initializer.append(numpy_helper.from_array(np.eye(4, dtype=np.float32), "m"))
+    survivor = 2
+    assert convert(onnxprune.load(turned), fp16=True).weights.count == 1
+    assert [bool(names) for names in tried] == [False, True], "the second time the Transpose is in 32 bits"
+    survivor = 9
+    with pytest.raises(UsageError, match="crashes as it loads the model in float16"):
+        convert(onnxprune.load(turned), fp16=True)
+
+
+def test_a_process_that_dies_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = onnx.ModelProto()
+    broken.CopyFrom(network().to_proto())
+    assert not converting._crashes(broken)
+    broken.graph.node[0].op_type = "Nonsense"
+    assert not converting._crashes(broken)
+    monkeypatch.setattr(converting.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=-11))
+    assert converting._crashes(broken)
