@@ -21,6 +21,7 @@ def quantization_lines(made: Quantization | None) -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
     count, total = len(made.layers), len(made.layers) + len(made.floats)
     biases = ", biases corrected" if made.corrected else ""
+    biases += f", channels of {made.equalised} tensors equalised" if made.equalised else ""
     if made.certificate is None:
         lines.append(("No layer is faster in int8 here, or the whole file is not: it stays float.", "yellow"))
     else:

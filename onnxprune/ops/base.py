@@ -124,6 +124,10 @@ class Operator:
     """Whether the result may be written over an input of the same size."""
     packs: ClassVar[bool] = False
     """Whether input and result are the same values in numbers of other sizes, and engines hold the smaller ones."""
+    homogeneous: ClassVar[frozenset[str]] = frozenset()
+    """Those that give f(s x) = s f(x) for a positive factor s of each channel."""
+    joining: ClassVar[frozenset[str]] = frozenset()
+    """Those of these that need the factor on all their operands; of the others the first counts."""
 
     def relate(self, node: Node, relations: Relations) -> None:
         """State the relations between the axes of the node's inputs, weights and outputs."""

@@ -19,6 +19,7 @@ class Unary(Operator):
     )  # fmt: skip
     draws = frozenset({"Bernoulli"})
     in_place = True
+    homogeneous = frozenset({"Dropout", "Identity", "LeakyRelu", "Relu"})
 
     def reads(self, node: Node, index: int, wanted: IntArray) -> IntArray | None:
         return wanted if index == 0 else None
@@ -54,6 +55,7 @@ class Broadcasting(Operator):
         "Sum", "Where", "Xor",
     )  # fmt: skip
     in_place = True
+    homogeneous = joining = frozenset({"Add", "Max", "Mean", "Min", "Sub", "Sum"})
 
     def relate(self, node: Node, relations: Relations) -> None:
         for operand in dict.fromkeys(node.inputs):

@@ -13,6 +13,7 @@ class Pooling(Operator):
     types = (
         "AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool",
     )  # fmt: skip
+    homogeneous = frozenset(types)
 
     def relate(self, node: Node, relations: Relations) -> None:
         x, y = node.inputs[0], node.outputs[0]

@@ -131,6 +131,7 @@ def with_integers(done: Quantization, given: Given) -> Model:
         "samples": done.samples,
         "method": done.method,
         "layers": len(done.layers),
+        "equalised": done.equalised,
         "certificate": {"passed": proof.passed, "nodes": proof.nodes, "worst": proof.worst},
     }
     return with_step(done.model, QUANTIZE, told)

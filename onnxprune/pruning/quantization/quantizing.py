@@ -13,7 +13,7 @@ import onnx
 
 from onnxprune.data.fidelity import Fidelity, measure_fidelity
 from onnxprune.data.samples import Samples, collect_both
-from onnxprune.errors import UsageError, unknown
+from onnxprune.errors import UsageError, VerificationError, unknown
 from onnxprune.ir.engine import Engine
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.pruning.calibration import sourced
@@ -21,10 +21,11 @@ from onnxprune.pruning.options import IntegerOptions, by_keyword
 from onnxprune.pruning.quantization.calibrating import Histograms, Ranges, collect_histograms, methods_of
 from onnxprune.pruning.quantization.certificate import QuantizationCertificate, certify_quantised
 from onnxprune.pruning.quantization.correcting import with_corrected_biases
+from onnxprune.pruning.quantization.equalising import with_equalised_channels
 from onnxprune.pruning.quantization.formats import Format, format_here
 from onnxprune.pruning.quantization.measuring import Judge, Loss, seconds_of
 from onnxprune.pruning.quantization.options import QuantizeOptions
-from onnxprune.pruning.quantization.preparing import layers_of, prepare
+from onnxprune.pruning.quantization.preparing import difference, layers_of, prepare
 from onnxprune.pruning.quantization.selecting import Choice, Workshop, fastest_of, with_joined_groups
 from onnxprune.pruning.quantization.sparing import spare
 from onnxprune.pruning.quantization.writing import quantisable
@@ -39,7 +40,7 @@ _JUDGED, _CERTIFIED = 32, 1
 #: Samples that ranges follow from where only the time of a file is asked for.
 _TIMED = 4
 
-#: Biases change where that takes so much of the error.
+#: Biases and the factors of channels change where that takes so much of the error.
 _CORRECTING = 0.95
 
 
@@ -58,6 +59,7 @@ class Quantization:
         floats: those that stay float, with reasons.
         method: how the ranges of tensors follow from their values.
         corrected: whether biases make good what the weights' rounding adds on average.
+        equalised: in how many stretches between layers channels got factors, to use the ranges of tensors alike.
         format: the numbers, as ``U8S8`` (activations, then weights).
         loss: how far the outputs are from the float model's on samples held out.
         fidelity: the same in the words of the task.
@@ -73,6 +75,7 @@ class Quantization:
     method: str
     format: Format
     corrected: bool
+    equalised: int
     loss: Loss
     fidelity: Fidelity
     samples: int
@@ -101,6 +104,7 @@ class Quantization:
             "method": self.method,
             "format": str(self.format),
             "corrected_biases": self.corrected,
+            "equalised": self.equalised,
             "samples": self.samples,
             "sqnr": dict(self.loss.sqnr),
             "error": dict(self.loss.errors),
@@ -143,10 +147,16 @@ def quantise_model(
     with progress("Choosing what becomes int8"):
         # Times do not depend on where ranges end.
         shop, choice = fastest_of([shop, *with_joined_groups(shop)])
-        corrected, why = False, "the whole file would be slower"
+        corrected, equalised, why = False, 0, "the whole file would be slower"
         if choice is not None:
             found = [histograms.ranges(name) for name in methods]
+            plain = shop.prepared
             shop, choice, corrected = _closest(shop, choice, found, fit, judge)
+            even, count = with_equalised_channels(plain, fit)
+            if count:
+                other = _equalised(replace(shop, prepared=even), plain, choice, methods, fit, judge)
+                if judge.loss(other[1].model).worst < _CORRECTING * judge.loss(choice.model).worst:
+                    (shop, choice, corrected), equalised = other, count
         if choice is not None and options.max_drop is not None:
             choice = spare(shop, choice, judge, options.max_drop)
             why = f"no file with int8 loses less than {options.max_drop:.2%} of the outputs' variance"
@@ -160,7 +170,7 @@ def quantise_model(
         before, after = seconds_of([source, source if choice is None else choice.model], held_out, engine)
         if choice is not None and after > before:
             # More layers are float than in the fastest file.
-            choice, certificate, corrected, after = None, None, False, before
+            choice, certificate, corrected, equalised, after = None, None, False, 0, before
             why = "with as many layers in floats as the outputs need, the whole file would be slower"
         result = source if choice is None else choice.model
         floats.update(dict.fromkeys(layers, why) if choice is None else choice.reasons)
@@ -172,6 +182,7 @@ def quantise_model(
             method=shop.ranges.method,
             format=shop.format,
             corrected=corrected,
+            equalised=equalised,
             loss=Judge.of(source, unseen).loss(result),
             fidelity=measure_fidelity(source, result, unseen),
             samples=len(fit),
@@ -263,6 +274,20 @@ def _closest(
     if judge.loss(other).worst < _CORRECTING * errors[best]:
         return with_biases, replace(choice, model=other), True
     return shop, replace(choice, model=model), False
+
+
+def _equalised(
+    shop: Workshop, plain: Model, choice: Choice, methods: Sequence[str], fit: Samples, judge: Judge
+) -> tuple[Workshop, Choice, bool]:
+    """What is closest where channels have other factors; see :func:`_closest`.
+
+    Raises:
+        VerificationError: with these factors the float model would compute something else.
+    """
+    if (told := difference(plain, shop.prepared, fit)) is not None:
+        raise VerificationError(f"equal ranges of channels would change the float model: {told}")
+    histograms = collect_histograms(shop.prepared, fit)
+    return _closest(shop, choice, [histograms.ranges(name) for name in methods], fit, judge)
 
 
 def _quantised(model: ModelLike, options: QuantizeOptions) -> Quantization:
