@@ -154,6 +154,7 @@ Integers = keys(
     method=str,
     format=str,
     corrected_biases=bool,
+    equalised=int,
     samples=int,
     sqnr=dict[str, float],
     error=dict[str, float],
@@ -219,7 +220,8 @@ Made = keys(
 )
 PartTold = plain(PartCost, memory=float, intensity=float)
 CutTold = plain(CutCost, without=("cut",), head=PartTold, tail=PartTold)
-Table = keys("Table", about=About, original=Figures | None, runs=list[Run], pareto=list[str])
+ListedRun = keys("ListedRun", Run, precision=str)
+Table = keys("Table", about=About, original=Figures | None, runs=list[ListedRun], pareto=list[str])
 Kept = keys(
     "Kept",
     output=str,
