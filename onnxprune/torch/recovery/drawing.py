@@ -18,6 +18,8 @@ from onnxprune.data.samples import Samples
 
 Batch = tuple[dict[str, Tensor], list[Tensor]]
 
+#: The share of samples that are seen as they are: it is as such that the model will be asked.
+_PLAIN = 0.25
 #: Batches of a round at most, and the bytes that they may take; with fewer than this each is seen once.
 _ROUND, _MEMORY, _FEWEST = 16, 1 << 28, 4
 
@@ -81,5 +83,7 @@ class Draws:
         found = {name: np.ascontiguousarray(array[chosen]) for name, array in self._samples.inputs.items()}
         if len(found) == 1:
             # Several inputs may belong together: what is done to one would have to be done to all.
-            found = {name: augmented(x, self._augment, self._rng) for name, x in found.items()}
+            plain = self._rng.random(self._size) < _PLAIN
+            for x in found.values():
+                x[~plain] = augmented(x, self._augment, self._rng)[~plain]
         return found

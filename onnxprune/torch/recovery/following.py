@@ -69,7 +69,7 @@ class Teaching:
     augment: frozenset[str] = frozenset(("crop", "flip", "mix"))
     lr: float = 1e-3
     batch_size: int = 16
-    blocks: float = 0.15
+    blocks: float = 0.05
     average: float = 0.98
     patience: int = 8
     seed: int = 0
