@@ -70,7 +70,7 @@ def test_the_worked_examples_run(name: str, checkout: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("page", ["pipelines", "torch_code"])
+@pytest.mark.parametrize("page", ["pipelines", "torch_code", "splitting"])
 def test_what_a_page_shows_runs(page: str, checkout: Path) -> None:
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.pruning.pipeline import Compression
     from onnxprune.splitting.costs import Ledger
     from onnxprune.splitting.cuts import Cut
-    from onnxprune.splitting.weighing import CutCost, Setting, Split
+    from onnxprune.splitting.weighing import CutCost, Setting, Weighing
     from onnxprune.splitting.wire import Rounding
 
 _SAMPLES, _JUDGED = 64, 256
@@ -198,7 +198,7 @@ def _setting(coding: str, link: str | None, edge: Path | None, cloud: Path | Non
     )
 
 
-def _best(found: Split, objective: str | None) -> CutCost:
+def _best(found: Weighing, objective: str | None) -> CutCost:
     """The cut to take where none is named. Raises UsageError."""
     objective = objective or ("latency" if "latency" in found.objectives else "wire")
     if objective not in found.objectives:

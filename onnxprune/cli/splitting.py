@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from onnxprune.splitting.costs import PartCost
     from onnxprune.splitting.cuts import Cut
     from onnxprune.splitting.splitting import Splitting
-    from onnxprune.splitting.weighing import CutCost, Split
+    from onnxprune.splitting.weighing import CutCost, Weighing
 
 _MOST_ROWS = 24
 _TITLES = {"wire": "wire", "macs": "MACs of the head", "memory": "memory of the head"}
 
 
-def show_cuts(terminal: Terminal, found: Split, every: bool) -> None:
+def show_cuts(terminal: Terminal, found: Weighing, every: bool) -> None:
     """The cuts that no other beats, or all, and the best for each objective."""
     cuts = [cut for cut in found.cuts if cut.cut is not None]
     rows = [cut for cut in cuts if every or cut.best]
@@ -40,7 +40,7 @@ def show_cuts(terminal: Terminal, found: Split, every: bool) -> None:
         terminal.show(f"{found.note[0].upper()}{found.note[1:]}.", style="yellow")
 
 
-def show_parts(terminal: Terminal, made: Splitting, found: Split, chosen: CutCost) -> None:
+def show_parts(terminal: Terminal, made: Splitting, found: Weighing, chosen: CutCost) -> None:
     """What was cut, what it costs, and the proof."""
     terminal.show(f"Cut at {', '.join(chosen.tensors)}: {long(found.value(chosen, 'wire'), 'B')} cross.")
     for name, cost, part in zip(("Head", "Tail"), made.costs, made.parts, strict=False):
@@ -51,7 +51,8 @@ def show_parts(terminal: Terminal, made: Splitting, found: Split, chosen: CutCos
     if chosen.latency is not None:
         terminal.show(
             f"Predicted: {seconds(chosen.head_seconds or 0)} here, {seconds(chosen.tail_seconds or 0)} there, "
-            f"{seconds(chosen.latency)} from input to answer."
+            f"{seconds(chosen.latency)} from input to answer; the machines' peaks allow "
+            f"{seconds(chosen.head_bound or 0)} and {seconds(chosen.tail_bound or 0)} for the parts."
         )
     show_proof(terminal, made)
 
@@ -69,7 +70,7 @@ def show_proof(terminal: Terminal, made: Splitting) -> None:
             terminal.show(answer.sentence)
 
 
-def _table(found: Split, rows: list[CutCost]) -> Table:
+def _table(found: Weighing, rows: list[CutCost]) -> Table:
     timed, energy = "latency" in found.objectives, "energy" in found.objectives
     table = empty_table()
     table.add_column("cut at")

@@ -47,6 +47,7 @@ class CutCost:
         wire: bytes that cross, by coding.
         answer: bytes of graph outputs that the tail makes, which go back.
         head_seconds, tail_seconds: times of both sides, where they are known.
+        head_bound, tail_bound: what the machines' peaks allow at best (roofline): the longer of work and traffic.
         latency: seconds from the input to the answer, where link and times are known.
         energy: joules of the head and of sending, where known.
         best: whether no other cut is as good in all and better in something.
@@ -60,6 +61,8 @@ class CutCost:
     answer: float
     head_seconds: float | None = None
     tail_seconds: float | None = None
+    head_bound: float | None = None
+    tail_bound: float | None = None
     latency: float | None = None
     energy: float | None = None
     best: bool = False
@@ -67,13 +70,14 @@ class CutCost:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data."""
-        plain = ("tensors", "place", "answer", "head_seconds", "tail_seconds", "latency", "energy", "best")
+        times = ("head_seconds", "tail_seconds", "head_bound", "tail_bound")
+        plain = ("tensors", "place", "answer", *times, "latency", "energy", "best")
         found = {name: getattr(self, name) for name in plain}
         return {**found, "wire": dict(self.wire), "head": self.head.to_dict(), "tail": self.tail.to_dict()}
 
 
 @dataclass(frozen=True)
-class Split:
+class Weighing:
     """All cuts of a model, weighed; all on one side comes last. ``note`` says why some or all cuts are missing."""
 
     cuts: tuple[CutCost, ...]
@@ -126,7 +130,7 @@ def weigh(
     *,
     most: int = 3,
     packed: Mapping[str, float] | None = None,
-) -> Split:
+) -> Weighing:
     """Find the cuts of a model and what they cost.
 
     Args:
@@ -148,7 +152,7 @@ def weigh(
     rows = [scale.weighed(cut, "cut") for cut in found.found]
     flow = ledger.flow
     rows += [scale.weighed(Cut((), flow.all), "edge"), scale.weighed(Cut(flow.border(0), 0), "cloud")]
-    split = Split(tuple(rows), setting, found.note)
+    split = Weighing(tuple(rows), setting, found.note)
     figures = np.array([[split.value(row, name) for name in split.objectives] for row in rows])
     front = non_dominated(figures)
     return replace(split, cuts=tuple(replace(row, best=bool(best)) for row, best in zip(rows, front, strict=True)))
@@ -179,7 +183,11 @@ class _Scale:
             None if seconds is None else float(seconds[ledger.mask(nodes)].sum())
             for seconds, nodes in zip(self._seconds, (cut.head, tail), strict=True)
         ]
-        head = ledger.part(cut.head)
+        head, rest = ledger.part(cut.head), ledger.part(tail)
+        bounds = [
+            None if machine is None else part.roofline(machine.capacity)
+            for machine, part in ((setting.edge, head), (setting.cloud, rest))
+        ]
         latency = None
         if setting.link is not None and times[0] is not None and times[1] is not None:
             latency = times[0]
@@ -187,7 +195,7 @@ class _Scale:
                 latency += setting.link.seconds(wire[setting.coding]) + times[1] + setting.link.seconds(answer)
         energy = None if setting.energy is None else setting.energy.joules(wire[setting.coding], head.macs)
         return CutCost(
-            cut.tensors, place, head, ledger.part(tail), wire, answer, times[0], times[1], latency, energy,
+            cut.tensors, place, head, rest, wire, answer, times[0], times[1], bounds[0], bounds[1], latency, energy,
             cut=cut if place == "cut" else None,
         )  # fmt: skip
 

@@ -252,3 +252,13 @@ def test_channels_go_until_few_enough_bytes_cross(tmp_path: Path) -> None:
     assert plan.after["wire"] <= 800 < plan.before["wire"]
     with pytest.raises(UsageError, match="depends on the cut"):
         onnxprune.plan(RESIDUAL, mode="wire", reduce=0.5)
+
+
+@pytest.mark.slow
+def test_the_example_runs_parts_in_two_processes(tmp_path: Path) -> None:
+    pytest.importorskip("zmq")
+    from tests.benchmarks.split_link import measured
+
+    done("split", RESIDUAL, "-o", tmp_path / "parts", columns=80)
+    link = Link(1e6, 0.01)
+    assert measured(tmp_path / "parts", link, 5599)["lower"] >= 2 * link.delay
