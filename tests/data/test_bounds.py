@@ -10,6 +10,7 @@ from onnxprune.data.bounds import (
     Losses,
     fixed_sequence,
     lower_share,
+    paired_chance,
     samples_needed,
     upper_mean,
     upper_paired,
@@ -37,6 +38,31 @@ def test_paired_bound_holds(lost: float, won: float) -> None:
     rng = np.random.default_rng(0)
     draws = rng.choice([1.0, -1.0, 0.0], p=[lost, won, 1 - lost - won], size=(_RUNS // 4, 400))
     assert np.mean([upper_paired(draw, 0.95) < lost - won for draw in draws]) <= _ALLOWED
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0.02, 0.01), (0.05, 0.05), (0.004, 0.0)])
+def test_a_difference_is_promised_wrongly_as_seldom_as_it_says(lost: float, won: float) -> None:
+    draws = np.random.default_rng(0).multinomial(1000, [lost, won, 1 - lost - won], size=_RUNS // 4)
+    wrong = [paired_chance(int(a), int(b), 1000, lost - won, 0.95) <= 0.05 for a, b, _ in draws]
+    assert np.mean(wrong) <= 0.05
+
+
+def test_the_chance_of_a_difference_is_bounded_from_above_whatever_is_won() -> None:
+    rng, samples, gap = np.random.default_rng(0), 1000, 0.01
+    for won in (0.001, 0.01, 0.02):
+        draws = rng.multinomial(samples, [won + gap, won, 1 - 2 * won - gap], size=20_000)
+        # 30 were won, which 2 % allow for: all of these shares are within what is looked at.
+        assert paired_chance(35, 30, samples, gap, 0.95) >= float((draws[:, 0] - draws[:, 1] <= 5).mean())
+
+
+def test_many_samples_have_the_sharper_bound_and_both_ways_agree() -> None:
+    values = np.repeat([1.0, -1.0, 0.0], [60, 35, 3905])
+    upper = upper_paired(values, 0.95)
+    each = 0.975
+    assert 25 / 4000 < upper < upper_share(60, 4000, each) - lower_share(35, 4000, each)
+    losses = Losses(values, "paired", "")
+    assert losses.shows(upper + 1e-4, 0.95)
+    assert not losses.shows(upper - 1e-4, 0.95)
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.5, 20.0), (2.0, 5.0), (0.05, 1.0)])
