@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -63,13 +63,18 @@ def _with(model: Model, arrays: Mapping[str, Array]) -> Model:
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside what ``torch.compile`` and DistributedDataParallel put around it."""
-    while not isinstance(module, OnnxModule):
-        inner = module._modules.get("_orig_mod") or module._modules.get("module")
-        if inner is None:
-            return module
-        module = inner
-    return module
+    """The one module of ``to_module`` inside what torch.compile, DistributedDataParallel or Keras put around it."""
+    found = {id(part): part for part in _parts(module) if isinstance(part, OnnxModule)}
+    return next(iter(found.values())) if len(found) == 1 else module
+
+
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    """All modules below one; Keras keeps its layers where PyTorch does not see them."""
+    for part in module.modules():
+        yield part
+        layers = getattr(part, "layers", None)
+        for layer in layers if isinstance(layers, list) else ():
+            yield from _parts(layer)
 
 
 def _names(state: Mapping[str, torch.Tensor], model: Model) -> Mapping[str, Held]:
