@@ -27,7 +27,7 @@ ThreadsOption = Annotated[int, typer.Option(min=0, help=_THREADS)]
 ProviderOption = Annotated[str, typer.Option(help=_PROVIDER)]
 RareThreadsOption = Annotated[int, typer.Option(min=0, help=_THREADS, hidden=True)]
 RareProviderOption = Annotated[str, typer.Option(help=_PROVIDER, hidden=True)]
-_RUNTIME = "What runs the models: onnxruntime, openvino, tvm, iree, tract, or what a package adds."
+_RUNTIME = "What runs the models: onnxruntime, openvino, tvm, iree, tract, ncnn, litert, torch, or what a package adds."
 RuntimeOption = Annotated[str, typer.Option(metavar="NAME", help=_RUNTIME)]
 RareRuntimeOption = Annotated[str, typer.Option(metavar="NAME", help=_RUNTIME, hidden=True)]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,8 @@ from onnxprune.ir import runtimes
 from onnxprune.ir.agreement import _gap
 from onnxprune.ir.engine import Engine
 from onnxprune.ir.runtimes import Program, Shapes
+from onnxprune.ir.runtimes.converting import command, output_shapes, own_copy
+from onnxprune.ir.runtimes.litert import _order
 from onnxprune.ir.sampling import exactly
 from onnxprune.ir.timing import fitting_clock, taking_turns
 from onnxprune.ir.tracing import traced
@@ -89,7 +93,7 @@ def _listed(monkeypatch: pytest.MonkeyPatch, name: str, load: Callable[[], Any])
 
 
 def test_a_package_adds_a_runtime(counting: Counting) -> None:
-    assert runtimes.names() == ("onnxruntime", "counting", "iree", "openvino", "tract", "tvm")
+    assert runtimes.names() == ("onnxruntime", "counting", "iree", "litert", "ncnn", "openvino", "tract", "tvm")
     engine = Engine(runtime="counting")
     assert (engine.version(), engine.kernels, str(engine)) == ("1.2", "counting", "1 thread, counting")
     assert Engine(**engine.to_dict()) == engine
@@ -157,9 +161,9 @@ def test_a_failure_names_the_runtime(counting: Counting) -> None:
 
 
 def test_what_is_not_there_is_said_with_what_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="runtime 'tensort' is not known; choose one of onnxruntime, iree"):
-        Engine(runtime="tensort")
-    assert "choose one of onnxruntime, iree, openvino" in refused(2, "bench", VGG, "--runtime", "tensort")
+    with pytest.raises(UsageError, match="runtime 'coreml' is not known; choose one of onnxruntime, iree"):
+        Engine(runtime="coreml")
+    assert "choose one of onnxruntime, iree" in refused(2, "bench", VGG, "--runtime", "coreml")
 
     def absent() -> str:
         raise ImportError("No module named 'counting'")
@@ -216,16 +220,62 @@ def test_outputs_agree_by_their_spread() -> None:
     assert _gap(wanted, wanted[None]) == np.inf
 
 
-@pytest.mark.parametrize(
-    ("name", "package"), [("openvino", "openvino"), ("iree", "iree.compiler"), ("tract", "tract"), ("tvm", "tvm")]
-)
-def test_it_computes_the_same(name: str, package: str) -> None:
-    pytest.importorskip(package)
+_PACKAGES = {
+    "iree": "iree.compiler",
+    "litert": "ai_edge_litert",
+    "ncnn": "ncnn",
+    "openvino": "openvino",
+    "tract": "tract",
+    "tvm": "tvm",
+}
+
+
+@pytest.mark.parametrize("name", _PACKAGES)
+def test_it_computes_the_same(name: str) -> None:
+    pytest.importorskip(_PACKAGES[name])
     engine = Engine(runtime=name)
+    one = {"image": IMAGE["image"][:1]}
+    for model in (VGG, RESIDUAL):
+        (wanted,) = Engine().session(model).run(None, one)
+        for source in (model, Path(model).read_bytes()):
+            (found,) = engine.session(source).run(None, one)
+            np.testing.assert_allclose(found, wanted, atol=1e-4 * np.ptp(wanted))
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_pytorch_computes_the_same(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    from onnxprune.torch.runtime import Torch
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     (wanted,) = Engine().session(VGG).run(None, IMAGE)
-    for source in (VGG, Path(VGG).read_bytes()):
-        (found,) = engine.session(source).run(None, IMAGE)
+    for source in (Path(VGG), Path(VGG).read_bytes()):
+        (found,) = runtimes.Session(Torch(), source, threads=1).run(None, IMAGE)
         np.testing.assert_allclose(found, wanted, atol=1e-4 * np.ptp(wanted))
+
+
+def test_ncnn_is_given_one_sample_at_a_time() -> None:
+    pytest.importorskip("ncnn")
+    with pytest.raises(ValueError, match="a batch of 1"):
+        Engine(runtime="ncnn").session(VGG).run(None, IMAGE)
+
+
+def test_channels_that_come_last_go_back_to_their_place() -> None:
+    assert _order("y", (1, 5, 7, 3), (1, 3, 5, 7)) == (0, 3, 1, 2)
+    assert _order("y", (1, 3, 5, 7), (1, 3, 5, 7)) == (0, 1, 2, 3)
+    assert _order("y", (1, 10), (1, 10)) == (0, 1)
+    assert _order("y", (1, 28, 28, 1), (1, 28, 28, 1)) == (0, 1, 2, 3)
+    for found in ((1, 5, 5, 5), (1, 2, 3, 4)):
+        with pytest.raises(RuntimeError, match="cannot be read as"):
+            _order("y", found, (1, 5, 5, 5))
+
+
+def test_a_converter_that_fails_says_why(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", "import sys; sys.exit('no such operator')"]
+    with pytest.raises(RuntimeError, match="no such operator"):
+        command(words, tmp_path)
+    copied = own_copy(Path(VGG), tmp_path)
+    assert output_shapes(copied, {"image": (3, 1, 28, 28)}) == {"logits": (3, 10)}
 
 
 def test_openvino_tells_the_time_of_layers() -> None:

@@ -73,6 +73,18 @@ def _iree() -> Runtime:
     return Iree()
 
 
+def _litert() -> Runtime:
+    from onnxprune.ir.runtimes.litert import LiteRt
+
+    return LiteRt()
+
+
+def _ncnn() -> Runtime:
+    from onnxprune.ir.runtimes.ncnn import Ncnn
+
+    return Ncnn()
+
+
 def _tract() -> Runtime:
     from onnxprune.ir.runtimes.tract import Tract
 
@@ -86,7 +98,7 @@ def _tvm() -> Runtime:
 
 
 _OWN: Mapping[str, Callable[[], Runtime]] = MappingProxyType(
-    {"iree": _iree, "openvino": _openvino, "tract": _tract, "tvm": _tvm}
+    {"iree": _iree, "litert": _litert, "ncnn": _ncnn, "openvino": _openvino, "tract": _tract, "tvm": _tvm}
 )
 
 
