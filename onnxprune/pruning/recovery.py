@@ -84,10 +84,11 @@ def recover(
 ) -> Recovery:
     """Train a pruned model, without labels, to compute what the original computes.
 
-    Blocks are found in the graph: they lie between tensors through which everything passes. First every block learns to
-    give what the original gives at its end, then all of them together, and the outputs (class probabilities where there
-    are classes). The weights are averaged over steps, and the best average on samples held out is kept: the result
-    is never worse there than what came.
+    Blocks are found in the graph: they lie between tensors through which everything passes, but masks and shapes. The
+    first ones, as long as they hardly err, stay as they are. For a short time every block learns by itself to give what
+    the original gives at its end, then all of them together, and the outputs (class probabilities where there are
+    classes). The weights are averaged over steps, and the best average on samples held out is kept: the result is never
+    worse there than what came.
 
     Args:
         pruned: the pruned model, compensated or not.

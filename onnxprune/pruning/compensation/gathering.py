@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.data.linear import LinearLayer
+from onnxprune.data.pairs import Pair
 from onnxprune.data.samples import Samples
 from onnxprune.data.staging import StagedRun
 from onnxprune.ir.graph import Graph
@@ -29,7 +30,7 @@ _HELD_OUT = 4
 class Walk:
     """Both models on the way through the graph, and where a layer's output and kept channels are.
 
-    ``memory`` is what one layer's fit may take, in bytes.
+    ``products`` are the operands of products of activations; ``memory`` is what one layer's fit may take, in bytes.
     """
 
     pruned: StagedRun
@@ -41,6 +42,7 @@ class Walk:
     samples: Samples
     seed: int
     memory: int
+    products: tuple[Pair, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.data.linear import LinearLayer, linear_layer
-from onnxprune.data.pairs import Pair, grams, pairs
+from onnxprune.data.pairs import Pair, grams
 from onnxprune.ops.relations import IntArray
 from onnxprune.pruning.compensation.gathering import Mixture, Walk
 
@@ -72,7 +72,7 @@ def mixture_for(walk: Walk, layer: LinearLayer) -> Mixture | None:
 
 def _read_by(walk: Walk, layer: LinearLayer) -> Iterator[Pair]:
     """The products that a layer's output reaches without another layer between."""
-    known = {(pair.node, pair.tensor): pair for pair in pairs(walk.graph)}
+    known = {(pair.node, pair.tensor): pair for pair in walk.products}
     ends = {pair.node for pair in known.values()}
     behind, stop = {layer.output}, max(ends, default=-1)
     for node in walk.graph.nodes[layer.node + 1 : stop + 1]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.data.linear import LinearLayer, linear_layer
+from onnxprune.data.pairs import pairs
 from onnxprune.data.samples import Samples
 from onnxprune.data.staging import MOST_IN_MEMORY, StagedRun
 from onnxprune.ir.graph import Graph
@@ -131,4 +132,5 @@ def begin(pruned: Model, original: Model, removed: Removed, samples: Samples, se
         samples,
         seed,
         memory // _FOR_FIT,
+        tuple(pairs(graph)),
     )
