@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,54 @@ def compact(name: str) -> str:
     parts = name.split("/")
     following = [*parts[1:], ""]
     return "/".join(part for part, after in zip(parts, following, strict=True) if not after.startswith(f"{part}."))
+
+
+ELLIPSIS = "…"
+"""Stands for the part of a name that is left out."""
+
+
+def shorten(name: str, width: int, op_type: str = "", among: Sequence[str] = ()) -> str:
+    """``name`` in at most ``width`` characters: whole, without repetitions, or without its middle.
+
+    The part left out is chosen so that what is left fits no other name in ``among``, if there is such a part.
+    """
+    for form in forms_of(name, op_type):
+        if len(form) <= width:
+            return form
+    return _cut(form, width, [forms_of(other, op_type)[-1] for other in among if shown(other) != name])
+
+
+def shorten_all(names: Sequence[str], width: int) -> list[str]:
+    """Names of one list in at most ``width`` characters: whole, or without a part that tells none of them apart."""
+    others = names if len(names) <= _MOST_APART else ()
+    return [name if len(name) <= width else _cut(name, width, [o for o in others if o != name]) for name in names]
+
+
+def forms_of(name: str, op_type: str) -> tuple[str, ...]:
+    """A name, and what may stand for it, ever shorter."""
+    short = compact(shown(name))
+    return name, short, short.removesuffix(f"/{op_type}") if op_type else short
+
+
+def _cut(form: str, width: int, others: Sequence[str]) -> str:
+    room = width - 1
+    if room < 2:
+        return ELLIPSIS[:width]
+    for tail in sorted(range(1, room), key=lambda tail: abs(tail - width // 2)):
+        start, end = form[: room - tail], form[-tail:]
+        if not any(len(other) >= room and other.startswith(start) and other.endswith(end) for other in others):
+            return f"{start}{ELLIPSIS}{end}"
+    # What differs may lie in the middle.
+    for begin in range(len(form) - room, 0, -1):
+        middle = form[begin : begin + room - 1]
+        if not any(middle in other for other in others):
+            return f"{ELLIPSIS}{middle}{ELLIPSIS}"
+    tail = width // 2
+    return f"{form[: room - tail]}{ELLIPSIS}{form[-tail:]}"
+
+
+_MOST_APART = 300
+"""Among more names, none is looked for that tells them all apart: it would take too long."""
 
 
 def some(names: Iterable[str], most: int = 3) -> str:

@@ -12,13 +12,12 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
-from onnxprune._display import compact, shown
+from onnxprune._display import ELLIPSIS, forms_of, shorten, shown
 
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import Analysis
     from onnxprune.pruning.options import JobOptions
 
-_ELLIPSIS = "…"
 _LEAST = 16
 _MOST = 1000
 """Among more names, none is looked for that tells them all apart: it would take too long."""
@@ -45,31 +44,6 @@ class Name:
         return Measurement(min(_LEAST, width), width).with_maximum(options.max_width)
 
 
-def shorten(name: str, width: int, op_type: str = "", among: Sequence[str] = ()) -> str:
-    """``name`` in at most ``width`` characters: whole, without repetitions, or without its middle.
-
-    The part left out is chosen so that what is left fits no other name in ``among``, if there is such a part.
-    """
-    for form in _forms(name, op_type):
-        if len(form) <= width:
-            return form
-    room = width - 1
-    if room < 2:
-        return _ELLIPSIS[:width]
-    others = [_forms(other, op_type)[-1] for other in among if shown(other) != name]
-    for tail in sorted(range(1, room), key=lambda tail: abs(tail - width // 2)):
-        start, end = form[: room - tail], form[-tail:]
-        if not any(len(other) >= room and other.startswith(start) and other.endswith(end) for other in others):
-            return f"{start}{_ELLIPSIS}{end}"
-    # What differs may lie in the middle.
-    for begin in range(len(form) - room, 0, -1):
-        middle = form[begin : begin + room - 1]
-        if not any(middle in other for other in others):
-            return f"{_ELLIPSIS}{middle}{_ELLIPSIS}"
-    tail = width // 2
-    return f"{form[: room - tail]}{_ELLIPSIS}{form[-tail:]}"
-
-
 def apart(files: Sequence[str]) -> tuple[str, ...]:
     """Names of files without the folders that all of them lie in."""
     if len(set(files)) < 2:
@@ -79,12 +53,6 @@ def apart(files: Sequence[str]) -> tuple[str, ...]:
     except ValueError:  # on different drives
         return tuple(files)
     return tuple(os.path.relpath(os.path.abspath(file), common) for file in files)
-
-
-def _forms(name: str, op_type: str) -> tuple[str, ...]:
-    """A name, and what may stand for it, ever shorter."""
-    short = compact(shown(name))
-    return name, short, short.removesuffix(f"/{op_type}") if op_type else short
 
 
 def resolve(pattern: str, layers: Sequence[tuple[str, str]]) -> str:
@@ -99,8 +67,8 @@ def resolve(pattern: str, layers: Sequence[tuple[str, str]]) -> str:
     spelled = [name for name, _ in layers if shown(name) == pattern]
     if len(spelled) == 1:
         return spelled[0]
-    glob = pattern.replace(_ELLIPSIS, "*")
-    found = [name for name, op_type in layers if any(fnmatchcase(form, glob) for form in _forms(name, op_type)[1:])]
+    glob = pattern.replace(ELLIPSIS, "*")
+    found = [name for name, op_type in layers if any(fnmatchcase(form, glob) for form in forms_of(name, op_type)[1:])]
     return found[0] if len(found) == 1 else glob
 
 

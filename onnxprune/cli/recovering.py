@@ -31,6 +31,10 @@ def figures(state: State) -> str:
     return f"as the original's {state.agreement:.1%}, KL {state.damage:.4f}"
 
 
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
 def recovery_line(done: Recovery) -> str:
     """One sentence about a recovery."""
     first, last = done.states[0], done.states[done.kept]
@@ -46,5 +50,5 @@ def recovery_line(done: Recovery) -> str:
         )
     return (
         f"Recovery with {done.samples} samples in {len(done.blocks) + 1} blocks, {last.step} steps in "
-        f"{last.seconds / 60:.1f} min: {figures(first)} → {figures(last)} on {done.held_out} samples held out."
+        f"{_time(last.seconds)}: {figures(first)} → {figures(last)} on {done.held_out} samples held out."
     )

@@ -46,7 +46,7 @@ def with_step(model: Model, kind: str, told: Mapping[str, Any], *, instead: str 
     """
     steps = list(steps_of(model))
     before = steps.pop() if instead is not None and steps and steps[-1].get("step") == instead else {}
-    step = {**before, "step": kind, **told, "versions": _versions(), "weights": weights_digest(model)}
+    step = {**before, **told, "step": kind, "versions": _versions(), "weights": weights_digest(model)}
     return with_steps(model, [*steps, step])
 
 

@@ -144,6 +144,6 @@ def recover(
     model = done.model
     if steps_of(student) and done.kept:
         damage = [round(done.states[place].damage, 3) for place in (0, done.kept)]
-        told = {"samples": len(learnt), "step": done.states[done.kept].step, "damage": damage, "augment": augment}
+        told = {"samples": len(learnt), "steps": done.states[done.kept].step, "damage": damage, "augment": augment}
         model = with_step(model, "recover", told, instead="write_back")
     return Recovery(model, done.states, done.kept, len(learnt), len(held_out), done.blocks)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from onnxprune._display import compact
+from onnxprune._display import compact, shorten_all
 from onnxprune.analysis.cost import METRICS
 from onnxprune.report.content import Report, ReportedModel
 from onnxprune.report.lanes import couplings, lanes
@@ -40,14 +40,20 @@ def _tradeoff(report: Report) -> dict[str, Any] | None:
 
 def _layers(report: Report) -> dict[str, Any]:
     layers = report.original.analysis.layers
+    names = labels([(layer.name, layer.op_type) for layer in layers])
     return {
         "name": [layer.name for layer in layers],
-        "label": labels([(layer.name, layer.op_type) for layer in layers]),
+        "label": shorten_all(names, _WIDE),
+        "narrow": shorten_all(names, _NARROW),
         "op": [layer.op_type for layer in layers],
         "channels": [layer.channels for layer in layers],
         "prunable": [layer.prunable for layer in layers],
         "left": [[change.after.channels for change in c.comparison.layers] for c in report.candidates],
     }
+
+
+_WIDE, _NARROW = 32, 22
+"""Characters of a layer's name, on screens and on phones."""
 
 
 def labels(layers: Sequence[tuple[str, str]]) -> list[str]:

@@ -125,6 +125,8 @@ def _step(step: Mapping[str, Any]) -> Line:
         parts.append(f"of {step['data']}")
     if isinstance(step.get("step"), str) and isinstance(step.get("epochs"), int):
         parts.append(f"{step['epochs']} epochs")
+    if isinstance(step.get("steps"), int):
+        parts.append(f"{step['steps']} steps")
     damage = step.get("damage")
     if isinstance(damage, list) and len(damage) == 2:
         parts.append(f"error {damage[0]} → {damage[1]}")

@@ -12,9 +12,9 @@ import pytest
 import typer
 from rich.console import Console
 
-from onnxprune._display import compact, long, percent, short
+from onnxprune._display import compact, long, percent, short, shorten, shorten_all
 from onnxprune.cli.explain import ranges
-from onnxprune.cli.names import apart, resolve, shorten
+from onnxprune.cli.names import apart, resolve
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.units import parse_quantity
 from tests.cli.support import MODELS, done, model, node, process, refused, run, saved
@@ -155,6 +155,15 @@ def test_a_model_goes_to_stdout(tmp_path: Path) -> None:
         in json.loads(run("run", model, "-o", "-", "--passes", "normalize", "--json").stdout)["error"]["message"]
     )
     assert not Path("-").exists()
+
+
+def test_names_of_one_list_stay_apart_where_they_are_short() -> None:
+    layers = [f"/features/denseblock{i}/denselayer{j}/conv{k}" for i in "12" for j in "123" for k in "12"]
+    for width in (22, 32):
+        short = shorten_all([*layers, "/stem"], width)
+        assert max(map(len, short)) <= width
+        assert len({*short}) == len(short)
+    assert short[-1] == "/stem"
 
 
 def test_steps_say_how_much_is_done_where_that_can_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,8 @@ def test_values_that_nobody_tells_of_fail(tmp_path: Path, recorded: bool) -> Non
     assert proof.certificate.passed  # the removal is right, and that is said
     assert not proof.passed
     assert f"those of {name} have changed" in proof.sentences[-1]
-    told = with_step(changed(made.model, name), "train", {})
+    told = with_step(changed(made.model, name), "train", {"step": 46})
+    assert steps_of(told)[-1]["step"] == "train", "what is told does not name the step"
     assert onnxprune.prove(VGG, told, made.plan).passed
     assert not onnxprune.prove(VGG, changed(told, name), made.plan).passed
 

@@ -34,9 +34,3 @@ function percent(fraction) {
   if (fraction > 0 && fraction < 0.0005) return "<0.1 %";
   return `${(100 * fraction).toFixed(1)} %`;
 }
-
-function shortened(name, width) {
-  if (name.length <= width) return name;
-  const tail = Math.floor(width / 2);
-  return `${name.slice(0, width - tail - 1)}…${name.slice(-tail)}`;
-}

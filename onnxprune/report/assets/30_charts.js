@@ -15,7 +15,7 @@ function theme(palette) {
     point: { color: colour("ink") },
     title: { color: colour("ink"), fontSize: 13, fontWeight: 600 },
     axis: { ...text, titleFontWeight: 400, gridColor: colour("line"), domainColor: colour("line"), tickColor: colour("line"),
-      labelLimit: narrow() ? 110 : 260 },
+      labelLimit: narrow() ? 150 : 260 },
     legend: { ...text, labelFontSize: 13, symbolType: "square" },
     range: { category: palette.map(colour) },
   };

@@ -5,7 +5,7 @@ const COUNT = LAYERS.name.length;
 const FEW = 80;
 const pruned = DATA.candidates.length > 0;
 const METRIC_TITLES = { params: "parameters", flops: "MACs", memory: "memory", time: "time" };
-const labels = (width) => LAYERS.label.map((name) => shortened(name, width));
+const labels = () => (narrow() ? LAYERS.narrow : LAYERS.label);
 
 const before = (metric, i) => DATA.metrics[metric].before[i];
 const after = (metric, i) => DATA.metrics[metric].after[state.candidate]?.[i] ?? null;
@@ -38,7 +38,7 @@ function drawLayers() {
   return chart("changes", ["before", "after"], () => ({
     spec: changesSpec(many ? "changes-many" : "changes"),
     datasets: { rows: changeRows() },
-    params: { ...(many ? {} : { labels: labels(narrow() ? 18 : 40) }), unit: axisUnit(state.metric) },
+    params: { ...(many ? {} : { labels: labels() }), unit: axisUnit(state.metric) },
     height: many ? undefined : COUNT * 20,
     renderer: COUNT > 500 ? "canvas" : "svg",
   }));
@@ -66,7 +66,7 @@ function sharesSpec() {
 function drawShares() {
   return chart("shares", ["third", "after", "before"], () => ({
     spec: sharesSpec(), datasets: { rows: shareRows() },
-    params: COUNT > FEW ? {} : { labels: labels(narrow() ? 16 : 28) },
+    params: COUNT > FEW ? {} : { labels: labels() },
     renderer: COUNT > 500 ? "canvas" : "svg",
   }));
 }
@@ -93,7 +93,7 @@ function removedShare(i) {
 }
 
 function nameButton(i) {
-  return element("button", { type: "button", title: LAYERS.name[i], onclick: () => change({ layer: i }) }, LAYERS.label[i]);
+  return element("button", { type: "button", title: LAYERS.name[i], onclick: () => change({ layer: i }) }, labels()[i]);
 }
 
 function changed(old, now) {

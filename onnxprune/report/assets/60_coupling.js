@@ -75,7 +75,7 @@ function drawCoupling() {
   });
   return chart("coupling", ["after", "bad", "mark"], () => ({
     spec: DATA.charts.coupling, datasets: couplingRows(),
-    params: { labels: few ? labels(20) : [], places: few ? LAYERS.name.map((_, i) => i) : [], soft: themed("soft") },
+    params: { labels: few ? labels() : [], places: few ? LAYERS.name.map((_, i) => i) : [], soft: themed("soft") },
     width: Math.max(room() - 90, Math.min(COUNT * 28, Math.max(COUNT * 6, 9000))), height: Math.max(90, 32 * (BOTTOM + 2)),
   }));
 }
