@@ -348,3 +348,9 @@ def _analyze(
     graph = Graph(opened, infer_shapes(opened, find_binding(model, input_shapes, registry, trials=trials)))
     coupling = solve(graph, registry, split=split, state=state)
     return Analysis(model, graph, coupling, cost_model(coupling, registry), registry, split, state)
+
+
+def again(analysis: Analysis, model: Model) -> Analysis:
+    """Another form of an analysed model, analysed in the same way: shapes, split, state and operators."""
+    shapes, state = analysis.shapes.bound.to_repeat or None, dict(analysis.state) or None
+    return analyze(model, shapes, split=analysis.split.value, state=state, registry=analysis.registry)

@@ -12,14 +12,14 @@ from onnxprune._display import seconds
 from onnxprune.cli.names import with_layers
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
-from onnxprune.pruning.options import AUTO, MEASURED
+from onnxprune.pruning.options import AUTO, MEASURED, REGIONS, JobOptions
 
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import Analysis
     from onnxprune.ir.engine import Engine
     from onnxprune.ir.model import Model
     from onnxprune.latency.fitting import LatencyFit
-    from onnxprune.pruning.options import JobOptions, PlanOptions
+    from onnxprune.pruning.options import PlanOptions
     from onnxprune.pruning.plan import Plan
 
 _THREADS, _PROVIDER = "Threads inside one operator; 0 leaves it to the runtime.", "onnxruntime's execution provider."
@@ -49,7 +49,8 @@ def timed(
         return options, None
     if options.channels is not None and options.timed:
         raise UsageError("give either --channels, or a latency")
-    from onnxprune.latency.fitting import FitOptions, fit
+    from onnxprune.data.samples import Samples
+    from onnxprune.latency.fitting import FitOptions, fit, fit_levers
     from onnxprune.latency.machine import LocalMachine
     from onnxprune.latency.profile import choose_multiple, profile_latency
 
@@ -63,9 +64,14 @@ def timed(
         profile = profile_latency(analysis, machine=machine, round_to=multiple, progress=tell)
     with terminal.step("Planning, and measuring the result"):
         asked = {**options.given(), "mode": options.mode, "latency": profile, "machine": machine}
-        if job is not None and job.int8:
-            asked["quantise"] = _quantiser(analysis, job, engine)
-        found = fit(analysis, FitOptions(**asked))
+        how = FitOptions(**asked)
+        if REGIONS in options.pulled:
+            data = options.calibration
+            found = fit_levers(analysis, how, data if isinstance(data, Samples) else None, job or JobOptions())
+        else:
+            if job is not None and job.int8:
+                how = replace(how, quantise=_quantiser(analysis, job, engine))
+            found = fit(analysis, how)
     return found.plan, found
 
 

@@ -62,13 +62,14 @@ def plan(
     paths.write(output)
     reading, options = prepared(terminal, model, input_shape, options, job)
     from onnxprune.ir.engine import Engine
-    from onnxprune.pruning.choosing import choose
     from onnxprune.pruning.comparison import compare
+    from onnxprune.pruning.pipeline import calibrated, planned
 
-    how, _ = timed(terminal, reading.analysis, Engine(threads, provider=provider, runtime=runtime), options)
+    how, _ = timed(terminal, reading.analysis, Engine(threads, provider=provider, runtime=runtime), options, job)
     if not isinstance(how, Plan):
         with terminal.step("Planning"):
-            how = choose(reading.analysis, how)
+            data = calibrated(reading.model, job)
+            how = planned(reading.analysis, how, None if data is None else data.fit, job)
     save_plan(how, output)
     comparison = compare(reading.analysis, how)
     terminal.json({"output": str(output), "settings": dict(how.settings), **comparison.to_dict()})

@@ -149,6 +149,8 @@ def _show(
     from onnxprune.cli.tables import change_table, totals_table
 
     terminal.show(change_table(comparison, terminal.wide), "", totals_table(before, after), "")
+    for region in made.plan.replaced:
+        terminal.show(f"Gave way: {region}.")
     terminal.show(assumptions(task.reading.analysis), MACS)
     for line in carried(task.reading.analysis, made.model):
         terminal.show(line)

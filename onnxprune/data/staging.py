@@ -65,6 +65,10 @@ class StagedRun:
         self._kept.difference_update(tensors)
         self._release()
 
+    def put(self, tensor: str, values: list[NDArray[Any]]) -> None:
+        """Let the rest of the walk go on from these values of a held tensor, batch by batch."""
+        self._values[tensor] = values
+
     def advance(self, stop: int, wanted: Collection[str] = ()) -> None:
         """Run all nodes before number ``stop``; ``wanted`` tensors are held until they are dropped."""
         self._kept.update(wanted)

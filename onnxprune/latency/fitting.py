@@ -8,14 +8,16 @@ from functools import partial
 from typing import Any
 
 from onnxprune.analysis.analyzing import Analysis
+from onnxprune.data.samples import Samples
 from onnxprune.errors import BudgetError, MeasurementError, UsageError
 from onnxprune.ir.model import Model
 from onnxprune.ir.sampling import Rounds
 from onnxprune.latency.machine import LocalMachine, Machine
 from onnxprune.latency.model import LatencyProfile
-from onnxprune.latency.profile import inputs_of
+from onnxprune.latency.profile import inputs_of, profile_latency
 from onnxprune.latency.statistics import Ratio, Spread, paired_ratio, spread
-from onnxprune.pruning.choosing import choose
+from onnxprune.pruning.choosing import choose, limits_of
+from onnxprune.pruning.levers import plan_levers
 from onnxprune.pruning.options import JobOptions, PlanOptions, by_keyword
 from onnxprune.pruning.pipeline import run
 from onnxprune.pruning.plan import Plan
@@ -165,6 +167,43 @@ def fit(model: Analysis, options: FitOptions) -> LatencyFit:
         # What was learned is about integers; the profile is about floats.
         return LatencyFit(plan, pruned, asked, best, trials, latency, "int8")
     return LatencyFit(plan, pruned, asked, best, trials, profile)
+
+
+def fit_levers(model: Analysis, options: FitOptions, samples: Samples | None, job: JobOptions) -> LatencyFit:
+    """As :func:`fit`, with regions that give way, too: of plans that meet the latency, the one that loses least.
+
+    Args:
+        model: the analysis that ``latency`` was measured for.
+        options: as for :func:`fit`, with ``regions`` among the levers.
+        samples: to fit to and to judge by.
+        job: how to compensate.
+
+    Raises:
+        UsageError: there are too few samples, or no latency is asked for.
+        BudgetError: neither channels nor regions reach it.
+        MeasurementError: the machine is too noisy to see whether it is met.
+    """
+    machine, rounds = options.machine or LocalMachine(), options.rounds or Rounds(least=20, seconds=6.0)
+    inputs, unpruned = inputs_of(model, options.seed), options.latency.baseline.median
+    asked = min(limit for _, limit in limits_of(model.measured(options.sources), options))
+
+    def planned(after: Analysis, absolute: PlanOptions) -> Plan:
+        how = replace(options, reduce=None, max_latency=asked, levers=absolute.levers, calibration=absolute.calibration)
+        if after is model or after.model is model.model:
+            return fit(model, how).plan
+        ratio, _ = _ratio(machine, [model.model, after.model], inputs, rounds)
+        if ratio.median * unpruned <= asked * (1 + TOLERANCE / 2):
+            return Plan({}, how.settings(), after={**after.totals, "latency": ratio.median * unpruned})
+        profile = profile_latency(after, machine=machine, round_to=options.latency.multiple)
+        share = asked / (ratio.median * unpruned)
+        return fit(after, replace(how, latency=profile, max_latency=share * profile.baseline.median)).plan
+
+    plan = plan_levers(model.measured(options.sources), options, samples, job, planned)
+    pruned = run(model.model, plan, JobOptions(certify=False, registry=model.registry)).model
+    ratio, original = _ratio(machine, [model.model, pruned], inputs, rounds)
+    _check_certainty(ratio, original)
+    best = Trial(ratio.median * unpruned, ratio.median * unpruned, ratio)
+    return LatencyFit(plan, pruned, asked, best, (best,), options.latency)
 
 
 meet_latency = by_keyword(FitOptions)(fit)

@@ -19,7 +19,7 @@ from onnxprune.pruning.allocation import Problem, give_back, give_back_partly, g
 from onnxprune.pruning.allocation import allocation as find_allocation
 from onnxprune.pruning.criteria import Criterion, Scoring, comparable, default_registry
 from onnxprune.pruning.floors import least_units
-from onnxprune.pruning.options import AUTO, MEASURED, PlanOptions, by_keyword
+from onnxprune.pruning.options import AUTO, CHANNELS, MEASURED, PlanOptions, by_keyword
 from onnxprune.pruning.plan import Plan
 from onnxprune.pruning.widths import block, finer, grids, groupings, remainders
 
@@ -44,9 +44,11 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
             model, options.input_shapes, split=options.split, state=options.state, registry=options.registry
         )
     options = options.decided()
+    if options.pulled != (CHANNELS,):
+        raise UsageError("what stands for regions is fitted and tried out, not only planned; use compress")
     metric, channels, exact_norm = options.metric, options.channels, options.exact_norm
     model = model.measured(options.sources)
-    limits = _limits(model, options)
+    limits = limits_of(model, options)
     chooser = default_registry().find(options.criterion) if isinstance(options.criterion, str) else options.criterion
     allocate = find_allocation(options.allocation)
     options = replace(options, round_to=_rounding(options))
@@ -217,7 +219,12 @@ def _rounding(options: PlanOptions) -> int | str:
     return f"{AUTO}:{block()}" if round_to == AUTO else round_to
 
 
-def _limits(analysis: Analysis, options: PlanOptions) -> tuple[tuple[Metric, float], ...]:
+def limits_of(analysis: Analysis, options: PlanOptions) -> tuple[tuple[Metric, float], ...]:
+    """Every budget as a limit, that of ``reduce`` first.
+
+    Raises:
+        UsageError: there is none, or one of time, and no times were measured.
+    """
     if options.timed and "latency" not in analysis.costs.measured:
         raise UsageError("latency has to be measured first: pass latency=onnxprune.profile_latency(...)")
     if "wire" in (options.metric, *options.limits) and "wire" not in analysis.costs.measured:

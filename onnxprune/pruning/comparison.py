@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxprune._display import MOST_ROWS, Table, long, totals_table
-from onnxprune.analysis.analyzing import Analysis, LayerReport
+from onnxprune.analysis.analyzing import Analysis, LayerReport, again
 from onnxprune.analysis.cost import METRICS
 from onnxprune.errors import UsageError
 from onnxprune.ops.relations import IntArray
 from onnxprune.pruning.consistency import removed_per_class
 from onnxprune.pruning.plan import Plan
+from onnxprune.pruning.substituting import replaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +97,8 @@ def _change(before: float, after: float, unit: str = "") -> str:
 
 def compare(analysis: Analysis, plan: Plan) -> Comparison:
     """What ``plan`` changes. Raises PlanError where it does not fit the analysed model."""
+    if plan.replaced:
+        return _with_replaced(analysis, plan)
     per_class = removed_per_class(analysis, plan)
     costs = analysis.costs
     kept = costs.full - np.array([*(len(positions) for positions in per_class), 0], dtype=np.int64)
@@ -115,17 +118,39 @@ def compare(analysis: Analysis, plan: Plan) -> Comparison:
     return Comparison(layers, analysis.totals, _totals(analysis, kept), tuple(reasons))
 
 
-def compare_models(before: Analysis, after: Analysis, name: str = "the pruned model") -> Comparison:
-    """What differs between a model and a pruned form of it, read from both; no plan is needed.
+_NOTHING = LayerCost(0, 0, 0, 0)
+
+
+def _with_replaced(analysis: Analysis, plan: Plan) -> Comparison:
+    """A comparison in which layers of replaced regions end, and those that stand for them begin."""
+    base = replaced(analysis.model, plan.replaced)
+    after = again(analysis, base)
+    rest = compare(after, replace(plan, replaced=()))
+    names = dict(zip(_by_name(after), rest.layers, strict=True))
+    layers = [
+        names.pop(key, LayerChange(layer.name, layer.op_type, _cost(layer), _NOTHING))
+        for key, layer in _by_name(analysis).items()
+    ]
+    layers += [replace(layer, before=_NOTHING) for layer in names.values()]
+    return replace(rest, layers=tuple(layers), before=analysis.totals)
+
+
+def compare_models(
+    before: Analysis, after: Analysis, name: str = "the pruned model", plan: Plan | None = None
+) -> Comparison:
+    """What differs between a model and a pruned form of it, read from both.
 
     Args:
         before: of the original.
         after: of the pruned model, for the same input shapes.
         name: of the pruned model, for messages.
+        plan: what was done, if that is known; it is needed only where regions gave way.
 
     Raises:
         UsageError: the layers are not those of the original, or have grown.
     """
+    if plan is not None and plan.replaced:
+        return _with_replaced(before, plan)
     old, new = _by_name(before), _by_name(after)
     lacking = [key[0] for key in old if key not in new]
     extra = len(new) - (len(old) - len(lacking))

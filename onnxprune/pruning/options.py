@@ -112,6 +112,9 @@ def _most(help: str, kind: Kind = "quantity", example: str = "5M") -> float | No
     )
 
 
+CHANNELS, REGIONS = "channels", "regions"
+PLANNED = (CHANNELS, REGIONS)
+"""What may go: channels, and whole regions of the graph, for which a fitted layer stands."""
 AUTO, MEASURED = "auto", "measured"
 """Multiples of channels: those that suit the engine, and those that measuring finds best."""
 
@@ -131,6 +134,11 @@ def _is_floor(value: float) -> bool:
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
     """A single name is meant as one, not as its letters."""
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _words(given: str) -> tuple[str, ...]:
+    """What commas separate."""
+    return tuple(dict.fromkeys(word.strip() for word in given.split(",") if word.strip()))
 
 
 _FLOOR = "be a fraction below 1 or a number of channels"
@@ -206,6 +214,16 @@ class PlanOptions(Given):
         text="refit with --calibrate, else l2",
     )
     seed: int = defined(0, "Of all draws.", panel=CHOICE, least=0, recorded=True, rare=True)
+    levers: str = defined(
+        CHANNELS,
+        "What may go: channels, or channels,regions. Regions of the graph give way to a layer that is fitted in closed "
+        "form, or to nothing (with --calibrate); how much of the budget they take is tried out.",
+        example="NAMES",
+        panel=CHOICE,
+        valid=lambda value: bool(value) and set(_words(value)) <= set(PLANNED),
+        must="be channels, regions, or both with a comma",
+        rare=True,
+    )
     floor: float = defined(
         0.1,
         "What every layer keeps. A fraction below 1, or channels.",
@@ -336,6 +354,11 @@ class PlanOptions(Given):
         return replace(self, allocation=chosen, criterion=criterion)
 
     @property
+    def pulled(self) -> tuple[str, ...]:
+        """The levers."""
+        return _words(self.levers)
+
+    @property
     def metric(self) -> Metric:
         """What the mode counts."""
         return MODES[self.mode.lower()]
@@ -379,7 +402,19 @@ class PlanOptions(Given):
 
 _ORDER = (
     *("mode", "allocation", "criterion", "seed", "reduce", "channels", *(f"max_{metric}" for metric in LIMITED)),
-    *("floor", "round_to", "exact_only", "exact_norm", "floors", "include", "exclude", "grouped", "split", "state"),
+    *(
+        "floor",
+        "round_to",
+        "exact_only",
+        "exact_norm",
+        "floors",
+        "include",
+        "exclude",
+        "grouped",
+        "split",
+        "state",
+        "levers",
+    ),
     "input_shapes",
 )
 """The options that plan files record, as they list them."""
@@ -619,7 +654,7 @@ class AutoOptions(PromiseOptions):
     @property
     def pulled(self) -> tuple[str, ...]:
         """The levers."""
-        return tuple(dict.fromkeys(word.strip() for word in self.levers.split(",") if word.strip()))
+        return _words(self.levers)
 
     def check(self) -> None:
         """See that something is promised, and that there is data to prove it. Raises UsageError."""

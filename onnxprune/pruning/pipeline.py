@@ -21,8 +21,9 @@ from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.certificate import Certificate, check, verify
 from onnxprune.pruning.choosing import choose
 from onnxprune.pruning.history import with_answers, with_integers, with_promise, with_removal, with_repair
-from onnxprune.pruning.options import CompressOptions, JobOptions, PlanOptions, PromiseOptions, by_keyword
+from onnxprune.pruning.options import CHANNELS, CompressOptions, JobOptions, PlanOptions, PromiseOptions, by_keyword
 from onnxprune.pruning.plan import Plan
+from onnxprune.pruning.substituting import replaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +127,8 @@ def apply(model: ModelLike, plan: Plan, *, registry: Registry | None = None) -> 
 
     source = as_model(model)
     with blaming(source):
-        return Shrink(plan, registry)(normalize(source)).model
+        base = replaced(normalize(source), plan.replaced)
+        return Shrink(plan, registry)(base).model if plan.removed or not plan.replaced else base
 
 
 def run(
@@ -189,8 +191,17 @@ def run(
     if promise is not None and promise.max_loss is not None and data is not None:
         return _promised(work, data, options, promise)
     with progress("Planning"):
-        plan = choose(analysis, options)
+        plan = planned(analysis, options, fit, job)
     return make(work, plan)
+
+
+def planned(analysis: Analysis, options: PlanOptions, samples: Samples | None, job: JobOptions) -> Plan:
+    """What :func:`choose` gives, or with more levers than channels ``levers.plan_levers``."""
+    if options.pulled == (CHANNELS,):
+        return choose(analysis, options if samples is None else replace(options, calibration=samples))
+    from onnxprune.pruning.levers import plan_levers
+
+    return plan_levers(analysis, options, samples, job)
 
 
 @dataclass(frozen=True)
@@ -265,16 +276,21 @@ def certified(work: Work, result: Model, plan: Plan) -> Certificate:
     return certificate
 
 
-def _promised(work: Work, data: Calibration, options: PlanOptions, asked: PromiseOptions) -> Compression:
+def _promised(work: Work, data: Calibration, options: PlanOptions, wanted: PromiseOptions) -> Compression:
     """The most reduced result whose loss is proven to be small enough."""
     from onnxprune.pruning.criteria import default_registry
     from onnxprune.pruning.promising import Promise, Remembered, Trial, kept, prove, search
 
-    assert asked.max_loss is not None
+    assert wanted.max_loss is not None
     assert data.proof is not None
     with work.progress("Running the original"):
         promise = Promise.of(
-            work.source, data.held_out, data.proof, most=asked.max_loss, confidence=asked.confidence, task=work.job.task
+            work.source,
+            data.held_out,
+            data.proof,
+            most=wanted.max_loss,
+            confidence=wanted.confidence,
+            task=work.job.task,
         )
     options = options.decided()
     named = options.criterion
@@ -283,7 +299,8 @@ def _promised(work: Work, data: Calibration, options: PlanOptions, asked: Promis
 
     def candidate(reduce: float) -> Trial[Compression]:
         with work.progress(f"Trying to remove {reduce:.1%}"):
-            made = make(quietly, choose(work.analysis, replace(options, reduce=reduce, criterion=criterion)))
+            asked = replace(options, reduce=reduce, criterion=criterion)
+            made = make(quietly, planned(work.analysis, asked, work.fit, work.job))
             return promise.tried(f"--reduce {reduce:.4g}", made, made.model)
 
     metric = options.metric

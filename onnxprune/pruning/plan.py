@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune._display import Table, totals_table
-from onnxprune.errors import PlanError
+from onnxprune.errors import PlanError, unknown
 from onnxprune.ir.files import write_text
 from onnxprune.ir.plain import is_number, parse
+from onnxprune.ops.substitutes import KINDS, Kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,10 +21,43 @@ if TYPE_CHECKING:
 _FORMAT = "onnxprune-plan"
 _VERSION = 1
 _LARGEST = 2**63 - 1
-_UNDERSTOOD: frozenset[str] = frozenset()
+_REPLACED = "replaced"
+_UNDERSTOOD: frozenset[str] = frozenset((_REPLACED,))
 """What plans may require of a reader, beyond the schema; keys that it does not know it ignores."""
 
 Removed = Mapping[str, Mapping[int, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A region of the normalised model, from its entry to its exit, and the kind of what stands for it.
+
+    ``kernel`` is the window of a layer that has one; see ``onnxprune.ops.substitutes``.
+    """
+
+    entry: str
+    exit: str
+    kind: Kind
+    kernel: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        window = "×".join(map(str, self.kernel))
+        return f"{self.entry} → {self.exit}: {self.kind}{f' {window}' if window else ''}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"entry": self.entry, "exit": self.exit, "kind": self.kind, "kernel": list(self.kernel)}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Replacement:
+        """The inverse of :meth:`to_dict`. Raises PlanError where it is none."""
+        known = isinstance(data, Mapping) and all(isinstance(data.get(key), str) for key in ("entry", "exit", "kind"))
+        window = data.get("kernel", []) if known else None
+        if not isinstance(window, list) or not all(type(extent) is int and extent > 0 for extent in window):
+            raise PlanError('each of the plan\'s "replaced" must have an entry, an exit, a kind, and maybe a kernel')
+        if data["kind"] not in KINDS:
+            raise PlanError(unknown("the plan's replacement", data["kind"], KINDS))
+        return cls(data["entry"], data["exit"], data["kind"], tuple(window))
 
 
 @dataclass(frozen=True)
@@ -36,12 +70,14 @@ class Plan:
     Tensors inside bodies (If, Loop, Scan) go by their names; where a name occurs more than once in the model, by
     ``<node>/<attribute>:<name>``, such as ``If_0/then_branch:conv``, which the normalised model gives them.
     ``settings`` records the arguments of :func:`onnxprune.plan`; ``before`` and ``after`` the totals.
+    Regions in ``replaced`` give way first; ``removed`` speaks of the model that this leaves.
     """
 
     removed: Removed
     settings: Mapping[str, Any] = field(default_factory=dict)
     before: Mapping[str, float] = field(default_factory=dict)
     after: Mapping[str, float] = field(default_factory=dict)
+    replaced: tuple[Replacement, ...] = ()
 
     @property
     def split(self) -> str:
@@ -69,16 +105,18 @@ class Plan:
         return replace(self, settings={**self.settings, "input_shapes": given})
 
     def __bool__(self) -> bool:
-        return bool(self.removed)
+        return bool(self.removed or self.replaced)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data for JSON."""
+        also = {"requires": [_REPLACED], _REPLACED: [one.to_dict() for one in self.replaced]} if self.replaced else {}
         return {
             "format": _FORMAT,
             "version": _VERSION,
             "settings": dict(self.settings),
             "before": dict(self.before),
             "after": dict(self.after),
+            **also,
             "removed": {
                 tensor: {str(dim): list(positions) for dim, positions in axes.items()}
                 for tensor, axes in self.removed.items()
@@ -137,7 +175,10 @@ class Plan:
             odd = [key for key, value in totals.items() if not is_number(value)]
             if odd:
                 raise PlanError(f"the plan's '{name}' has {totals[odd[0]]!r} for {odd[0]!r}, which is no number")
-        return cls(removed, settings, before, after)
+        replaced = data.get(_REPLACED, [])
+        if not isinstance(replaced, list):
+            raise PlanError("the plan's 'replaced' must be a list of regions")
+        return cls(removed, settings, before, after, tuple(map(Replacement.from_dict, replaced)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan as JSON, one axis per line."""
@@ -195,12 +236,16 @@ def differences(first: Plan, second: Plan) -> tuple[Difference, ...]:
         pair = first.settings.get(name), second.settings.get(name)
         if pair[0] != pair[1]:
             found.append(Difference(f"setting {name}", *pair))
+    ways = [{(one.entry, one.exit): str(one) for one in plan.replaced} for plan in (first, second)]
+    for ends in dict.fromkeys((*ways[0], *ways[1])):
+        if ways[0].get(ends) != ways[1].get(ends):
+            found.append(Difference(f"region {' → '.join(ends)}", ways[0].get(ends), ways[1].get(ends)))
     for tensor in dict.fromkeys((*first.removed, *second.removed)):
         axes = first.removed.get(tensor, {}), second.removed.get(tensor, {})
         for dim in sorted({*axes[0], *axes[1]}):
-            ways = axes[0].get(dim, ()), axes[1].get(dim, ())
-            if ways[0] != ways[1]:
-                found.append(Difference(f"'{tensor}' axis {dim}", *ways))
+            at = axes[0].get(dim, ()), axes[1].get(dim, ())
+            if at[0] != at[1]:
+                found.append(Difference(f"'{tensor}' axis {dim}", *at))
     return tuple(found)
 
 

@@ -19,6 +19,7 @@ from onnxprune.pruning.certificate.values import with_original_values
 from onnxprune.pruning.consistency import removed_per_class
 from onnxprune.pruning.history import PRUNE, as_left, plan_of, since_removal
 from onnxprune.pruning.plan import Plan
+from onnxprune.pruning.substituting import replaced
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,9 @@ def prove(
     how |= {"samples": samples, "seed": seed, "memory": memory}
     shapes = input_shapes or chosen.input_shapes
     analysis = analyze(original, shapes, split=chosen.split, registry=registry, state=chosen.state)
+    if chosen.replaced:
+        base = replaced(analysis.model, chosen.replaced)
+        analysis = analyze(base, shapes, split=chosen.split, registry=registry, state=chosen.state)
     steps = tuple(since_removal(result))
     # Normalisation that is to stay exact has weights of its own: only what is known to have changed is put back.
     only = {name for step in steps for name in step.get("changed", ())} if chosen.exact_norm else None

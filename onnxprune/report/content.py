@@ -96,7 +96,7 @@ def candidate(
     remark: str = "",
 ) -> Candidate:
     """A pruned model beside the original. Raises UsageError where it is not a pruned form of that."""
-    return Candidate(pruned, compare_models(original.analysis, pruned.analysis, pruned.name), plan, proof, remark)
+    return Candidate(pruned, compare_models(original.analysis, pruned.analysis, pruned.name, plan), plan, proof, remark)
 
 
 def _sha256(path: Path) -> str:

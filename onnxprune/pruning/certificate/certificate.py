@@ -31,7 +31,8 @@ class Certificate:
     differ, in the order of the graph; ``max_relative`` is the largest difference over the spread of its channel.
     ``changed`` are weights whose values are not the original's. ``unwitnessed`` is what no comparison could have
     noticed. ``approximate`` tells that groups were pruned across which the model normalises (the reference then
-    normalises over kept channels only); ``samples`` counts the inputs.
+    normalises over kept channels only); ``samples`` counts the inputs, and ``replaced`` the regions that gave way,
+    which are compared first: the original is then that in which numpy computes what stands for them.
     """
 
     outputs: tuple[TensorDifference, ...]
@@ -44,6 +45,7 @@ class Certificate:
     approximate: bool
     unwitnessed: tuple[Unwitnessed, ...] = ()
     changed: tuple[str, ...] = ()
+    replaced: int = 0
 
     @property
     def passed(self) -> bool:
@@ -65,9 +67,10 @@ class Certificate:
             return (f"Certificate FAILED: {self._fault}.",)
         inputs = "a random input" if self.samples == 1 else f"{self.samples} random inputs"
         verdict = "passed" if self.complete else f"passed except for {len(self.unwitnessed)} unwitnessed"
+        without = f", in which {self.replaced} regions gave way" if self.replaced else ""
         first = (
-            f"Certificate {verdict}: on {inputs}, all {self.tensors} tensors equal those of the masked original, by "
-            f"{self.max_relative:.1e} of the spread of a channel at most ({self.tolerance:.0e} allowed)."
+            f"Certificate {verdict}: on {inputs}, all {self.tensors} tensors equal those of the masked original"
+            f"{without}, by {self.max_relative:.1e} of the spread of a channel at most ({self.tolerance:.0e} allowed)."
         )
         more = len(self.unwitnessed) - _MOST_SAID
         named = [f"Not witnessed: {found.where}: {found.reason}." for found in self.unwitnessed[:_MOST_SAID]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,16 +12,19 @@ from onnx import ValueInfoProto
 
 from onnxprune.analysis.analyzing import Analysis, InputShapes, analyze
 from onnxprune.errors import VerificationError
+from onnxprune.ir.comparing import compare
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.session import Arrays, Session
 from onnxprune.ops import Registry
 from onnxprune.ops.relations import IntArray
 from onnxprune.pruning.certificate.certificate import Certificate
 from onnxprune.pruning.certificate.certifier import Certifier
+from onnxprune.pruning.certificate.replaced import differences
 from onnxprune.pruning.certificate.stimuli import LAWS, inputs
 from onnxprune.pruning.certificate.walking import DoesNotRunError
 from onnxprune.pruning.consistency import removed_per_class
 from onnxprune.pruning.plan import Plan
+from onnxprune.pruning.substituting import replaced
 
 TOLERANCE = 3e-5
 MEMORY = 1 << 30
@@ -60,6 +65,9 @@ def verify(
             normalised model does not equal the original.
     """
     original, result = as_model(model), as_model(pruned)
+    if plan.replaced:
+        how: dict[str, Any] = {"registry": registry, "tolerance": tolerance, "samples": samples, "seed": seed}
+        return _verify_replaced(original, result, plan, input_shapes, memory, how)
     analysis = analyze(
         original, input_shapes or plan.input_shapes, split=plan.split, registry=registry, state=plan.state
     )
@@ -82,6 +90,36 @@ def verify(
     if certificate.passed:
         _check_as_used(certifier, analysis, original, result, certifier.ran[0])
     return certificate
+
+
+def _verify_replaced(
+    original: Model, result: Model, plan: Plan, shapes: InputShapes | None, memory: int, how: dict[str, Any]
+) -> Certificate:
+    """First that the regions gave way and nothing else changed, then what was removed of the model that this left."""
+    analysis = analyze(
+        original, shapes or plan.input_shapes, split=plan.split, state=plan.state, registry=how["registry"]
+    )
+    source = analysis.model
+    base = replaced(source, plan.replaced)
+    runs = [usual_inputs(analysis, how["seed"] + i, LAWS[i % len(LAWS)]) for i in range(how["samples"])]
+    compared = [one for run in runs for one in differences(source, base, plan.replaced, run)]
+    if original is not source:
+        as_given, normalised = (
+            Session(model, "the original model", literal=True).run(runs[0]) for model in (original, source)
+        )
+        compared += [
+            compare(name, name, value, normalised[name], None, how["tolerance"]) for name, value in as_given.items()
+        ]
+    bad = tuple(one for one in compared if not one.passed)
+    proof = verify(base, result, replace(plan, replaced=()), input_shapes=shapes, memory=memory, **how)
+    return replace(
+        proof,
+        failures=(*bad, *proof.failures),
+        tensors=proof.tensors + len(compared),
+        max_absolute=max([proof.max_absolute, *(one.absolute for one in compared)]),
+        max_relative=max([proof.max_relative, *(one.relative for one in compared)]),
+        replaced=len(plan.replaced),
+    )
 
 
 def certifier_of(

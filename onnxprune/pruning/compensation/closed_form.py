@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import onnx
+
 from onnxprune.data.linear import LinearLayer
 from onnxprune.data.memory import memory_budget
 from onnxprune.data.samples import DEFAULT_COUNT, CalibrationSource, Samples, collect
@@ -107,7 +109,7 @@ def compensate(
     if not plan:
         return Compensation(result, method, len(chosen), (), (), {})
     walk = begin(result, source, plan.removed, chosen, seed, memory_budget(memory))
-    behind = _behind(walk)
+    behind, others = _behind(walk), _others(walk)
     if method == "batchnorm":
         nodes = [n for n in walk.graph.nodes if n.inputs and n.inputs[0] in behind and is_reestimable(walk.graph, n)]
         for node in nodes:
@@ -117,7 +119,7 @@ def compensate(
     layers: list[LayerFit] = []
     skipped: dict[str, str] = {}
     for layer in linear_layers(walk.graph, registry):
-        lost = layer.in_dim in plan.removed.get(layer.input, {})
+        lost = layer.node in others or layer.in_dim in plan.removed.get(layer.input, {})
         if not (lost or (layer.input in behind and not direct) or (method == "refit" and mixes(walk, layer))):
             continue
         reason = _reason(walk, layer)
@@ -134,12 +136,28 @@ def compensate(
 
 
 def _behind(walk: Walk) -> set[str]:
-    """Tensors that lost channels, and all that is computed from them."""
+    """Tensors that lost channels or are made in another way than the original's, and all that is computed from them."""
     found = {name for name in walk.removed if name not in walk.graph.model.weights}
+    found.update(walk.graph.nodes[index].outputs[0] for index in _others(walk))
     for node in walk.graph.nodes:
         reads = (*node.inputs, *walk.graph.captured.get(node.index, ()))
         if found.intersection(reads):
             found.update(name for name in node.outputs if name)
+    return found
+
+
+def _others(walk: Walk) -> set[int]:
+    """The nodes that are not the original's: of another operator, or computing from other tensors."""
+    known = {name: node for node in walk.original.nodes for name in node.output if name}
+
+    def reads(node: onnx.NodeProto) -> list[str]:
+        return [name for name in node.input if name in known]
+
+    found = set()
+    for node in walk.graph.nodes:
+        was = known.get(node.outputs[0]) if node.outputs else None
+        if was is not None and (was.op_type != node.op_type or reads(was) != reads(node.proto)):
+            found.add(node.index)
     return found
 
 

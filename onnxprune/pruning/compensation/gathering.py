@@ -71,23 +71,41 @@ def row_count(walk: Walk, layer: LinearLayer) -> int:
 def pieces(
     walk: Walk,
     layer: LinearLayer,
-    other: OtherBranch | None,
+    other: tuple[OtherBranch, str] | None,
     mixture: Mixture | None,
     shape: tuple[int, int, int],
     rows: int,
 ) -> Iterator[Piece]:
-    """About so many of a layer's rows, drawn evenly; ``shape`` is [G, K, N]."""
-    rng = np.random.default_rng((walk.seed, layer.node))
-    share = min(1.0, rows / max(row_count(walk, layer), 1))
+    """About so many of a layer's rows, drawn evenly; ``shape`` is [G, K, N].
+
+    ``other`` is the branch that the output is added to, and the original's tensor that was in its place.
+    """
+    xs, ys = walk.pruned.values(layer.input), _targets(walk, layer, other, mixture)
+    return drawn(layer, xs, ys, row_count(walk, layer), walk.samples, shape, rows, walk.seed)
+
+
+def drawn(
+    layer: LinearLayer,
+    xs: Sequence[NDArray[Any]],
+    ys: Iterable[NDArray[Any]],
+    total: int,
+    samples: Samples,
+    shape: tuple[int, int, int],
+    rows: int,
+    seed: int,
+) -> Iterator[Piece]:
+    """About ``rows`` of the ``total`` rows that a layer has with these inputs and outputs, batch by batch."""
+    rng = np.random.default_rng((seed, layer.node))
+    share = min(1.0, rows / max(total, 1))
     # Samples come first in a batch's rows, also where a Reshape has made several rows of each.
-    per_sample = max(row_count(walk, layer) // len(walk.samples), 1)
+    per_sample = max(total // len(samples), 1)
     first = 0
-    for x, y, aside in _parts(walk.pruned.values(layer.input), _targets(walk, layer, other, mixture)):
+    for x, y, aside in _parts(xs, ys):
         count = layer.count(y)
         chosen = np.sort(rng.choice(count, max(1, round(count * share)), replace=False))
         for some in _cut(chosen, shape[1] * shape[0]):
             # Views of one sample stand and fall together: a fit that has seen one of them has seen the others.
-            sample = (first + some) // (per_sample * walk.samples.seen)
+            sample = (first + some) // (per_sample * samples.seen)
             yield Piece(*layer.rows(x, y, some), sample, aside)
         first += count
 
@@ -108,7 +126,7 @@ def moments(parts: Iterable[Piece]) -> tuple[Moments, Moments | None]:
 
 
 def _targets(
-    walk: Walk, layer: LinearLayer, other: OtherBranch | None, mixture: Mixture | None
+    walk: Walk, layer: LinearLayer, other: tuple[OtherBranch, str] | None, mixture: Mixture | None
 ) -> Iterator[NDArray[Any]]:
     """What the layer should give, batch by batch: of the original's output, or of its sum, the kept channels."""
     removed = walk.removed.get(layer.output, {}).get(layer.out_dim, ())
@@ -120,11 +138,12 @@ def _targets(
         kept = np.delete(np.arange(y.shape[layer.out_dim]), removed)
         y = y.take(kept, axis=layer.out_dim) if len(removed) else y
         if other is not None:
-            wanted, found = walk.original.values(other.tensor)[batch], walk.pruned.values(other.tensor)[batch]
+            beside, was = other
+            wanted, found = walk.original.values(was)[batch], walk.pruned.values(beside.tensor)[batch]
             missing = (wanted.take(kept, axis=layer.out_dim) if len(removed) else wanted) - found
-            if other.gain is not None:
+            if beside.gain is not None:
                 shape = [-1 if dim == layer.out_dim else 1 for dim in range(y.ndim)]
-                missing = missing / other.gain.astype(y.dtype).reshape(shape)
+                missing = missing / beside.gain.astype(y.dtype).reshape(shape)
             y = y + missing
         yield y
 

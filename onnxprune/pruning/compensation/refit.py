@@ -24,7 +24,7 @@ from onnxprune.pruning.compensation.biases import BiasPlace, add_to_bias, bias_o
 from onnxprune.pruning.compensation.gathering import Walk, pieces, row_count
 from onnxprune.pruning.compensation.products import mixture_for
 from onnxprune.pruning.compensation.solving import Solution, solve_bias, solve_moments, solve_rows, way_of
-from onnxprune.pruning.compensation.sums import other_branch
+from onnxprune.pruning.compensation.sums import OtherBranch, other_branch
 from onnxprune.pruning.plan import Removed
 
 #: Of the memory that is given, the part for one layer's fit, and for the tensors that each of the two models holds.
@@ -76,15 +76,15 @@ def refit_layer(walk: Walk, layer: LinearLayer, *, weights: bool) -> tuple[Layer
     weight = walk.draft.weights[layer.weight]
     start = layer.matrix(weight.array)
     other = other_branch(walk.graph, layer)
-    if other is not None and walk.makers.get(other.tensor, -1) >= walk.makers[layer.output]:
-        other = None
-    added = () if other is None else (other.tensor,)
+    was = None if other is None else _was(walk, layer, other)
+    added, there = ((), ()) if other is None or was is None else ((other.tensor,), (was,))
     walk.pruned.advance(layer.node, (layer.input, *added))
-    walk.original.advance(walk.makers[layer.output] + 1, (layer.output, *added))
+    walk.original.advance(walk.makers[layer.output] + 1, (layer.output, *there))
     way = way_of(start.shape, row_count(walk, layer), walk.memory)
     found: Solution | None = None
     mixture = mixture_for(walk, layer) if weights and other is None else None
-    parts = pieces(walk, layer, other, mixture, start.shape, way.rows)
+    beside = None if other is None or was is None else (other, was)
+    parts = pieces(walk, layer, beside, mixture, start.shape, way.rows)
     now = _bias_now(walk, layer, place, start)
     if weights and way.reason is None:
         solver = solve_rows if way.few else solve_moments
@@ -92,7 +92,7 @@ def refit_layer(walk: Walk, layer: LinearLayer, *, weights: bool) -> tuple[Layer
     elif place is not None:
         found = solve_bias(parts, start, now)
     walk.pruned.drop(layer.input, *added)
-    walk.original.drop(layer.output, *added)
+    walk.original.drop(layer.output, *there)
     reason = way.reason if weights else None
     if found is None:
         return None, reason
@@ -105,6 +105,19 @@ def refit_layer(walk: Walk, layer: LinearLayer, *, weights: bool) -> tuple[Layer
     sizes = (found.rows, len(walk.samples), start.shape[1])
     errors = (found.before / spread, found.after / spread, unseen)
     return LayerFit(layer.name, *sizes, *errors, found.share), reason
+
+
+def _was(walk: Walk, layer: LinearLayer, other: OtherBranch) -> str | None:
+    """The original's tensor that is added to the same branch, None where it comes too late, or nothing is.
+
+    It has another name where a region gave way in the pruned model.
+    """
+    maker = walk.makers.get(other.total, -1)
+    reads = list(walk.original.nodes[maker].input) if maker >= 0 else []
+    if other.branch not in reads or len(reads) != 2:
+        return None
+    was = reads[1 - reads.index(other.branch)]
+    return was if walk.makers.get(was, -1) < walk.makers[layer.output] else None
 
 
 def _bias_now(walk: Walk, layer: LinearLayer, place: BiasPlace | None, start: NDArray[Any]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from onnxprune.data.linear import LinearLayer, affine
 from onnxprune.ir.graph import Graph, Node
+from onnxprune.ops.substitutes import is_sum
 
 _LEAST_GAIN = 1e-3
 """What is multiplied by less cannot make good for anything."""
@@ -20,9 +21,14 @@ _LEAST_GAIN = 1e-3
 
 @dataclass(frozen=True)
 class OtherBranch:
-    """The tensor added to a layer's output; ``gain`` [N] is what a BatchNormalization between multiplies by."""
+    """The tensor added to a layer's output; ``gain`` [N] is what a BatchNormalization between multiplies by.
+
+    ``branch`` is what it is added to and ``total`` the sum, by which the original's other branch is found.
+    """
 
     tensor: str
+    branch: str
+    total: str
     gain: NDArray[np.float64] | None
 
 
@@ -38,13 +44,13 @@ def other_branch(graph: Graph, layer: LinearLayer) -> OtherBranch | None:
             return None
         tensor = reader.outputs[0]
         reader = _only_reader(graph, tensor)
-    if reader is None or reader.op_type != "Add" or len(set(reader.inputs)) != 2:
+    if reader is None or not is_sum(reader):
         return None
     other = next(name for name in reader.inputs if name != tensor)
     extents = graph.shapes.extents
     if other in graph.constants or extents.get(other) != extents.get(tensor) or other not in extents:
         return None
-    return OtherBranch(other, gain) if graph.producer.get(other, -1) < layer.node else None
+    return OtherBranch(other, tensor, reader.outputs[0], gain) if graph.producer.get(other, -1) < layer.node else None
 
 
 def _only_reader(graph: Graph, tensor: str) -> Node | None:

@@ -1,0 +1,131 @@
+"""Certificate of regions that gave way: the original, in which just these regions were replaced, beside the result.
+
+The original runs as it is. Where a region ends, the result has to give what numpy makes of the region's entry and of
+the weights in the result; both go on from that. All that the result computes has then to be what this walk computes,
+tensor by tensor. Nothing of the code that puts substitutes into graphs is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from onnxprune.data.samples import Samples
+from onnxprune.data.staging import StagedRun
+from onnxprune.errors import VerificationError
+from onnxprune.ir.comparing import TensorDifference, compare
+from onnxprune.ir.model import Model
+from onnxprune.ir.session import Arrays
+from onnxprune.pruning.plan import Replacement
+
+TOLERANCE = 3e-5
+"""Largest difference of a tensor, over the spread of the whole tensor."""
+
+
+def differences(
+    original: Model, result: Model, replaced: Sequence[Replacement], inputs: Arrays, tolerance: float = TOLERANCE
+) -> tuple[TensorDifference, ...]:
+    """All tensors that both models make, compared; and those that the result makes and should not.
+
+    Args:
+        original: the normalised original.
+        result: the original with substitutes, nothing removed.
+        replaced: what was replaced.
+        inputs: values for the inputs of the model.
+        tolerance: largest allowed difference.
+
+    Raises:
+        VerificationError: onnxruntime does not run one of the models.
+    """
+    samples = Samples(inputs, None, max(len(array) for array in inputs.values()), fixed=True)
+    makers = {name: index for index, node in enumerate(original.graph.node) for name in node.output if name}
+    nodes = {name: node for node in result.graph.node for name in node.output if name}
+    foreign = [name for name in nodes if name not in makers]
+    found = [
+        TensorDifference(name, nodes[name].name, np.inf, np.inf, passed=False, reason="is none of the original's")
+        for name in foreign
+    ]
+    common = [name for name in makers if name in nodes]
+    tried = StagedRun(result, samples, "the model with substitutes")
+    tried.advance(len(result.graph.node), common)
+    reference = StagedRun(original, samples, "the original model")
+    ends = {one.exit for one in replaced}
+    for one in sorted(replaced, key=lambda one: makers.get(one.exit, -1)):
+        if one.exit not in makers:
+            raise VerificationError(f"the original does not make '{one.exit}', where region {one} ends")
+        reference.advance(makers[one.exit] + 1, (*common, one.entry, one.exit))
+        was, entry = np.asarray(reference.values(one.exit)[0]), np.asarray(reference.values(one.entry)[0])
+        value = _stands_for(one, nodes.get(one.exit), result, entry, was).astype(was.dtype)
+        if one.exit in nodes:
+            made = np.asarray(tried.values(one.exit)[0])
+            found.append(compare(one.exit, nodes[one.exit].name, value, made, None, tolerance))
+            value = made
+        reference.put(one.exit, [value])
+    reference.advance(len(original.graph.node), common)
+    for name in common:
+        if name not in ends:
+            wanted, value = np.asarray(reference.values(name)[0]), np.asarray(tried.values(name)[0])
+            found.append(compare(name, nodes[name].name, wanted, value, None, tolerance))
+    return (*found, *_weights(original, result))
+
+
+def _weights(original: Model, result: Model) -> Iterator[TensorDifference]:
+    """Weights of the original that have other values in the result."""
+    for name, weight in original.weights.items():
+        other = result.weights.get(name)
+        if other is None or other is weight:
+            continue
+        if other.shape != weight.shape or other.array.tobytes() != weight.array.tobytes():
+            reason = "is a weight whose values are not the original's"
+            yield TensorDifference(name, name, np.inf, np.inf, passed=False, reason=reason)
+
+
+def _stands_for(
+    one: Replacement, node: NodeProto | None, result: Model, entry: NDArray[Any], was: NDArray[Any]
+) -> NDArray[np.float64]:
+    """What a region of this kind gives, [as ``was``]: from its entry and the result's weights, by numpy."""
+    if one.kind == "nothing":
+        return np.zeros(was.shape)
+    if one.kind == "identity":
+        return entry.astype(np.float64)
+    if node is None:
+        raise VerificationError(f"region {one}: the result makes no '{one.exit}'")
+    weights = [result.weights.get(name) for name in node.input[1:] if name]
+    if not weights or any(weight is None for weight in weights) or node.input[0] == one.exit:
+        raise VerificationError(f"region {one}: node '{node.name}' has no weights that stand for it")
+    matrix, *bias = (weight.array.astype(np.float64) for weight in weights if weight is not None)
+    x = entry.astype(np.float64)
+    if matrix.ndim == 2:
+        if one.kind != "pointwise":
+            raise VerificationError(f"region {one}: node '{node.name}' is not of this kind")
+        return _plus(x @ matrix, bias)
+    window = tuple(one.kernel) if one.kind in ("depthwise", "full") else (1,) * (x.ndim - 2)
+    alone = one.kind in ("affine", "depthwise")
+    if matrix.shape != (was.shape[1], 1 if alone else x.shape[1], *window):
+        raise VerificationError(f"region {one}: the weight of node '{node.name}' is not of this kind")
+    windows = _windows(x, window, was.shape[2:])
+    # Positions of the output, then of the window: N C o… k… with weights M C k…
+    spatial = len(window)
+    out, inner = "opqr"[:spatial], "tuvw"[:spatial]
+    terms = f"nc{out}{inner},c{inner}->nc{out}" if alone else f"nc{out}{inner},mc{inner}->nm{out}"
+    product: NDArray[np.float64] = np.einsum(terms, windows, matrix[:, 0] if alone else matrix, optimize=True)
+    return _plus(np.moveaxis(product, 1, -1), bias, back=True)
+
+
+def _plus(value: NDArray[np.float64], bias: Sequence[NDArray[Any]], *, back: bool = False) -> NDArray[np.float64]:
+    value = value + bias[0] if bias else value
+    return np.moveaxis(value, -1, 1) if back else value
+
+
+def _windows(x: NDArray[np.float64], window: Sequence[int], after: Sequence[int]) -> NDArray[np.float64]:
+    """The windows about every stride-th position, zeros around the map: [N, C, o…, k…]."""
+    padded = np.pad(x, [(0, 0), (0, 0), *((k // 2, k // 2) for k in window)])
+    found: NDArray[np.float64] = sliding_window_view(padded, tuple(window), axis=tuple(range(2, x.ndim)))
+    strides = [-(-was // now) for was, now in zip(x.shape[2:], after, strict=True)]
+    chosen = (slice(None), slice(None), *(slice(None, None, stride) for stride in strides))
+    return found[chosen]

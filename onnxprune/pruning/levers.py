@@ -1,0 +1,136 @@
+"""More than channels: how much of a budget regions take and how much channels, decided by what is left of the answers.
+
+Several shares are tried. For each, regions give way until that share of what is to go is saved, channels go until the
+budget is met, all is fitted, and the outputs on samples that the fit has not seen decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from onnxprune._display import long
+from onnxprune.analysis.analyzing import Analysis, again
+from onnxprune.data.fidelity import measure_fidelity
+from onnxprune.data.samples import Samples
+from onnxprune.errors import BudgetError, UsageError
+from onnxprune.ir.model import Model
+from onnxprune.pruning.choosing import choose, limits_of
+from onnxprune.pruning.compensation import compensate
+from onnxprune.pruning.options import CHANNELS, JobOptions, PlanOptions
+from onnxprune.pruning.plan import Plan, Replacement
+from onnxprune.pruning.regions import candidates, select
+from onnxprune.pruning.shrinking import Shrink
+from onnxprune.pruning.substituting import replaced
+
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""The parts of what is to go that regions take."""
+_HELD_OUT = 4
+"""Of every so many samples, one judges and is not fitted to."""
+_FEWEST = 16
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way to meet the budget, and the damage to the outputs of it: nats, or squared error over variance."""
+
+    share: float
+    plan: Plan
+    damage: float
+
+
+Planner = Callable[[Analysis, PlanOptions], Plan]
+"""Plans what channels go of a model in which regions may have given way. Raises BudgetError where it cannot."""
+
+
+def plan_levers(
+    analysis: Analysis, options: PlanOptions, samples: Samples | None, job: JobOptions, planner: Planner | None = None
+) -> Plan:
+    """A plan for channels and regions: of several shares of both, that by which least of the answers is lost.
+
+    Args:
+        analysis: of the original, with times where the budget is one of time.
+        options: of the plan.
+        samples: to fit to and to judge by; None if there are none.
+        job: how to compensate.
+        planner: how channels are planned, where it is more than a choice (a latency that is measured).
+
+    Raises:
+        UsageError: there are too few samples, or there is no budget.
+        BudgetError: the budget cannot be met.
+    """
+    options = options if samples is None else replace(options, calibration=samples)
+    if samples is None or job.compensation != "refit":
+        raise UsageError("what stands for a region is fitted to samples: levers 'regions' needs calibration and refit")
+    if len(samples) < _FEWEST:
+        raise UsageError(f"levers 'regions' takes {_FEWEST} samples at least, not {len(samples)}")
+    if options.channels is not None:
+        raise UsageError("levers 'regions' takes a budget, such as reduce, and no share of channels")
+    cut = len(samples) // _HELD_OUT
+    if samples.fixed:
+        cut = max(1, cut // samples.step) * samples.step
+    judged, fitted = samples.part(0, cut), samples.part(cut, len(samples))
+    trials = list(_trials(analysis, replace(options, calibration=fitted), judged, job, planner or _counted))
+    best = min(trials, key=lambda trial: trial.damage).plan
+    asked = options.decided().settings()
+    # Trials were given absolute budgets; what was asked for is what makes the plan again.
+    kept = {name: value for name, value in best.settings.items() if name in asked or not name.startswith("max_")}
+    return replace(best, settings={**asked, **kept, "levers": options.levers})
+
+
+def _trials(
+    analysis: Analysis, options: PlanOptions, judged: Samples, job: JobOptions, planner: Planner
+) -> Iterator[Trial]:
+    """Plans with more and more regions. Raises BudgetError if there is none."""
+    fitted = options.calibration
+    assert isinstance(fitted, Samples)
+    limits = dict(limits_of(analysis, options))
+    asked: dict[str, Any] = {f"max_{metric}": limit for metric, limit in limits.items()}
+    absolute = replace(options, reduce=None, levers=CHANNELS, **asked)
+    metric = next(iter(limits))
+    before: dict[str, float] = {
+        **analysis.totals,
+        **{m: analysis.costs.total(m, analysis.costs.full) for m in analysis.costs.measured},
+    }
+    found = candidates(analysis, metric, fitted, seed=options.seed)
+    tried: set[tuple[Replacement, ...]] = set()
+    refusal: BudgetError | None = None
+    alone = CHANNELS not in options.pulled
+    for share in _SHARES[-1:] if alone else _SHARES:
+        regions = tuple(one.replacement for one in select(found, share * (before[metric] - limits[metric])))
+        if regions in tried:
+            continue
+        tried.add(regions)
+        after = again(analysis, replaced(analysis.model, regions)) if regions else analysis
+        if alone and any(after.totals.get(name, 0.0) > limit for name, limit in limits.items()):
+            raise BudgetError(
+                f"regions alone leave {long(after.totals[metric])} {metric} of {long(before[metric])}, and "
+                f"{long(limits[metric])} were asked for; take channels, too (--levers channels,regions)"
+            )
+        try:
+            # What a scan tells is of the original's groups.
+            plan = planner(after, replace(absolute, sensitivity=None) if regions else absolute)
+        except BudgetError as error:
+            refusal = error
+            continue
+        plan = replace(plan, replaced=regions, before={**before, **plan.before} if not regions else before)
+        yield Trial(share, plan, _damage(analysis.model, plan, fitted, judged, job))
+    if refusal is not None and len(tried) == 1:
+        raise refusal
+
+
+def _counted(analysis: Analysis, options: PlanOptions) -> Plan:
+    """What channels go, where budgets are counted; nothing, where regions have met them."""
+    if all(analysis.totals[metric] <= limit for metric, limit in options.limits.items()):
+        return Plan({}, options.settings(), after=analysis.totals)
+    return choose(analysis, options)
+
+
+def _damage(model: Model, plan: Plan, fitted: Samples, judged: Samples, job: JobOptions) -> float:
+    """How much the outputs differ after a fit, on samples apart."""
+    base = replaced(model, plan.replaced)
+    result = Shrink(plan, job.registry)(base).model if plan.removed else base
+    result = compensate(result, model, plan, fitted, memory=job.memory, registry=job.registry).model
+    outputs = measure_fidelity(model, result, judged, task=job.task).outputs
+    return max(one.error if one.kl is None else one.kl for one in outputs)

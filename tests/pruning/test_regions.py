@@ -1,0 +1,203 @@
+"""Regions that give way: what stands for them, the proof of it, and plans that name them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+import onnxprune
+from onnxprune.errors import PlanError, UsageError
+from onnxprune.ir.graph import Graph
+from onnxprune.ir.model import Model
+from onnxprune.ops.substitutes import KINDS, Kind, substitute
+from onnxprune.passes.normalize import normalize
+from onnxprune.pruning.certificate.replaced import differences
+from onnxprune.pruning.certificate.verifying import usual_inputs
+from onnxprune.pruning.comparison import compare
+from onnxprune.pruning.plan import Plan, Replacement
+from onnxprune.pruning.regions import Candidate, candidates, select
+from onnxprune.pruning.substituting import replaced
+from tests.cli.support import done_json, refused
+from tests.helpers import GraphBuilder
+
+RESIDUAL = "models/residual_torchscript.onnx"
+SAMPLES = "models/fashion_sample.npz"
+BLOCK = ("/stages/stages.0/Relu_1_output_0", "/stages/stages.1/second/second.0/Conv_output_0")
+
+
+def replacement(kind: Kind, ends: tuple[str, str] = BLOCK) -> Replacement:
+    return Replacement(*ends, kind, (3, 3) if kind in ("depthwise", "full") else ())
+
+
+def faults(source: Model, result: Model, *replacements: Replacement) -> list[str]:
+    inputs = usual_inputs(onnxprune.analyze(source))
+    return [str(one) for one in differences(source, result, replacements, inputs) if not one.passed]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_what_numpy_makes_of_it(kind: Kind) -> None:
+    source = normalize(onnxprune.load(RESIDUAL))
+    result = replaced(source, [replacement(kind)])
+    before, after = (len(model.graph.node) for model in (source, result))
+    # A branch of two layers and an activation; with "nothing", the addition goes, too.
+    assert before - after == {"nothing": 4, "identity": 3}.get(kind, 2)
+    assert not faults(source, result, replacement(kind))
+
+
+@pytest.mark.parametrize("kind", ["affine", "full"])
+def test_a_wrong_substitute_is_noticed(kind: Kind) -> None:
+    source = normalize(onnxprune.load(RESIDUAL))
+    one = replacement(kind)
+    result = replaced(source, [one])
+    (index,) = (i for i, node in enumerate(result.graph.node) if node.output[0] == one.exit)
+    # Reading elsewhere.
+    draft = result.edit()
+    draft.graph.node[index].input[0] = "/MaxPool_output_0"
+    assert any(one.exit in fault for fault in faults(source, draft.finish(), one))
+    # Other padding than the plan says.
+    draft = result.edit()
+    if kind == "full":
+        pads = next(a for a in draft.graph.node[index].attribute if a.name == "pads")
+        pads.CopyFrom(helper.make_attribute("pads", [2, 1, 0, 1]))
+        assert any(one.exit in fault for fault in faults(source, draft.finish(), one))
+    # Another weight than the original's, anywhere else.
+    draft = result.edit()
+    name = next(name for name in draft.weights if name in source.weights and draft.weights[name].size > 100)
+    draft.weights[name] = draft.weights[name].with_array(draft.weights[name].array * 1.01)
+    assert any(name in fault for fault in faults(source, draft.finish(), one))
+
+
+def test_a_branch_that_ends_while_the_plan_says_otherwise_is_noticed() -> None:
+    source = normalize(onnxprune.load(RESIDUAL))
+    assert faults(source, replaced(source, [replacement("nothing")]), replacement("identity"))
+    assert faults(source, source, replacement("nothing"))
+
+
+def test_what_cannot_be_is_refused_by_name() -> None:
+    source = normalize(onnxprune.load(RESIDUAL))
+    inner = (BLOCK[0], "/stages/stages.1/Relu_output_0")
+    for wrong, word in (
+        ([replacement("affine", (BLOCK[1], BLOCK[0]))], "no region"),
+        ([replacement("pointwise", inner), replacement("full")], "overlap"),
+        ([replacement("nothing", inner)], "not added"),
+        ([replace(replacement("full"), kernel=(2, 2))], "no such layer"),
+    ):
+        with pytest.raises(PlanError, match=word):
+            replaced(source, wrong)
+
+
+def test_extents_that_no_stride_makes_have_no_substitute() -> None:
+    maps = ((2, 8, 14, 14), (2, 8, 7, 7))
+    found = substitute("full", *maps, (1, 1), (3, 3))
+    assert found is not None
+    assert dict(found.attributes)["strides"] == (2, 2)
+    assert found.macs == 8 * 49 * 8 * 9 * 2
+    assert substitute("full", *maps, (1, 1), (3, 3), frozenset((2,))) is None  # 15 would give 8 or 7, who knows
+    assert substitute("pointwise", (2, 8, 7, 7), (2, 8, 14, 14), (1, 1), ()) is None
+    assert substitute("affine", (2, 8, 7, 7), (2, 9, 7, 7), (1, 1), ()) is None
+    rows = substitute("pointwise", (2, 5, 8), (2, 5, 6), (2, 2), ())
+    assert rows is not None
+    assert rows.op_type == "MatMul"
+    assert rows.weight == (8, 6)
+
+
+def test_plans_with_regions_are_kept_proven_and_told(tmp_path: Path) -> None:
+    plan = Plan({}, replaced=(replacement("full"),))
+    plan.save(tmp_path / "plan.json")
+    again = Plan.load(tmp_path / "plan.json")
+    assert again.replaced == plan.replaced
+    assert again.to_dict()["requires"] == ["replaced"]
+    result = onnxprune.apply(RESIDUAL, again)
+    certificate = onnxprune.verify(RESIDUAL, result, again)
+    assert certificate
+    assert certificate.replaced == 1
+    changes = {layer.name: layer for layer in compare(onnxprune.analyze(RESIDUAL), again).layers}
+    gone = [name for name, layer in changes.items() if not layer.after.flops]
+    new = [name for name, layer in changes.items() if not layer.before.flops]
+    assert len(gone) == 2
+    assert new == [f"{BLOCK[1]}_replaced"]
+    for data in ({"entry": "a"}, {"entry": "a", "exit": "b", "kind": "magic"}, 3):
+        with pytest.raises(PlanError):
+            Plan.from_dict({**plan.to_dict(), "replaced": [data]})
+
+
+def lines(count: int = 64) -> tuple[Model, dict[str, np.ndarray]]:
+    """A residual branch of two layers that is linear but for an activation which never acts."""
+    g = GraphBuilder()
+    x = g.input("x", ("N", 4, 6, 6))
+    a = g.op("Conv", x, g.weight(4, 4, 1, 1), g.constant(np.full(4, 100.0, np.float32)))
+    b = g.op("Conv", g.op("Relu", a), g.weight(4, 4, 1, 1))
+    g.output(g.op("Conv", g.op("Add", x, b), g.weight(3, 4, 1, 1)), ("N", 3, 6, 6), TensorProto.FLOAT)
+    data = np.random.default_rng(0).standard_normal((count, 4, 6, 6)).astype(np.float32)
+    return onnxprune.load(g.model()), {"x": data}
+
+
+def test_what_is_linear_is_replaced_without_a_loss() -> None:
+    model, data = lines()
+    found = onnxprune.compress(model, reduce=0.3, levers="regions", calibration=data, round_to=1)
+    (one,) = found.plan.replaced
+    assert one.kind == "pointwise"
+    assert found.certificate
+    assert found.fidelity is not None
+    assert found.fidelity.outputs[0].error < 1e-6
+    assert found.plan.settings["levers"] == "regions"
+    assert found.plan.settings["reduce"] == 0.3
+
+
+def test_candidates_know_what_they_cost() -> None:
+    model, data = lines()
+    analysis = onnxprune.analyze(model)
+    from onnxprune.data.samples import collect
+
+    found = candidates(analysis, "flops", collect(data, analysis.model))
+    (total,) = (node for node in analysis.model.graph.node if node.op_type == "Add")
+    by_kind = {
+        one.replacement.kind: one for one in found if one.replacement.exit == total.input[1] and len(one.nodes) > 2
+    }
+    assert by_kind["pointwise"].error < 1e-6 < by_kind["affine"].error <= 1.1
+    assert by_kind["pointwise"].loss < by_kind["nothing"].loss
+    assert by_kind["pointwise"].saved == 4 * 4 * 36
+    graph = analysis.model.derived(Graph)
+    assert {graph.nodes[i].op_type for i in by_kind["nothing"].nodes} == {"Conv", "Relu", "Add"}
+
+
+def test_regions_that_lose_least_for_what_they_save_come_first() -> None:
+    def one(number: int, nodes: tuple[int, ...], saved: float, loss: float) -> Candidate:
+        return Candidate(Replacement(f"e{number}", f"x{number}", "identity"), nodes, saved, loss, loss)
+
+    large, small, better = one(0, (1, 2, 3), 10, 5), one(1, (1,), 2, 0.1), one(2, (5,), 4, 1.0)
+    assert select([large, small, better], 2) == (small,)
+    assert select([large, small, better], 5) == (small, better)
+    assert select([large, better], 11) == (better, large)
+    assert select([large, small], 100) == (small,)  # the larger one overlaps; no more can be had
+
+
+def test_regions_need_samples_and_a_budget_that_is_counted(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="calibration"):
+        onnxprune.compress(RESIDUAL, reduce=0.5, levers="regions")
+    with pytest.raises(UsageError, match="levers"):
+        onnxprune.compress(RESIDUAL, reduce=0.5, levers="layers")
+    model, data = lines(8)
+    with pytest.raises(UsageError, match="16 samples"):
+        onnxprune.compress(model, reduce=0.3, levers="regions", calibration=data)
+    out = tmp_path / "out.onnx"
+    line = refused(2, "prune", RESIDUAL, "-o", out, "--reduce", "0.5", "--levers", "regions")
+    assert "calibration" in line
+    assert not out.exists()
+
+
+def test_the_command_line_tells_what_gave_way(tmp_path: Path) -> None:
+    out, plan = tmp_path / "out.onnx", tmp_path / "plan.json"
+    told = done_json(
+        *("prune", RESIDUAL, "-o", out, "--reduce", "0.1", "--levers", "regions", "--calibrate", SAMPLES),
+        *("--calibration-samples", "64", "--no-bench", "--plan-out", plan),
+    )
+    assert told["certificate"]["passed"]
+    assert told["certificate"]["replaced"] == len(Plan.load(plan).replaced) > 0
+    proof = done_json("verify", RESIDUAL, out)
+    assert proof["passed"]
+    assert proof["changed"]
