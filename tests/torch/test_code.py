@@ -151,6 +151,20 @@ def test_refusals_name_the_node(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_an_if_is_refused_by_its_name(tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["": 17]>
+    either (float[2, 4] x, bool flag) => (float[2, 4] y) {
+        y = If (flag) <
+            then_branch = one () => (float[2, 4] a) { a = Relu(x) },
+            else_branch = other () => (float[2, 4] b) { b = Neg(x) }>
+    }""")
+    proto.graph.node[0].name = "the choice"
+    with pytest.raises(ConversionError, match=r"the choice.*cannot be written as PyTorch code"):
+        to_code(proto, tmp_path / "code")
+    assert not list(tmp_path.iterdir())
+
+
 def test_code_that_computes_something_else_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxprune.torch.code import spelling
 
