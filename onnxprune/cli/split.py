@@ -136,11 +136,12 @@ def split(
         from onnxprune.splitting.weighing import weigh
 
         ledger = Ledger(reading.analysis)
+    named = None if at is None else [name.strip() for name in at.split(",")]
     fit, unseen = _samples(terminal, reading, calibrate)
-    ranges = _ranges(terminal, reading, ledger, fit, most)
+    ranges = _ranges(terminal, reading, ledger, fit, most, named)
     with terminal.step("Weighing cuts"):
         packed = {name: one.packed for name, one in ranges.items()} if fit is not None else None
-        found = weigh(ledger, setting, most=most, packed=packed)
+        found = weigh(ledger, setting, most=most, packed=packed, at=named)
     if chained:
         with terminal.step("Finding a chain"):
             cuts = _chain(ledger, budgets, parts, most, coding)
@@ -152,7 +153,7 @@ def split(
         if not as_json:
             show_cuts(terminal, found, every)
         return
-    chosen = found.at(at.split(",")) if at is not None else _best(found, best)
+    chosen = found.at(named) if named is not None else _best(found, best)
     from onnxprune.splitting.splitting import split_at
 
     source, pruned = reading.model, None
@@ -282,7 +283,9 @@ def _again(
     from onnxprune.splitting.wire import roundings
 
     ledger = Ledger(analyze(source, reading.shapes))
-    found = weigh(ledger, Weighed(setting.coding, energy=setting.energy), most=most).at(chosen.tensors)
+    found = weigh(ledger, Weighed(setting.coding, energy=setting.energy), most=most, at=chosen.tensors).at(
+        chosen.tensors
+    )
     if samples is None:
         return ledger, found, {}
     with terminal.step("Running samples"):
@@ -302,7 +305,7 @@ def _samples(terminal: Terminal, reading: Reading, calibrate: str | None) -> tup
 
 
 def _ranges(
-    terminal: Terminal, reading: Reading, ledger: Ledger, samples: Samples | None, most: int
+    terminal: Terminal, reading: Reading, ledger: Ledger, samples: Samples | None, most: int, named: list[str] | None
 ) -> dict[str, Rounding]:
     """What tensors that may cross take as bytes, where there are samples."""
     if samples is None:
@@ -312,5 +315,5 @@ def _ranges(
 
     with terminal.step("Running samples"):
         cuts = find_cuts(ledger.flow, most).found
-        names = {name for cut in cuts for name in cut.tensors}.union(ledger.graph.inputs)
+        names = {name for cut in cuts for name in cut.tensors}.union(ledger.graph.inputs, named or ())
         return roundings(reading.analysis.model, samples, names)

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from onnxprune._display import some
+from onnxprune.errors import UsageError
 from onnxprune.ir.graph import Graph
 
 MOST_CUTS = 4000
@@ -105,6 +107,25 @@ def find_cuts(flow: Flow, most: int = 3) -> Cuts:
             note = _why_none(flow, most)
         return Cuts(tuple(sorted(found, key=lambda cut: (cut.head.bit_count(), cut.head))), count, note)
     raise AssertionError("a search for single tensors always ends")
+
+
+def cut_at(flow: Flow, tensors: Sequence[str]) -> Cut:
+    """The cut of these tensors, however many: the head is what they need.
+
+    Raises:
+        UsageError: they are no cut; the message says what else would have to cross.
+    """
+    unknown = [name for name in tensors if name not in flow.order]
+    if unknown:
+        raise UsageError(f"the model computes no tensor '{unknown[0]}'; 'onnxprune split MODEL --every' lists the cuts")
+    head = flow.behind(tensors)
+    missing = [name for name in flow.border(head) if name not in tensors]
+    if missing or not head or head == flow.all:
+        why = f"{some(missing)} would have to cross, too" if missing else "all is on one side of it"
+        raise UsageError(
+            f"{', '.join(tensors)} is no cut: {why}; name all, or take one of 'onnxprune split MODEL --every'"
+        )
+    return Cut(flow.border(head), head)
 
 
 def bits(members: int) -> Iterator[int]:

@@ -13,7 +13,7 @@ from onnxprune.errors import UsageError
 from onnxprune.exploration.pareto import non_dominated
 from onnxprune.latency.times import Times
 from onnxprune.splitting.costs import CODINGS, FloatArray, Ledger, PartCost
-from onnxprune.splitting.cuts import Cut, bits, find_cuts
+from onnxprune.splitting.cuts import Cut, bits, cut_at, find_cuts
 from onnxprune.splitting.links import Energy, Link
 
 
@@ -107,11 +107,11 @@ class Weighing:
         return min(real, key=lambda c: (self.value(c, objective), self.value(c, "wire"), c.head.macs), default=None)
 
     def at(self, tensors: Sequence[str]) -> CutCost:
-        """The cut of these tensors. Raises UsageError where there is none, and says what else the rest needs."""
+        """The cut of these tensors. Raises UsageError where it is not among those that were weighed."""
         for cut in self.cuts:
             if cut.cut is not None and set(cut.tensors) == set(tensors):
                 return cut
-        raise UsageError(f"{', '.join(tensors)} is not among the cuts; 'onnxprune split MODEL' lists them")
+        raise UsageError(f"{', '.join(tensors)} is not among the cuts; 'onnxprune split MODEL --every' lists them")
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data."""
@@ -130,6 +130,7 @@ def weigh(
     *,
     most: int = 3,
     packed: Mapping[str, float] | None = None,
+    at: Sequence[str] | None = None,
 ) -> Weighing:
     """Find the cuts of a model and what they cost.
 
@@ -138,9 +139,10 @@ def weigh(
         setting: link, times and energy, as far as they are known.
         most: tensors that may cross.
         packed: bytes per sample of tensors as int8 that zlib has packed, where samples told them.
+        at: the tensors of a cut that is to be among them, however many they are.
 
     Raises:
-        UsageError: times of another model, or a coding that is not known.
+        UsageError: times of another model, a coding that is not known, or ``at`` is no cut.
     """
     ledger = model if isinstance(model, Ledger) else Ledger(model)
     setting = setting or Setting()
@@ -149,8 +151,10 @@ def weigh(
     found = find_cuts(ledger.flow, most)
     known = [None if t is None else ledger.seconds(t.of(ledger.analysis)) for t in (setting.edge, setting.cloud)]
     scale = _Scale(ledger, setting, (known[0], known[1]), packed or {})
-    rows = [scale.weighed(cut, "cut") for cut in found.found]
-    flow = ledger.flow
+    flow, cuts = ledger.flow, list(found.found)
+    if at is not None and not any(set(cut.tensors) == set(at) for cut in cuts):
+        cuts.append(cut_at(flow, at))
+    rows = [scale.weighed(cut, "cut") for cut in cuts]
     rows += [scale.weighed(Cut((), flow.all), "edge"), scale.weighed(Cut(flow.border(0), 0), "cloud")]
     split = Weighing(tuple(rows), setting, found.note)
     figures = np.array([[split.value(row, name) for name in split.objectives] for row in rows])

@@ -1,7 +1,8 @@
 """Predicted against measured: parts in two processes over a slow link, as ``examples/split/split_zmq.py`` runs them.
 
 Each model is recorded here (``onnxprune profile``), cut where the work of both sides is nearest to equal, and run over
-each link. Rows are appended to ``docs/split_link.csv``. Needs pyzmq.
+each link. Rows are appended to ``docs/split_link.csv``; ``others`` is how many programs wanted each processor:
+from one on, the lower quartile tells more than the median. Needs pyzmq.
 
     python -m tests.benchmarks.split_link MODEL.onnx...
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -65,10 +67,10 @@ def study(path: Path, port: int) -> None:
             "link": f"{link.rate / 1e6:.0f}Mbit/{1e3 * link.delay:.0f}ms",
             "kilobytes": f"{cut.wire['plain'] / 1e3:.1f}",
             "predicted_ms": f"{1e3 * cut.latency:.2f}",
-            "measured_ms": f"{1e3 * taken['median']:.2f}",
-            "lower_ms": f"{1e3 * taken['lower']:.2f}",
-            "upper_ms": f"{1e3 * taken['upper']:.2f}",
-            "measured_over_predicted": f"{taken['median'] / cut.latency:.3f}",
+            **{f"{name}_ms": f"{1e3 * taken[name]:.2f}" for name in ("fastest", "lower", "median", "upper")},
+            "lower_over_predicted": f"{taken['lower'] / cut.latency:.3f}",
+            "median_over_predicted": f"{taken['median'] / cut.latency:.3f}",
+            "others": f"{os.getloadavg()[0] / (os.cpu_count() or 1):.1f}",
             "machine": times.profile.identity.get("processor", "?"),
         }
         print(row, flush=True)

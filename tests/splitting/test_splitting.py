@@ -194,7 +194,9 @@ def test_bad_input_is_told_and_nothing_is_written(monkeypatch: pytest.MonkeyPatc
     assert "not a link" in refused(2, "split", RESIDUAL, "-o", out, "--link", "fast", *both)
     assert "needs times" in refused(2, "split", RESIDUAL, "-o", out, "--link", "1Mbit/20ms")
     assert "another model" in refused(2, "split", RESIDUAL, "-o", out, "--link", "1Mbit/20ms", *both)
-    assert "not among the cuts" in refused(2, "split", RESIDUAL, "-o", out, "--at", "nowhere")
+    assert "no tensor 'nowhere'" in refused(2, "split", RESIDUAL, "-o", out, "--at", "nowhere")
+    inner = "/stages/stages.3/first/first.0/Conv_output_0"
+    assert "would have to cross, too" in refused(2, "split", RESIDUAL, "-o", out, "--at", inner)
     assert "samples only" in refused(2, "split", RESIDUAL, "-o", out, "--coding", "packed")
     assert "is there" in refused(2, "split", RESIDUAL, "-o", tmp_path)
     assert not out.exists()
@@ -207,6 +209,11 @@ def test_a_certificate_needs_something_to_have_run(ledger: Ledger) -> None:
     assert proof.passed
     assert len(proof.shapes) > 1, "an open batch is tried with several extents"
     assert not replace(proof, samples=0).passed
+
+
+def test_a_cut_that_is_named_may_have_more_tensors(ledger: Ledger) -> None:
+    wide = next(row for row in weigh(ledger, most=2).cuts if len(row.tensors) == 2)
+    assert weigh(ledger, most=1, at=wide.tensors).at(wide.tensors).cut == wide.cut
 
 
 def test_chains_fit_their_budgets_with_the_fewest_bytes_between(ledger: Ledger) -> None:
