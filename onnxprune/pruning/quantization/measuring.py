@@ -64,7 +64,8 @@ def compare_floats(reference: Mapping[str, FloatArray], found: Mapping[str, Floa
             errors[name], ratios[name] = inf, -inf  # what is found depends on the data (a list of boxes)
             continue
         noise = float(np.square(found[name] - wanted).mean())
-        spread = float(np.square(wanted - wanted.mean(axis=0)).mean())
+        # A single sample varies within itself alone.
+        spread = float(np.square(wanted - (wanted.mean(axis=0) if len(wanted) > 1 else wanted.mean())).mean())
         signal = float(np.square(wanted).mean())
         errors[name] = noise / spread if spread else (0.0 if not noise else inf)
         ratios[name] = inf if not noise else 10 * log10(signal / noise) if signal else -inf

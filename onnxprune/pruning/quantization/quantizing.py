@@ -149,14 +149,7 @@ def quantise_model(
         shop, choice = fastest_of([shop, *with_joined_groups(shop)])
         corrected, equalised, why = False, 0, "the whole file would be slower"
         if choice is not None:
-            found = [histograms.ranges(name) for name in methods]
-            plain = shop.prepared
-            shop, choice, corrected = _closest(shop, choice, found, fit, judge)
-            even, count = with_equalised_channels(plain, fit)
-            if count:
-                other = _equalised(replace(shop, prepared=even), plain, choice, methods, fit, judge)
-                if judge.loss(other[1].model).worst < _CORRECTING * judge.loss(choice.model).worst:
-                    (shop, choice, corrected), equalised = other, count
+            shop, choice, corrected, equalised = _brought_close(shop, choice, histograms, methods, fit, judge)
         if choice is not None and options.max_drop is not None:
             choice = spare(shop, choice, judge, options.max_drop)
             why = f"no file with int8 loses less than {options.max_drop:.2%} of the outputs' variance"
@@ -260,6 +253,27 @@ def _whole(samples: Samples, count: int) -> int:
     return max(count // samples.step, 1) * samples.step if samples.fixed else count
 
 
+def _brought_close(
+    shop: Workshop, choice: Choice, histograms: Histograms, methods: Sequence[str], fit: Samples, judge: Judge
+) -> tuple[Workshop, Choice, bool, int]:
+    """What keeps the outputs closest with the chosen nodes in integers: ranges, biases, and factors of channels.
+
+    Raises:
+        VerificationError: with these factors the float model would compute something else.
+    """
+    found = _closest(shop, choice, [histograms.ranges(name) for name in methods], fit, judge)
+    even, count = with_equalised_channels(shop.prepared, fit)
+    if not count:
+        return *found, 0
+    if (told := difference(shop.prepared, even, fit)) is not None:
+        raise VerificationError(f"equal ranges of channels would change the float model: {told}")
+    histograms = collect_histograms(even, fit)
+    ranges = [histograms.ranges(name) for name in methods]
+    other = _closest(replace(shop, prepared=even), choice, ranges, fit, judge)
+    better = judge.loss(other[1].model).worst < _CORRECTING * judge.loss(found[1].model).worst
+    return (*other, count) if better else (*found, 0)
+
+
 def _closest(
     shop: Workshop, choice: Choice, found: Sequence[Ranges], fit: Samples, judge: Judge
 ) -> tuple[Workshop, Choice, bool]:
@@ -274,20 +288,6 @@ def _closest(
     if judge.loss(other).worst < _CORRECTING * errors[best]:
         return with_biases, replace(choice, model=other), True
     return shop, replace(choice, model=model), False
-
-
-def _equalised(
-    shop: Workshop, plain: Model, choice: Choice, methods: Sequence[str], fit: Samples, judge: Judge
-) -> tuple[Workshop, Choice, bool]:
-    """What is closest where channels have other factors; see :func:`_closest`.
-
-    Raises:
-        VerificationError: with these factors the float model would compute something else.
-    """
-    if (told := difference(plain, shop.prepared, fit)) is not None:
-        raise VerificationError(f"equal ranges of channels would change the float model: {told}")
-    histograms = collect_histograms(shop.prepared, fit)
-    return _closest(shop, choice, [histograms.ranges(name) for name in methods], fit, judge)
 
 
 def _quantised(model: ModelLike, options: QuantizeOptions) -> Quantization:

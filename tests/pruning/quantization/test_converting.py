@@ -18,6 +18,7 @@ from onnxprune.errors import UsageError, VerificationError
 from onnxprune.ir.model import Model
 from onnxprune.pruning.quantization import converting
 from onnxprune.pruning.quantization.converting import convert
+from onnxprune.pruning.quantization.measuring import compare_floats
 from onnxprune.pruning.quantization.stored import compare_weights, stored_weights
 
 FORMS: list[dict[str, Any]] = [{"fp16": True}, {"weights": "int8"}, {"weights": "int4"}, {"dynamic": True}]
@@ -159,6 +160,11 @@ def test_what_crashes_onnxruntime_is_not_written(monkeypatch: pytest.MonkeyPatch
     survivor = 9
     with pytest.raises(UsageError, match="crashes as it loads the model in float16"):
         convert(onnxprune.load(turned), fp16=True)
+
+
+def test_a_single_sample_has_a_spread() -> None:
+    one = np.array([[1.0, 2.0, 3.0]])
+    assert compare_floats({"y": one}, {"y": one + 0.1}, 1).errors["y"] == pytest.approx(0.01 / (2 / 3))
 
 
 def test_a_process_that_dies_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
