@@ -362,7 +362,8 @@ def _recover(
 
 
 def _tested(searching: _Search, trials: Sequence[Trial[Candidate]]) -> tuple[Trial[Candidate], ...]:
-    """Those that keep the budgets, tested from the least loss on; none that another beats in loss and time.
+    """Those that keep the budgets, tested from the least loss on, but for those that another beats in loss and time;
+    then all others.
 
     Raises:
         BudgetError: none keeps the budgets.
@@ -382,7 +383,9 @@ def _tested(searching: _Search, trials: Sequence[Trial[Candidate]]) -> tuple[Tri
     if options.max_loss is None:
         order = order[:1]
     with searching.progress("Proving"):
-        return prove(searching.promise, order, lambda candidate: candidate.made.model)
+        proven = prove(searching.promise, order, lambda candidate: candidate.made.model)
+    beaten = [trial for trial in trials if all(trial is not one for one in order)]
+    return (*proven, *beaten)
 
 
 def _excess(candidate: Candidate, options: AutoOptions) -> float:

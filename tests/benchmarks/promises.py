@@ -28,7 +28,7 @@ from onnxprune.pruning.compensation import compensate
 from onnxprune.pruning.criteria import default_registry
 from onnxprune.pruning.options import PlanOptions
 from onnxprune.pruning.promising import Remembered
-from tests.benchmarks.rows import add_row
+from tests.benchmarks.rows import add_row, put_table
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "promises.csv"
@@ -38,6 +38,7 @@ CONFIDENCE, FIT, HOLD_OUTS = 0.95, 512, 100
 SIZES = (2500, 10_000)
 _WIDTHS = np.round(np.arange(0.05, 0.75, 0.05), 2)
 
+_SUMMED = ("broken", "nothing kept", "MACs left", "MACs left, oracle")
 FloatArray = NDArray[np.float64]
 
 
@@ -49,6 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     TABLE.unlink(missing_ok=True)
+    every: list[dict[str, object]] = []
     for network in NETWORKS:
         kept = options.work / f"{network}.npz"
         if not kept.exists():
@@ -57,6 +59,11 @@ def main() -> None:
             for row in rows(network, dict(found)):
                 add_row(TABLE, row)
                 print(row, flush=True)
+                every.append(row)
+    table = summary(every)
+    put_table(
+        TABLE.with_suffix(".md"), "study", list(table[0]), [[str(cell) for cell in row.values()] for row in table]
+    )
 
 
 def evaluated(path: Path, data: str) -> dict[str, NDArray[Any]]:
@@ -111,6 +118,27 @@ def rows(network: str, found: dict[str, NDArray[Any]]) -> list[dict[str, object]
                     }
                 )
     return made
+
+
+def summary(every: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Over all networks: the means, and the worst of how often a promise was broken."""
+    found = []
+    for key in dict.fromkeys((row["loss"], row["hold-out"], row["promise"]) for row in every):
+        same = [row for row in every if (row["loss"], row["hold-out"], row["promise"]) == key]
+        mean = {name: float(np.mean([float(str(row[name])) for row in same])) for name in _SUMMED}
+        worst = max(float(str(row["broken"])) for row in same)
+        found.append(
+            {
+                "loss": key[0],
+                "hold-out": f"{key[1]:,}",
+                "promise": f"{100 * float(str(key[2])):g} %",
+                "broken": f"{100 * mean['broken']:.1f} % (worst network {100 * worst:.0f} %)",
+                "nothing kept": f"{100 * mean['nothing kept']:.0f} %",
+                "MACs left": f"{100 * mean['MACs left']:.0f} %",
+                "oracle": f"{100 * mean['MACs left, oracle']:.0f} %",
+            }
+        )
+    return found
 
 
 def chosen(losses: FloatArray, kind: Kind, most: float) -> int | None:

@@ -20,7 +20,7 @@ import onnxprune
 from onnxprune.analysis.arena import arena
 from onnxprune.analysis.binding import find_binding
 from onnxprune.ir.session import random_inputs
-from tests.benchmarks.rows import add_row
+from tests.benchmarks.rows import add_row, put_table
 
 TABLE = Path(__file__).parents[2] / "docs" / "ram.csv"
 #: Freed memory goes back at once, or peaks would not be seen.
@@ -51,10 +51,14 @@ print(told("VmHWM") - before)
 def main() -> None:
     """Measure the models that are named."""
     TABLE.unlink(missing_ok=True)
+    rows = []
     for path in map(Path, sys.argv[1:]):
-        row = measured(path)
-        add_row(TABLE, row)
-        print(row, flush=True)
+        rows.append(measured(path))
+        add_row(TABLE, rows[-1])
+        print(rows[-1], flush=True)
+    put_table(
+        TABLE.with_name("promises.md"), "ram", list(rows[0]), [[str(cell) for cell in row.values()] for row in rows]
+    )
 
 
 def measured(path: Path) -> dict[str, object]:
