@@ -170,8 +170,11 @@ class Table:
         align = ["left" if index in self.text else "right" for index in range(len(self.headings))]
 
         def line(tag: str, cells: Iterable[Any]) -> str:
-            pairs = zip(align, cells, strict=True)
-            return "".join(f'<{tag} style="text-align:{a}">{html.escape(str(cell))}</{tag}>' for a, cell in pairs)
+            made = []
+            for a, cell in zip(align, map(str, cells), strict=True):
+                whole = ";white-space:nowrap" if len(cell) <= _WHOLE else ""
+                made.append(f'<{tag} style="text-align:{a}{whole}">{html.escape(cell)}</{tag}>')
+            return "".join(made)
 
         body = "".join(f"<tr>{line('td', row)}</tr>" for row in self.rows)
         left = 0 if self.count is None else self.count - len(self.rows)
@@ -190,6 +193,8 @@ class Table:
         return pd.DataFrame([list(row) for row in self.rows], columns=list(self.headings))
 
 
+_WHOLE = 60
+"""Cells of notebooks with so many characters stay on one line: figures and names, and no sentences."""
 MOST_ROWS = 60
 """How many rows of a long table notebooks show."""
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import onnxprune
+from onnxprune.analysis.explain import explain
 from tests.cli.support import MODELS, VGG
 
 
@@ -15,7 +16,8 @@ def test_what_a_repl_shows_is_short() -> None:
     analysis = onnxprune.analyze(VGG)
     made = onnxprune.compress(VGG, reduce=0.4, calibration={"image": images}, calibration_samples=32)
     proof = onnxprune.prove(VGG, made.model)
-    shown = [made.model, analysis, made.plan, made, made.certificate, made.compensation, made.fidelity, proof]
+    why = explain(onnxprune.analyze(MODELS / "residual_torchscript.onnx"), "/stem/stem.0/Conv")
+    shown = [made.model, analysis, made.plan, made, made.certificate, made.compensation, made.fidelity, proof, why]
     for value in shown:
         lines = repr(value).splitlines()
         assert len(lines) <= 10, type(value)

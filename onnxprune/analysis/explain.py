@@ -10,6 +10,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
+from onnxprune._display import some
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.analysis.cost import Layer
 from onnxprune.analysis.coupling import Coupling
@@ -74,6 +75,10 @@ class Bundle:
     mendable: bool = False
 
 
+_TOLD = 5
+"""Bundles of channels that a REPL shows."""
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Everything about one layer's filters. ``note`` says why there is nothing to tell, where that is so."""
@@ -85,6 +90,17 @@ class Explanation:
     prunable: int
     bundles: tuple[Bundle, ...]
     note: str | None = None
+
+    def __repr__(self) -> str:
+        """What may go, and with which layers, in a few lines."""
+        lines = [f"{self.layer} ({self.op_type}): {self.prunable} of {self.channels} output channels may go"]
+        lines += [f"they must stay because {self.note}"] if self.note is not None else []
+        for bundle in self.bundles[:_TOLD]:
+            others = some([layer.name for layer in bundle.layers])
+            told = f"{len(bundle.channels)} channels" + (f", coupled with {others}" if others else "")
+            lines.append(told + (f"; they stay: {bundle.pins[0].reason}" if bundle.pins else ""))
+        left = len(self.bundles) - _TOLD
+        return "\n  ".join([*lines, *([f"and {left} more bundles of channels"] if left > 0 else [])])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data for JSON; axes are [tensor, dimension] pairs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune._display import Table
+from onnxprune._display import Table, long, seconds
 from onnxprune.errors import PlanError, ResultsError
 from onnxprune.exploration.pareto import RESOURCES, pareto_front
 from onnxprune.exploration.runs import About, Figures, Run
@@ -110,19 +109,17 @@ class Results:
 
     def _repr_html_(self) -> str:
         """For notebooks: the trade-off as a table."""
-        head = "".join(f"<th>{name}</th>" for name in ("run", *_SHOWN))
-        body = "".join(
-            f"<tr><th>{html.escape(run.label)}</th>{''.join(_cell(run, name) for name in _SHOWN)}</tr>"
-            for run in self.pareto()
-        )
-        model = html.escape(self.about.model)
-        caption = f"{model}: {len(self.done)} runs, {len(self.failed)} failed; those that no other beats"
-        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        rows = tuple((run.label, *(_written(run, name) for name in _SHOWN)) for run in self.pareto())
+        caption = f"{self.about.model}: {len(self.done)} runs, {len(self.failed)} failed; those that no other beats"
+        return Table(("run", *_SHOWN), rows, caption).to_html()
 
 
-def _cell(run: Run, name: str) -> str:
+def _written(run: Run, name: str) -> str:
     value = getattr(run, name)
-    return f"<td>{'' if value is None else format(value, '.4g' if value < 1000 else ',.0f')}</td>"
+    if value is None:
+        return ""
+    written = {"accuracy": "{:.3f}".format, "latency": seconds, "params": long, "flops": long}
+    return written.get(name, lambda size: long(size, "B"))(value)
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:
