@@ -159,7 +159,8 @@ def _show(
     for reason in comparison.approximate:
         terminal.show(f"Approximate: {reason}. The certificate's reference sees kept channels only.", style="yellow")
     if not made.plan:
-        terminal.show("The model meets the budget as it is: nothing was removed.", style="yellow")
+        how = "in int8" if task.latency is not None and task.latency.precision == "int8" else "as it is"
+        terminal.show(f"The model meets the budget {how}: nothing was removed.", style="yellow")
     if made.certificate is None:
         terminal.show("No certificate: the result was not verified.", style="yellow")
     else:
