@@ -12,7 +12,7 @@ from onnxprune._display import seconds
 from onnxprune.cli.names import with_layers
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
-from onnxprune.pruning.options import AUTO, MEASURED, REGIONS, JobOptions
+from onnxprune.pruning.options import AUTO, CHANNELS, MEASURED, JobOptions
 
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import Analysis
@@ -65,7 +65,7 @@ def timed(
     with terminal.step("Planning, and measuring the result"):
         asked = {**options.given(), "mode": options.mode, "latency": profile, "machine": machine}
         how = FitOptions(**asked)
-        if REGIONS in options.pulled:
+        if options.pulled != (CHANNELS,):
             data = options.calibration
             found = fit_levers(analysis, how, data if isinstance(data, Samples) else None, job or JobOptions())
         else:

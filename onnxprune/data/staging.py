@@ -56,6 +56,11 @@ class StagedRun:
     def __contains__(self, tensor: str) -> bool:
         return tensor in self._values
 
+    @property
+    def model(self) -> Model:
+        """What runs."""
+        return self._model
+
     def values(self, tensor: str) -> list[NDArray[Any]]:
         """A held tensor, batch by batch."""
         return self._values[tensor]

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from onnx import NodeProto, helper
 
 from onnxprune.ir.graph import Node
 
-Kind = Literal["nothing", "identity", "affine", "depthwise", "pointwise", "full"]
-KINDS: tuple[Kind, ...] = ("nothing", "identity", "affine", "depthwise", "pointwise", "full")
+Kind = Literal["nothing", "identity", "affine", "depthwise", "pointwise", "full", "factors"]
+KINDS: tuple[Kind, ...] = ("nothing", "identity", "affine", "depthwise", "pointwise", "full", "factors")
 """What a region gives way to, the cheapest first.
 
 ``nothing``: the branch ends, and what it was added to goes on alone; ``identity``: the entry itself; ``affine``: a
 factor and a shift for each channel; ``depthwise``: a kernel for each channel; ``pointwise``: a matrix at each
-position; ``full``: a kernel for each pair of channels.
+position; ``full``: a kernel for each pair of channels; ``factors``: ``full`` (or ``pointwise``) to a few channels, so
+many as the rank, and ``pointwise`` from these.
 """
-LINEAR: tuple[Kind, ...] = KINDS[2:]
-"""Those that have weights."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,36 @@ class Substitute:
     @property
     def fan_in(self) -> int:
         """How many products each output sums."""
-        return self.weight[0] if self.op_type == "MatMul" else math.prod(self.weight[1:])
+        return self.weight[0] if len(self.weight) == 2 else math.prod(self.weight[1:])
 
     def node(self, name: str, entry: str, exit: str, weight: str, bias: str) -> NodeProto:
         """The node, with an empty ``bias`` where there is none."""
         inputs = [entry, weight, *([bias] if bias else [])]
         return helper.make_node(self.op_type, inputs, [exit], name=name, **dict(self.attributes))
+
+
+def factors(
+    before: Sequence[int],
+    after: Sequence[int],
+    dims: tuple[int, int],
+    kernel: Sequence[int],
+    rank: int,
+    open_dims: frozenset[int] = frozenset(),
+) -> tuple[Substitute, Substitute] | None:
+    """Two layers of which the first makes ``rank`` channels, without a bias; None where there are none.
+
+    Args are those of :func:`substitute`.
+    """
+    between = list(after)
+    if len(before) != len(after) or not 0 < rank < after[dims[1]]:
+        return None
+    between[dims[1]] = rank
+    first = substitute("full" if kernel else "pointwise", before, between, dims, kernel, open_dims)
+    second = substitute("pointwise", between, after, (dims[1], dims[1]), ())
+    if first is None or second is None:
+        return None
+    # A Gemm without a bias is not known to older operator sets.
+    return replace(first, bias=None, op_type="MatMul" if first.op_type == "Gemm" else first.op_type), second
 
 
 def substitute(

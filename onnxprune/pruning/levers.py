@@ -16,9 +16,10 @@ from onnxprune.data.fidelity import measure_fidelity
 from onnxprune.data.samples import Samples
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.ir.model import Model
+from onnxprune.ops.substitutes import KINDS
 from onnxprune.pruning.choosing import choose, limits_of
 from onnxprune.pruning.compensation import compensate
-from onnxprune.pruning.options import CHANNELS, JobOptions, PlanOptions
+from onnxprune.pruning.options import CHANNELS, RANKS, REGIONS, JobOptions, PlanOptions
 from onnxprune.pruning.plan import Plan, Replacement
 from onnxprune.pruning.regions import candidates, select
 from onnxprune.pruning.shrinking import Shrink
@@ -93,7 +94,8 @@ def _trials(
         **analysis.totals,
         **{m: analysis.costs.total(m, analysis.costs.full) for m in analysis.costs.measured},
     }
-    found = candidates(analysis, metric, fitted, seed=options.seed)
+    kinds = [kind for kind in KINDS if (RANKS if kind == "factors" else REGIONS) in options.pulled]
+    found = candidates(analysis, metric, fitted, kinds, seed=options.seed)
     tried: set[tuple[Replacement, ...]] = set()
     refusal: BudgetError | None = None
     alone = CHANNELS not in options.pulled

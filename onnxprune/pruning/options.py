@@ -112,9 +112,9 @@ def _most(help: str, kind: Kind = "quantity", example: str = "5M") -> float | No
     )
 
 
-CHANNELS, REGIONS = "channels", "regions"
-PLANNED = (CHANNELS, REGIONS)
-"""What may go: channels, and whole regions of the graph, for which a fitted layer stands."""
+CHANNELS, REGIONS, RANKS = "channels", "regions", "ranks"
+PLANNED = (CHANNELS, REGIONS, RANKS)
+"""What may go: channels; regions of the graph, for which a fitted layer stands; ranks of layers, which become two."""
 AUTO, MEASURED = "auto", "measured"
 """Multiples of channels: those that suit the engine, and those that measuring finds best."""
 
@@ -216,12 +216,13 @@ class PlanOptions(Given):
     seed: int = defined(0, "Of all draws.", panel=CHOICE, least=0, recorded=True, rare=True)
     levers: str = defined(
         CHANNELS,
-        "What may go: channels, or channels,regions. Regions of the graph give way to a layer that is fitted in closed "
-        "form, or to nothing (with --calibrate); how much of the budget they take is tried out.",
+        "What may go: channels, regions, ranks, with commas. Regions of the graph give way to a layer that is fitted "
+        "in closed form, or to nothing, and layers to two of low rank (both with --calibrate); how much of the budget "
+        "these take is tried out.",
         example="NAMES",
         panel=CHOICE,
         valid=lambda value: bool(value) and set(_words(value)) <= set(PLANNED),
-        must="be channels, regions, or both with a comma",
+        must="be some of channels, regions, ranks, with commas",
         rare=True,
     )
     floor: float = defined(

@@ -32,32 +32,41 @@ Removed = Mapping[str, Mapping[int, tuple[int, ...]]]
 class Replacement:
     """A region of the normalised model, from its entry to its exit, and the kind of what stands for it.
 
-    ``kernel`` is the window of a layer that has one; see ``onnxprune.ops.substitutes``.
+    ``kernel`` is the window of a layer that has one, ``rank`` the channels between two factors; see
+    ``onnxprune.ops.substitutes``.
     """
 
     entry: str
     exit: str
     kind: Kind
     kernel: tuple[int, ...] = ()
+    rank: int = 0
 
     def __str__(self) -> str:
         window = "×".join(map(str, self.kernel))
-        return f"{self.entry} → {self.exit}: {self.kind}{f' {window}' if window else ''}"
+        rank = f" of rank {self.rank}" if self.rank else ""
+        return f"{self.entry} → {self.exit}: {self.kind}{f' {window}' if window else ''}{rank}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {"entry": self.entry, "exit": self.exit, "kind": self.kind, "kernel": list(self.kernel)}
+        found = {"entry": self.entry, "exit": self.exit, "kind": self.kind, "kernel": list(self.kernel)}
+        return found | ({"rank": self.rank} if self.rank else {})
 
     @classmethod
     def from_dict(cls, data: Any) -> Replacement:
         """The inverse of :meth:`to_dict`. Raises PlanError where it is none."""
         known = isinstance(data, Mapping) and all(isinstance(data.get(key), str) for key in ("entry", "exit", "kind"))
-        window = data.get("kernel", []) if known else None
-        if not isinstance(window, list) or not all(type(extent) is int and extent > 0 for extent in window):
+        window, rank = (data.get("kernel", []), data.get("rank", 0)) if known else (None, 0)
+        if (
+            not isinstance(window, list)
+            or type(rank) is not int
+            or rank < 0
+            or not all(type(extent) is int and extent > 0 for extent in window)
+        ):
             raise PlanError('each of the plan\'s "replaced" must have an entry, an exit, a kind, and maybe a kernel')
         if data["kind"] not in KINDS:
             raise PlanError(unknown("the plan's replacement", data["kind"], KINDS))
-        return cls(data["entry"], data["exit"], data["kind"], tuple(window))
+        return cls(data["entry"], data["exit"], data["kind"], tuple(window), rank)
 
 
 @dataclass(frozen=True)

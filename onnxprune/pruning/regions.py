@@ -6,6 +6,7 @@ samples that the fit has not seen, times how much the outputs suffer from an err
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ir.regions import Region, Regions
 from onnxprune.ir.weights import Weight
-from onnxprune.ops.substitutes import KINDS, Kind, Substitute
+from onnxprune.ops.substitutes import KINDS, Kind
 from onnxprune.pruning.compensation.gathering import drawn
 from onnxprune.pruning.compensation.solving import solve_moments, solve_rows, way_of
 from onnxprune.pruning.plan import Replacement
@@ -34,6 +35,8 @@ from onnxprune.pruning.substituting import Place, channel_dims, place
 MOST_LAYERS = 8
 """Layers of a region, at most: what stands for more has little in common with it."""
 _MEMORY = 1 << 30
+_RANKS, _RANK_STEP = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75), 8
+"""Ranks of factors to try, as shares of the width, and their multiple."""
 _MOST_SAMPLES = 256
 """What tells good substitutes from bad ones; the fit itself sees all samples."""
 
@@ -53,20 +56,23 @@ class Candidate:
     loss: float
 
 
-def candidates(analysis: Analysis, metric: Metric, samples: Samples, *, seed: int = 0) -> tuple[Candidate, ...]:
+def candidates(
+    analysis: Analysis, metric: Metric, samples: Samples, kinds: Sequence[Kind] = KINDS, *, seed: int = 0
+) -> tuple[Candidate, ...]:
     """All regions that may give way to something cheaper, with every kind of substitute.
 
     Args:
         analysis: of the original.
         metric: what is to be saved.
         samples: to fit to.
+        kinds: what may stand for a region.
         seed: of the choice of rows.
 
     Raises:
         DataError: there are too few samples to fit anything, or an activation is not finite.
     """
     some = samples.first(_MOST_SAMPLES)
-    return analysis.model.derived(_Candidates(metric, some.digest(), seed, analysis, some))
+    return analysis.model.derived(_Candidates(metric, some.digest(), tuple(kinds), seed, analysis, some))
 
 
 @dataclass(frozen=True)
@@ -75,13 +81,14 @@ class _Candidates:
 
     metric: Metric
     digest: str
+    kinds: tuple[Kind, ...]
     seed: int
     analysis: Analysis = field(compare=False)
     samples: Samples = field(compare=False)
 
     def __call__(self, model: Model) -> tuple[Candidate, ...]:
         graph, samples = model.derived(Graph), self.samples
-        options = _options(self.analysis, graph, self.metric)
+        options = _options(self.analysis, graph, self.metric, self.kinds)
         dims = {one.region.exit: one.dim for one in options}
         influence = model.derived(Influences(self.digest, tuple(dims.items()), samples))
         last = {name: number for number, one in enumerate(options) for name in (one.region.entry, one.region.exit)}
@@ -108,7 +115,7 @@ class _Option:
     dim: int
 
 
-def _options(analysis: Analysis, graph: Graph, metric: Metric) -> list[_Option]:
+def _options(analysis: Analysis, graph: Graph, metric: Metric, kinds: Sequence[Kind]) -> list[_Option]:
     """Every region, every kind that fits there, and what it would save; only what saves anything."""
     costs = analysis.costs
     nodes = [layer.node for layer in costs.layers]
@@ -122,42 +129,51 @@ def _options(analysis: Analysis, graph: Graph, metric: Metric) -> list[_Option]:
         if dims is None:
             continue
         spent, macs = (sum(of.get(index, 0.0) for index in region.nodes) for of in (per_layer, flops))
-        for kind in KINDS:
-            for kernel in _windows(graph, region, kind):
+        for kind in kinds:
+            for kernel, rank in _shapes(graph, region, kind, dims[1]):
                 try:
-                    one = place(graph, regions, Replacement(region.entry, region.exit, kind, kernel))
+                    one = place(graph, regions, Replacement(region.entry, region.exit, kind, kernel, rank))
                 except PlanError:
                     continue  # Nothing of this kind fits here.
-                saved = spent - _cost(graph, region, one.layer, metric, spent, macs)
+                saved = spent - _cost(graph, region, one, metric, spent, macs)
                 if saved > 0:
                     found.append(_Option(region, one, saved, dims[1]))
     return sorted(found, key=lambda one: graph.producer[one.region.exit])
 
 
-def _windows(graph: Graph, region: Region, kind: Kind) -> Iterator[tuple[int, ...]]:
-    """The windows to try: the largest that a layer of the region has."""
-    if kind not in ("depthwise", "full"):
-        yield ()
+def _shapes(graph: Graph, region: Region, kind: Kind, dim: int) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Windows and ranks to try: the largest window that a layer of the region has, and for a single layer factors."""
+    if kind not in ("depthwise", "full", "factors"):
+        yield (), 0
+        return
+    if kind == "factors" and len(region.nodes) > 1:
         return
     windows = {graph.shapes.extents[graph.nodes[index].inputs[1]][2:] for index in region.layers}
     odd = [window for window in windows if window and all(k % 2 for k in window) and max(window) > 1]
-    if odd:
-        yield max(odd)
+    if kind != "factors":
+        yield from ((max(odd), 0),) if odd else ()
+        return
+    width = graph.shapes.extents[region.exit][dim]
+    ranks = dict.fromkeys(round(width * share / _RANK_STEP) * _RANK_STEP for share in _RANKS)
+    yield from ((max(odd) if odd else (), rank) for rank in ranks if rank)
 
 
-def _cost(graph: Graph, region: Region, layer: Substitute | None, metric: Metric, spent: float, macs: float) -> float:
+def _cost(graph: Graph, region: Region, place: Place, metric: Metric, spent: float, macs: float) -> float:
     """What the substitute costs, where the region has so many MACs and costs ``spent``."""
-    if layer is None:
+    layers, exit = place.layers, graph.shapes.extents[region.exit]
+    if not layers:
         return 0.0
+    own = float(sum(layer.macs for layer in layers))
     if metric == "flops":
-        return layer.macs
+        return own
     if metric == "latency":
         # About as fast as what it stands for; what is planned with it is measured.
-        return spent * min(layer.macs / max(macs, 1.0), 1.0)
+        return spent * min(own / max(macs, 1.0), 1.0)
+    elements = float(sum(layer.elements for layer in layers))
     if metric == "params":
-        return layer.elements
+        return elements
     size = np.dtype(helper.tensor_dtype_to_np_dtype(graph.shapes.elem_types[region.exit])).itemsize
-    return float(size * (layer.elements + np.prod(graph.shapes.extents[region.exit])))
+    return float(size * (elements + len(layers) * math.prod(exit)))
 
 
 def _error(run: StagedRun, graph: Graph, one: _Option, samples: Samples, seed: int) -> float | None:
@@ -168,7 +184,8 @@ def _error(run: StagedRun, graph: Graph, one: _Option, samples: Samples, seed: i
         return 1.0
     if kind == "identity":
         return _relative(xs, ys, one.dim)
-    assert place.layer is not None
+    if kind == "factors":
+        return _beyond(ys, one.dim, place.replacement.rank)
     layer, weight = _alone(graph, place, xs[0], ys[0])
     start = layer.matrix(weight)
     total = sum(layer.count(y) for y in ys)
@@ -183,9 +200,9 @@ def _error(run: StagedRun, graph: Graph, one: _Option, samples: Samples, seed: i
 
 def _alone(graph: Graph, place: Place, x: NDArray[Any], y: NDArray[Any]) -> tuple[LinearLayer, NDArray[Any]]:
     """The substitute as a model of one node whose weights are zero, as a layer."""
-    assert place.layer is not None
-    weight = np.zeros(place.layer.weight, np.float32)
-    node = place.layer.node("substitute", "x", "y", "w", "")
+    (substitute,) = place.layers
+    weight = np.zeros(substitute.weight, np.float32)
+    node = substitute.node("substitute", "x", "y", "w", "")
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, a.shape) for n, a in (("x", x), ("y", y))]
     model = graph.model.piece([node], values[:1], values[1:], {"w": Weight.from_array("w", weight)})
     layer = linear_layer(Graph(model).nodes[0])
@@ -201,24 +218,45 @@ def _relative(xs: Sequence[NDArray[Any]], ys: Sequence[NDArray[Any]], dim: int) 
     return float(gap.var(axis=others).sum() / max(y.var(axis=others).sum(), 1e-30))
 
 
+def _beyond(ys: Sequence[NDArray[Any]], dim: int, rank: int) -> float:
+    """The variance outside of the best subspace of so many dimensions, chosen by half of the samples, in the others."""
+    y = np.concatenate(ys)
+    half = len(y) // 2
+    rows = [np.moveaxis(part, dim, -1).reshape(-1, y.shape[dim]).astype(np.float64) for part in (y[:half], y[half:])]
+    seen, unseen = (part - rows[0].mean(axis=0) for part in rows)
+    _, vectors = np.linalg.eigh(seen.T @ seen)
+    outside = unseen - (unseen @ vectors[:, -rank:]) @ vectors[:, -rank:].T
+    return float(np.square(outside).sum() / max(np.square(unseen).sum(), 1e-30))
+
+
 def select(found: Sequence[Candidate], wanted: float) -> tuple[Candidate, ...]:
     """Regions that do not overlap and save so much in all, those that lose least for it first.
 
-    Fewer are given where not enough can be saved.
+    A region that was chosen may give way to something cheaper yet, by what that adds. Fewer are given where not enough
+    can be saved.
     """
-    chosen: list[Candidate] = []
+    chosen: dict[tuple[int, ...], Candidate] = {}
     taken: set[int] = set()
     saved = 0.0
-    for one in sorted(found, key=lambda one: one.loss / one.saved):
-        if saved >= wanted:
+
+    def price(one: Candidate) -> float:
+        """Loss per cost saved beyond what the same region saves already; infinite where it cannot be chosen."""
+        was = chosen.get(one.nodes)
+        if was is None:
+            return one.loss / one.saved if taken.isdisjoint(one.nodes) else math.inf
+        more = one.saved - was.saved
+        return (one.loss - was.loss) / more if more > 0 else math.inf
+
+    while saved < wanted and found:
+        best = min(found, key=price)
+        if price(best) == math.inf:
             break
-        if taken.isdisjoint(one.nodes):
-            chosen.append(one)
-            taken.update(one.nodes)
-            saved += one.saved
+        saved += best.saved - (chosen[best.nodes].saved if best.nodes in chosen else 0.0)
+        chosen[best.nodes] = best
+        taken.update(best.nodes)
     # What later ones have made unnecessary stays as it is.
-    for one in sorted(chosen, key=lambda one: -one.loss):
+    for one in sorted(chosen.values(), key=lambda one: -one.loss):
         if saved - one.saved >= wanted:
-            chosen.remove(one)
+            del chosen[one.nodes]
             saved -= one.saved
-    return tuple(chosen)
+    return tuple(chosen.values())

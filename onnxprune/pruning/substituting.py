@@ -19,7 +19,7 @@ from onnxprune.errors import PlanError
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft, Model
 from onnxprune.ir.regions import Regions
-from onnxprune.ops.substitutes import Substitute, is_sum, substitute
+from onnxprune.ops.substitutes import Substitute, factors, is_sum, substitute
 from onnxprune.passes.base import Pass, PassResult
 from onnxprune.passes.remove_unused import RemoveUnused
 from onnxprune.pruning.plan import Plan, Replacement
@@ -27,14 +27,14 @@ from onnxprune.pruning.plan import Plan, Replacement
 
 @dataclass(frozen=True)
 class Place:
-    """A replacement in a graph: its nodes, the layer that comes instead (None: none), and what is read instead.
+    """A replacement in a graph: its nodes, the layers that come instead, and what is read instead.
 
     ``reads`` maps a tensor that is not made any more to the one that is read in its place.
     """
 
     replacement: Replacement
     nodes: tuple[int, ...]
-    layer: Substitute | None
+    layers: tuple[Substitute, ...]
     reads: Mapping[str, str]
 
 
@@ -58,18 +58,22 @@ def place(graph: Graph, regions: Regions, replacement: Replacement) -> Place:
             raise PlanError(
                 f"region {replacement}: the entry cannot stand for the exit, which has another shape or name"
             )
-        return Place(replacement, nodes, None, {exit: entry})
+        return Place(replacement, nodes, (), {exit: entry})
     dims = channel_dims(graph, nodes)
     known = (d for d in range(len(extents[entry])) if (entry, d) in graph.shapes.dynamic)
-    layer = None
+    layers: tuple[Substitute, ...] | None = None
     if dims is not None:
-        layer = substitute(kind, extents[entry], extents[exit], dims, replacement.kernel, frozenset(known))
-    if layer is None:
+        ends = extents[entry], extents[exit], dims, replacement.kernel
+        if kind == "factors":
+            layers = factors(*ends, replacement.rank, frozenset(known))
+        elif (one := substitute(kind, *ends, frozenset(known))) is not None:
+            layers = (one,)
+    if layers is None:
         raise PlanError(
             f"region {replacement}: no such layer makes {list(extents[exit])} of {list(extents[entry])}; "
             "take another kind"
         )
-    return Place(replacement, nodes, layer, {})
+    return Place(replacement, nodes, layers, {})
 
 
 def channel_dims(graph: Graph, nodes: Sequence[int]) -> tuple[int, int] | None:
@@ -90,7 +94,7 @@ def _ended(graph: Graph, replacement: Replacement, nodes: tuple[int, ...]) -> Pl
     made = reader.outputs[0]
     if extents.get(others[0]) != extents.get(made) or made in graph.fixed:
         raise PlanError(f"region {replacement}: '{others[0]}' cannot go on alone as '{made}'")
-    return Place(replacement, (*nodes, reader.index), None, {made: others[0]})
+    return Place(replacement, (*nodes, reader.index), (), {made: others[0]})
 
 
 def replaced(model: Model, replacements: Sequence[Replacement]) -> Model:
@@ -112,11 +116,16 @@ def replaced(model: Model, replacements: Sequence[Replacement]) -> Model:
             owner[index] = found.replacement
     draft = model.edit()
     protos = list(draft.graph.node)
-    new: dict[int, NodeProto] = {}
+    new: dict[int, list[NodeProto]] = {}
     for found in places:
-        if found.layer is not None:
-            new[graph.producer[found.replacement.exit]] = _node(draft, model, found.replacement, found.layer)
-    kept = [new.get(index, proto) for index, proto in enumerate(protos) if index in new or index not in owner]
+        if found.layers:
+            new[graph.producer[found.replacement.exit]] = _nodes(draft, model, found.replacement, found.layers)
+    kept = [
+        one
+        for index, proto in enumerate(protos)
+        if index in new or index not in owner
+        for one in new.get(index, [proto])
+    ]
     reads = {gone: instead for found in places for gone, instead in found.reads.items()}
     for proto in kept:
         for number, name in enumerate(proto.input):
@@ -140,18 +149,25 @@ def _copy(proto: NodeProto) -> NodeProto:
     return found
 
 
-def _node(draft: Draft, model: Model, replacement: Replacement, layer: Substitute) -> NodeProto:
-    """The layer with random weights whose outputs are about as large as its inputs."""
+def _nodes(draft: Draft, model: Model, replacement: Replacement, layers: Sequence[Substitute]) -> list[NodeProto]:
+    """The layers with random weights whose outputs are about as large as their inputs."""
     base = f"{replacement.exit}_replaced"
     rng = np.random.default_rng(zlib.crc32(str(replacement).encode()))
     dtype = helper.tensor_dtype_to_np_dtype(model.derived(Graph).shapes.elem_types[replacement.entry]).type
-    weight = (rng.standard_normal(layer.weight) / math.sqrt(layer.fan_in)).astype(dtype)
-    held = draft.add_weight(draft.unique_name(f"{base}_weight"), weight)
-    bias = ""
-    if layer.bias is not None:
-        values = (rng.standard_normal(layer.bias) / 10).astype(dtype)
-        bias = draft.add_weight(draft.unique_name(f"{base}_bias"), values).name
-    return layer.node(base, replacement.entry, replacement.exit, held.name, bias)
+    made, reads = [], replacement.entry
+    for number, layer in enumerate(layers, 1):
+        last = number == len(layers)
+        name = base if last else draft.unique_name(f"{base}_{number}")
+        weight = (rng.standard_normal(layer.weight) / math.sqrt(layer.fan_in)).astype(dtype)
+        held = draft.add_weight(draft.unique_name(f"{name}_weight"), weight).name
+        bias = ""
+        if layer.bias is not None:
+            values = (rng.standard_normal(layer.bias) / 10).astype(dtype)
+            bias = draft.add_weight(draft.unique_name(f"{name}_bias"), values).name
+        gives = replacement.exit if last else name
+        made.append(layer.node(name, reads, gives, held, bias))
+        reads = gives
+    return made
 
 
 class SubstituteRegions(Pass):

@@ -30,7 +30,8 @@ BLOCK = ("/stages/stages.0/Relu_1_output_0", "/stages/stages.1/second/second.0/C
 
 
 def replacement(kind: Kind, ends: tuple[str, str] = BLOCK) -> Replacement:
-    return Replacement(*ends, kind, (3, 3) if kind in ("depthwise", "full") else ())
+    wide = kind in ("depthwise", "full", "factors")
+    return Replacement(*ends, kind, (3, 3) if wide else (), 5 if kind == "factors" else 0)
 
 
 def faults(source: Model, result: Model, *replacements: Replacement) -> list[str]:
@@ -44,23 +45,24 @@ def test_every_kind_is_what_numpy_makes_of_it(kind: Kind) -> None:
     result = replaced(source, [replacement(kind)])
     before, after = (len(model.graph.node) for model in (source, result))
     # A branch of two layers and an activation; with "nothing", the addition goes, too.
-    assert before - after == {"nothing": 4, "identity": 3}.get(kind, 2)
+    assert before - after == {"nothing": 4, "identity": 3, "factors": 1}.get(kind, 2)
     assert not faults(source, result, replacement(kind))
 
 
-@pytest.mark.parametrize("kind", ["affine", "full"])
+@pytest.mark.parametrize("kind", ["affine", "full", "factors"])
 def test_a_wrong_substitute_is_noticed(kind: Kind) -> None:
     source = normalize(onnxprune.load(RESIDUAL))
     one = replacement(kind)
     result = replaced(source, [one])
     (index,) = (i for i, node in enumerate(result.graph.node) if node.output[0] == one.exit)
+    index -= kind == "factors"  # the first of the two
     # Reading elsewhere.
     draft = result.edit()
     draft.graph.node[index].input[0] = "/MaxPool_output_0"
     assert any(one.exit in fault for fault in faults(source, draft.finish(), one))
     # Other padding than the plan says.
     draft = result.edit()
-    if kind == "full":
+    if kind != "affine":
         pads = next(a for a in draft.graph.node[index].attribute if a.name == "pads")
         pads.CopyFrom(helper.make_attribute("pads", [2, 1, 0, 1]))
         assert any(one.exit in fault for fault in faults(source, draft.finish(), one))
@@ -201,3 +203,39 @@ def test_the_command_line_tells_what_gave_way(tmp_path: Path) -> None:
     proof = done_json("verify", RESIDUAL, out)
     assert proof["passed"]
     assert proof["changed"]
+
+
+def test_a_layer_of_low_rank_becomes_two_without_a_loss(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    g = GraphBuilder()
+    x = g.input("x", ("N", 24, 6, 6))
+    low = (rng.standard_normal((24, 8)) @ rng.standard_normal((8, 24 * 9)) / 40).reshape(24, 24, 3, 3)
+    a = g.op("Conv", x, g.constant(low.astype(np.float32)), g.vector(24), pads=[1, 1, 1, 1])
+    g.output(g.op("Conv", g.op("Relu", a), g.weight(3, 24, 1, 1)), ("N", 3, 6, 6), TensorProto.FLOAT)
+    model = onnxprune.load(g.model())
+    data = {"x": rng.standard_normal((64, 24, 6, 6)).astype(np.float32)}
+    found = onnxprune.compress(model, mode="params", reduce=0.4, levers="ranks", calibration=data, round_to=1)
+    (one,) = found.plan.replaced
+    assert (one.kind, one.kernel, one.rank) == ("factors", (3, 3), 8)
+    assert found.fidelity is not None
+    assert found.fidelity.outputs[0].error < 1e-6
+    found.save(tmp_path / "out.onnx")
+    (tmp_path / "in.onnx").write_bytes(model.to_bytes())
+    assert done_json("verify", tmp_path / "in.onnx", tmp_path / "out.onnx")["passed"]
+
+
+def test_factors_are_the_best_of_their_rank() -> None:
+    """Against the closed form by singular values, on the rows that were fitted."""
+    from onnxprune.pruning.compensation.factors import projected
+    from onnxprune.pruning.compensation.gathering import Piece
+    from onnxprune.pruning.compensation.solving import Solution
+
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((200, 12)) * np.arange(1, 13), rng.standard_normal((12, 7))
+    y = x @ w + rng.standard_normal(7)
+    piece = Piece(x[None], y[None], np.arange(200), False)
+    found = projected(Solution(200, 1.0, 0.0, 0.0, None, None, w[None], None), w[None], lambda: [piece], 3)
+    best = np.square(np.linalg.svd((x - x.mean(axis=0)) @ w, compute_uv=False)[3:]).sum() / 200
+    assert found.after == pytest.approx(best, rel=1e-9)
+    assert found.first.shape == (12, 3)
+    assert found.second.shape == (3, 7)

@@ -1,4 +1,4 @@
-"""Regions of random networks give way: valid, running, equal to the original in which numpy computes what stands there."""
+"""Regions of random networks give way: valid, running, equal to the original in which numpy computes what is there."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ def random_plan(model: Model, seed: int) -> Plan:
     for index in rng.permutation(len(found))[:20]:
         region = found[index]
         kind = KINDS[rng.integers(len(KINDS))]
-        kernel = (3,) * (len(graph.shapes.extents[region.exit]) - 2) if kind in ("depthwise", "full") else ()
+        wide = kind in ("depthwise", "full") or (kind == "factors" and bool(rng.integers(2)))
+        kernel = (3,) * (len(graph.shapes.extents[region.exit]) - 2) if wide else ()
+        rank = int(rng.integers(1, 4)) if kind == "factors" else 0
         try:
-            nodes = place(graph, regions, one := Replacement(region.entry, region.exit, kind, kernel)).nodes
+            nodes = place(graph, regions, one := Replacement(region.entry, region.exit, kind, kernel, rank)).nodes
         except PlanError:
             continue
         if taken.isdisjoint(nodes) and len(chosen) < 3:

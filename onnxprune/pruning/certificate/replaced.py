@@ -7,7 +7,7 @@ tensor by tensor. Nothing of the code that puts substitutes into graphs is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from onnxprune.errors import VerificationError
 from onnxprune.ir.comparing import TensorDifference, compare
 from onnxprune.ir.model import Model
 from onnxprune.ir.session import Arrays
+from onnxprune.ops.substitutes import Kind
 from onnxprune.pruning.plan import Replacement
 
 TOLERANCE = 3e-5
@@ -45,7 +46,8 @@ def differences(
     samples = Samples(inputs, None, max(len(array) for array in inputs.values()), fixed=True)
     makers = {name: index for index, node in enumerate(original.graph.node) for name in node.output if name}
     nodes = {name: node for node in result.graph.node for name in node.output if name}
-    foreign = [name for name in nodes if name not in makers]
+    between = {nodes[one.exit].input[0] for one in replaced if one.kind == "factors" and one.exit in nodes}
+    foreign = [name for name in nodes if name not in makers and name not in between]
     found = [
         TensorDifference(name, nodes[name].name, np.inf, np.inf, passed=False, reason="is none of the original's")
         for name in foreign
@@ -60,7 +62,7 @@ def differences(
             raise VerificationError(f"the original does not make '{one.exit}', where region {one} ends")
         reference.advance(makers[one.exit] + 1, (*common, one.entry, one.exit))
         was, entry = np.asarray(reference.values(one.exit)[0]), np.asarray(reference.values(one.entry)[0])
-        value = _stands_for(one, nodes.get(one.exit), result, entry, was).astype(was.dtype)
+        value = _stands_for(one, nodes, result, entry, was).astype(was.dtype)
         if one.exit in nodes:
             made = np.asarray(tried.values(one.exit)[0])
             found.append(compare(one.exit, nodes[one.exit].name, value, made, None, tolerance))
@@ -86,29 +88,51 @@ def _weights(original: Model, result: Model) -> Iterator[TensorDifference]:
 
 
 def _stands_for(
-    one: Replacement, node: NodeProto | None, result: Model, entry: NDArray[Any], was: NDArray[Any]
+    one: Replacement, nodes: Mapping[str, NodeProto], result: Model, entry: NDArray[Any], was: NDArray[Any]
 ) -> NDArray[np.float64]:
     """What a region of this kind gives, [as ``was``]: from its entry and the result's weights, by numpy."""
     if one.kind == "nothing":
         return np.zeros(was.shape)
+    x = entry.astype(np.float64)
     if one.kind == "identity":
-        return entry.astype(np.float64)
+        return x
+    node, kind = nodes.get(one.exit), one.kind
+    if node is not None and kind == "factors":
+        first = nodes.get(node.input[0])
+        weight = None if first is None else _read(one, first, result)[0]
+        if first is None or weight is None or weight.shape[0 if weight.ndim > 2 else 1] != one.rank:
+            raise VerificationError(f"region {one}: there are no two layers of this rank")
+        dim = 1 if weight.ndim > 2 else was.ndim - 1
+        shape = tuple(one.rank if d == dim else extent for d, extent in enumerate(was.shape))
+        x = _layer(one, "full" if one.kernel else "pointwise", first, result, x, shape)
+        kind = "pointwise"
     if node is None:
         raise VerificationError(f"region {one}: the result makes no '{one.exit}'")
+    return _layer(one, kind, node, result, x, was.shape)
+
+
+def _read(one: Replacement, node: NodeProto, result: Model) -> list[NDArray[np.float64]]:
+    """Weight and bias of a layer."""
     weights = [result.weights.get(name) for name in node.input[1:] if name]
-    if not weights or any(weight is None for weight in weights) or node.input[0] == one.exit:
+    if not weights or any(weight is None for weight in weights):
         raise VerificationError(f"region {one}: node '{node.name}' has no weights that stand for it")
-    matrix, *bias = (weight.array.astype(np.float64) for weight in weights if weight is not None)
-    x = entry.astype(np.float64)
+    return [weight.array.astype(np.float64) for weight in weights if weight is not None]
+
+
+def _layer(
+    one: Replacement, kind: Kind, node: NodeProto, result: Model, x: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """What a layer of a kind gives, of this shape."""
+    matrix, *bias = _read(one, node, result)
     if matrix.ndim == 2:
-        if one.kind != "pointwise":
+        if kind != "pointwise":
             raise VerificationError(f"region {one}: node '{node.name}' is not of this kind")
         return _plus(x @ matrix, bias)
-    window = tuple(one.kernel) if one.kind in ("depthwise", "full") else (1,) * (x.ndim - 2)
-    alone = one.kind in ("affine", "depthwise")
-    if matrix.shape != (was.shape[1], 1 if alone else x.shape[1], *window):
+    window = tuple(one.kernel) if kind in ("depthwise", "full") else (1,) * (x.ndim - 2)
+    alone = kind in ("affine", "depthwise")
+    if matrix.shape != (shape[1], 1 if alone else x.shape[1], *window):
         raise VerificationError(f"region {one}: the weight of node '{node.name}' is not of this kind")
-    windows = _windows(x, window, was.shape[2:])
+    windows = _windows(x, window, shape[2:])
     # Positions of the output, then of the window: N C o… k… with weights M C k…
     spatial = len(window)
     out, inner = "opqr"[:spatial], "tuvw"[:spatial]

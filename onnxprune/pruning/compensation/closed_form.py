@@ -18,7 +18,14 @@ from onnxprune.pruning.calibration import sourced
 from onnxprune.pruning.compensation.batchnorm import fold_means, is_reestimable, reestimate
 from onnxprune.pruning.compensation.gathering import Walk
 from onnxprune.pruning.compensation.products import mixes
-from onnxprune.pruning.compensation.refit import LayerFit, begin, linear_layers, refit_layer
+from onnxprune.pruning.compensation.refit import (
+    LayerFit,
+    begin,
+    linear_layers,
+    refit_factors,
+    refit_layer,
+    second_factor,
+)
 from onnxprune.pruning.plan import Plan
 
 METHODS = ("refit", "bias", "batchnorm")
@@ -118,7 +125,19 @@ def compensate(
         return Compensation(walk.draft.finish(), method, len(chosen), changed, (), {})
     layers: list[LayerFit] = []
     skipped: dict[str, str] = {}
+    fitted: set[int] = set()
     for layer in linear_layers(walk.graph, registry):
+        if layer.node in fitted:
+            continue
+        second = second_factor(walk, layer) if method == "refit" else None
+        if second is not None:
+            fit, reason = refit_factors(walk, layer, second)
+            fitted.add(second.node)
+            if reason:
+                skipped[second.name] = reason
+            if fit is not None:
+                layers.append(fit)
+            continue
         lost = layer.node in others or layer.in_dim in plan.removed.get(layer.input, {})
         if not (lost or (layer.input in behind and not direct) or (method == "refit" and mixes(walk, layer))):
             continue

@@ -84,6 +84,19 @@ def pieces(
     return drawn(layer, xs, ys, row_count(walk, layer), walk.samples, shape, rows, walk.seed)
 
 
+def pieces_of_factors(
+    walk: Walk,
+    first: LinearLayer,
+    second: LinearLayer,
+    other: tuple[OtherBranch, str] | None,
+    shape: tuple[int, int, int],
+    rows: int,
+) -> Iterator[Piece]:
+    """The features of the first of two layers that stand for one, with what the second should give."""
+    xs, ys = walk.pruned.values(first.input), _targets(walk, second, other, None)
+    return drawn(first, xs, ys, row_count(walk, second), walk.samples, shape, rows, walk.seed)
+
+
 def drawn(
     layer: LinearLayer,
     xs: Sequence[NDArray[Any]],

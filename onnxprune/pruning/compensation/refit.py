@@ -21,7 +21,8 @@ from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ops import Registry
 from onnxprune.pruning.compensation.biases import BiasPlace, add_to_bias, bias_of_layer, bias_place
-from onnxprune.pruning.compensation.gathering import Walk, pieces, row_count
+from onnxprune.pruning.compensation.factors import projected
+from onnxprune.pruning.compensation.gathering import Piece, Walk, pieces, pieces_of_factors, row_count
 from onnxprune.pruning.compensation.products import mixture_for
 from onnxprune.pruning.compensation.solving import Solution, solve_bias, solve_moments, solve_rows, way_of
 from onnxprune.pruning.compensation.sums import OtherBranch, other_branch
@@ -105,6 +106,70 @@ def refit_layer(walk: Walk, layer: LinearLayer, *, weights: bool) -> tuple[Layer
     sizes = (found.rows, len(walk.samples), start.shape[1])
     errors = (found.before / spread, found.after / spread, unseen)
     return LayerFit(layer.name, *sizes, *errors, found.share), reason
+
+
+def second_factor(walk: Walk, layer: LinearLayer) -> LinearLayer | None:
+    """The layer behind one whose output the original does not have, if the two stand for one of the original's."""
+    readers = walk.graph.consumers.get(layer.output, [])
+    if layer.output in walk.makers or len(readers) != 1 or layer.output in walk.graph.outputs:
+        return None
+    second = linear_layer(walk.graph.nodes[readers[0]])
+    if second is None or second.output not in walk.makers or second.groups * layer.groups > 1:
+        return None
+    between = walk.graph.shapes.extents[layer.output][layer.out_dim]
+    return second if second.matrix(walk.draft.weights[second.weight].array).shape[1] == between else None
+
+
+def refit_factors(walk: Walk, first: LinearLayer, second: LinearLayer) -> tuple[LayerFit | None, str | None]:
+    """Fit two layers that stand for one; returns as :func:`refit_layer`."""
+    place = bias_place(walk.graph, second)
+    weights = [walk.draft.weights[layer.weight] for layer in (first, second)]
+    left, right = (layer.matrix(weight.array) for layer, weight in zip((first, second), weights, strict=True))
+    shape = (1, left.shape[1], right.shape[2])
+    other = other_branch(walk.graph, second)
+    was = None if other is None else _was(walk, second, other)
+    beside = None if other is None or was is None else (other, was)
+    added, there = ((), ()) if other is None or was is None else ((other.tensor,), (was,))
+    walk.pruned.advance(first.node, (first.input, *added))
+    walk.original.advance(walk.makers[second.output] + 1, (second.output, *there))
+    way = way_of(shape, row_count(walk, second), walk.memory)
+    if way.reason is not None:
+        return None, way.reason
+
+    def parts() -> Iterator[Piece]:
+        return pieces_of_factors(walk, first, second, beside, shape, way.rows)
+
+    start, now = _single(walk, first, second, shape), _bias_now(walk, second, place, right)
+    solver = solve_rows if way.few else solve_moments
+    found = solver(parts(), start, np.zeros_like(now), intercept=place is not None)
+    fit = projected(found, start, parts, left.shape[2])
+    walk.pruned.drop(first.input, *added)
+    walk.original.drop(second.output, *there)
+    for layer, weight, matrix in zip((first, second), weights, (fit.first, fit.second), strict=True):
+        walk.draft.weights[layer.weight] = weight.with_array(layer.weights(matrix[None], weight.array))
+    if place is not None:
+        add_to_bias(walk.draft, place, fit.bias - now.reshape(-1), weights[1].dtype, second.weight)
+    spread = max(found.spread, 1e-30)
+    unseen = None if found.unseen is None else found.unseen / spread
+    sizes = (found.rows, len(walk.samples), shape[1])
+    return LayerFit(second.name, *sizes, found.before / spread, fit.after / spread, unseen, found.share), None
+
+
+def _single(walk: Walk, first: LinearLayer, second: LinearLayer, shape: tuple[int, int, int]) -> NDArray[Any]:
+    """The original's matrix at the kept channels, where the two stand for one layer of the same shape; else zeros."""
+    original = walk.original.model
+    layer = linear_layer(original.derived(Graph).nodes[walk.makers[second.output]])
+    if layer is not None and layer.groups == 1:
+        weight = original.weights[layer.weight].array
+        gone = [
+            walk.removed.get(name, {}).get(dim, ())
+            for name, dim in ((first.input, first.in_dim), (second.output, second.out_dim))
+        ]
+        features = ~np.isin(layer.feature_channels(weight)[0], gone[0])
+        matrix = np.delete(layer.matrix(weight)[:, features], gone[1], axis=2)
+        if matrix.shape == shape:
+            return np.asarray(matrix, dtype=np.float32)
+    return np.zeros(shape, np.float32)
 
 
 def _was(walk: Walk, layer: LinearLayer, other: OtherBranch) -> str | None:
