@@ -172,7 +172,8 @@ class Table:
         def line(tag: str, cells: Iterable[Any]) -> str:
             made = []
             for a, cell in zip(align, map(str, cells), strict=True):
-                whole = ";white-space:nowrap" if len(cell) <= _WHOLE else ""
+                # Figures and names stay on one line; sentences need not.
+                whole = ";white-space:nowrap" if a == "right" or " " not in cell else ""
                 made.append(f'<{tag} style="text-align:{a}{whole}">{html.escape(cell)}</{tag}>')
             return "".join(made)
 
@@ -193,8 +194,6 @@ class Table:
         return pd.DataFrame([list(row) for row in self.rows], columns=list(self.headings))
 
 
-_WHOLE = 60
-"""Cells of notebooks with so many characters stay on one line: figures and names, and no sentences."""
 MOST_ROWS = 60
 """How many rows of a long table notebooks show."""
 

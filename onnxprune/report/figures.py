@@ -12,6 +12,7 @@ import numpy as np
 from onnxprune._display import shown
 from onnxprune.analysis.cost import METRICS
 from onnxprune.errors import UsageError
+from onnxprune.exploration.pareto import beats
 from onnxprune.ir.files import write_bytes
 from onnxprune.report.errors import missing
 from onnxprune.report.payload import labels
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from onnxprune.analysis.analyzing import Analysis
     from onnxprune.exploration.results import Results
+    from onnxprune.exploration.runs import Figures
     from onnxprune.pruning.comparison import Comparison
 
 FORMATS = ("png", "svg", "pdf")
@@ -88,10 +90,18 @@ def tradeoff(results: Results, resource: str | None = None) -> Figure:
         axes.scatter(
             _column(own, over), _column(own, "accuracy"), s=16, c=colour, label=_plain(mode), alpha=0.75, linewidths=0
         )
-    axes.plot(_column(front, over), _column(front, "accuracy"), "--", color=_INK, linewidth=1, label="Pareto front")
     original = results.original
-    if original is not None and original.accuracy is not None and getattr(original, over) is not None:
-        axes.scatter([getattr(original, over)], [original.accuracy], marker="D", s=36, c=_INK, label="original")
+    if original is not None and (original.accuracy is None or getattr(original, over) is None):
+        original = None
+    best: list[Figures] = [*front]
+    if original is not None and not any(beats(run, original, (over,)) for run in runs):
+        best.append(original)  # nothing beats it: the front ends there
+    points = sorted(zip(_column(best, over), _column(best, "accuracy"), strict=True))
+    axes.plot([x for x, _ in points], [y for _, y in points], "--", color=_INK, linewidth=1, label="Pareto front")
+    if original is not None:
+        axes.scatter(
+            _column([original], over), _column([original], "accuracy"), marker="D", s=36, c=_INK, label="original"
+        )
     _trim(axes)
     axes.set_xlabel(_RESOURCES[over])
     axes.set_ylabel(_plain(results.about.score) if results.about.score != "r2" else "R²")

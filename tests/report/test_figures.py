@@ -11,6 +11,7 @@ import pytest
 import onnxprune
 from onnxprune.errors import UsageError
 from onnxprune.exploration import read_results
+from onnxprune.exploration.pareto import beats
 from onnxprune.pruning.comparison import compare
 from onnxprune.report import figures
 from tests.benchmarks.generated import residual
@@ -52,7 +53,10 @@ def test_the_tradeoff_shows_all_runs_and_the_front(tmp_path: Path) -> None:
     (axes,) = figures.tradeoff(results, "size").axes
     points = np.concatenate([np.asarray(c.get_offsets()) for c in axes.collections])
     assert len(points) == len(runs) + 1  # the original
-    wanted = [(run.size, run.accuracy) for run in results.pareto(("size",))]
+    original = results.original
+    assert original is not None
+    assert not any(beats(run, original, ("size",)) for run in results.done), "the front ends at the original"
+    wanted = sorted((run.size, run.accuracy) for run in (*results.pareto(("size",)), original))
     assert np.asarray(axes.lines[0].get_xydata()) == pytest.approx(np.array(wanted))
     with pytest.raises(UsageError):
         figures.tradeoff(results, "taste")
