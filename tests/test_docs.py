@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,8 +73,8 @@ def test_the_worked_examples_run(name: str, checkout: Path) -> None:
 
 @pytest.mark.parametrize("page", ["pipelines", "torch_code", "keras", "splitting"])
 def test_what_a_page_shows_runs(page: str, checkout: Path) -> None:
-    if page == "keras":
-        pytest.importorskip("keras")
+    if page == "keras" and find_spec("keras") is None:
+        pytest.skip("Keras is not installed")
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert blocks
