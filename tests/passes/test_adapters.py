@@ -116,3 +116,26 @@ def test_our_passes_run_in_a_manager_of_onnx_ir() -> None:
     result = IrManager([RemoveUnusedNodesPass(), ours])(model)
     wanted = onnxprune.compress(VGG, reduce=0.5)
     np.testing.assert_array_equal(_outputs(onnx_ir.to_proto(result.model)), _outputs(wanted.proto))
+
+
+@pytest.mark.parametrize(("package", "function"), [("onnxsim", "simplify"), ("onnxslim", "slim")])
+def test_simplifiers_of_others_are_checked_by_our_manager(package: str, function: str) -> None:
+    simplifier = getattr(pytest.importorskip(package), function)
+
+    def simplify(proto: ModelProto) -> ModelProto:
+        made = simplifier(proto)
+        return made[0] if isinstance(made, tuple) else made  # onnxsim also says whether it compared
+
+    def harmful(proto: ModelProto) -> ModelProto:
+        made = simplify(proto)
+        weight = made.graph.initializer[0]
+        weight.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(weight), weight.name))
+        return made
+
+    model = _with_dead_node()
+    result = PassManager([ProtoPass(simplify, package)], Check.EQUALITY).run(model)
+    assert len(result.model.graph.node) < len(model.graph.node)
+    with pytest.raises(PassError, match=f"pass {package} claims equality but"):
+        PassManager([ProtoPass(harmful, package)], Check.EQUALITY).run(model)
+    pruned = onnxprune.compress(result.model, reduce=0.5)
+    assert pruned.certificate
