@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
-
 from onnxprune.ir.model import Model
-from onnxprune.ir.weights import Array
-from onnxprune.ir.wire import Buffer
+from onnxprune.ir.storage import contents
 
 
 def model_digest(model: Model) -> str:
     """SHA-256 of graph and weights, wherever the file is and whether or not its weights are inside."""
     return model.derived(_digest)
-
-
-def contents(values: Array) -> Buffer:
-    """The bytes of an array in row-major order, not copied where they lie so."""
-    if values.dtype == object:
-        # Arrays of strings hold pointers, which are others in every process.
-        return repr(values.tolist()).encode()
-    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
 def _digest(model: Model) -> str:

@@ -8,17 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from onnxprune.ir.digest import contents
 from onnxprune.ir.model import Model
+from onnxprune.ir.storage import contents
+from onnxprune.ir.weights import Weight
+from onnxprune.ir.wire import Buffer
 
 KEY = "onnxprune"
 """The name of the metadata property."""
 _FORMAT = "onnxprune-provenance"
 _VERSION = 1
+_EACH = "each:"
+"""What a digest over the digests of weights begins with; the first files have one over all bytes, without it."""
 _PACKAGES = ("onnxprune", "onnx", "onnxruntime", "numpy")
 
 
@@ -63,15 +67,22 @@ def with_steps(model: Model, steps: Sequence[Mapping[str, Any]]) -> Model:
 
 
 def weights_digest(model: Model) -> str:
-    """A hash of all weights of the main graph: names, types, shapes and values."""
-    return model.derived(_weights_digest)
+    """A hash of all weights of the main graph: names, types, shapes and the digests of their values."""
+    return _EACH + _over_weights(model, lambda weight: weight.digest)
 
 
-def _weights_digest(model: Model) -> str:
+def has_weights(model: Model, digest: object) -> bool:
+    """Whether a file's ``weights`` are of this model: a :func:`weights_digest`, or its first form, over all bytes."""
+    if isinstance(digest, str) and not digest.startswith(_EACH):
+        return digest == _over_weights(model, lambda weight: contents(weight.array))
+    return digest == weights_digest(model)
+
+
+def _over_weights(model: Model, said: Callable[[Weight], Buffer]) -> str:
     state = hashlib.sha256()
     for name, weight in sorted(model.weights.items()):
         state.update(f"\0{name} {weight.elem_type} {weight.shape}\0".encode("utf-8", "surrogatepass"))
-        state.update(contents(weight.array))
+        state.update(said(weight))
     return state.hexdigest()
 
 

@@ -158,16 +158,17 @@ def _write(path: Path, pieces: Iterable[Buffer]) -> None:
 
 
 def _write_data(path: Path, weights: Iterable[Weight]) -> tuple[dict[str, int], str]:
-    """Write external data; returns the offset of each weight, and a hash of it all."""
+    """Write external data; returns the offset of each weight, and a hash of what lies where."""
     offsets = {}
-    digest = hashlib.sha256()  # of those in hashlib the fastest where the processor knows it
+    digest = hashlib.sha256()
     with open(path, "wb", buffering=1 << 20) as file:
         for weight in weights:
             position = file.tell()
             offsets[weight.name] = position + -position % _ALIGNMENT
-            for piece in (bytes(-position % _ALIGNMENT), weight.raw_bytes()):
-                file.write(piece)
-                digest.update(piece)
+            file.write(bytes(-position % _ALIGNMENT))
+            file.write(weight.raw_bytes())
+            # Whoever tells of the weights has hashed them already; all bytes together would be hashed again.
+            digest.update(f"{offsets[weight.name]} {weight.nbytes} {weight.elem_type} ".encode() + weight.digest)
         file.flush()
         os.fsync(file.fileno())
     return offsets, digest.digest()[: pairs.DIGEST_SIZE].hex()

@@ -276,6 +276,14 @@ def packed_bytes(elem_type: int, shape: Iterable[int]) -> int:
     return (math.prod(shape) * BITS.get(elem_type, 0) + 7) // 8
 
 
+def contents(values: Array) -> Buffer:
+    """The bytes of an array in row-major order, not copied where they lie so."""
+    if values.dtype == object:
+        # Arrays of strings hold pointers, which are others in every process.
+        return repr(values.tolist()).encode()
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
 def _decode(raw: Buffer, tensor: Described) -> Array:
     """The array in the raw data of a tensor; a view of them unless several values share a byte."""
     elem_type, shape = tensor.elem_type, tensor.shape

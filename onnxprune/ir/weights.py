@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from onnxprune.ir.storage import (
     Renamed,
     Serialized,
     Storage,
+    contents,
     little_endian,
     packed_bytes,
 )
@@ -105,6 +107,11 @@ class Weight:
         if self.storage.copies and _SMALLEST_DROPPED <= self.nbytes <= most:
             return self._read()
         return self._held
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the values, which are read for it once: a weight never changes."""
+        return hashlib.sha256(contents(self.array)).digest()  # of those in hashlib the fastest where processors know it
 
     @cached_property
     def _held(self) -> Array:

@@ -14,7 +14,7 @@ from onnxprune.errors import PlanError
 from onnxprune.ir.digest import model_digest
 from onnxprune.ir.model import Model
 from onnxprune.ir.plain import parse
-from onnxprune.ir.provenance import steps_of, weights_digest, with_step, with_steps, without_folders
+from onnxprune.ir.provenance import has_weights, steps_of, with_step, with_steps, without_folders
 from onnxprune.pruning.options import Given, JobOptions, options_of
 from onnxprune.pruning.plan import Plan
 
@@ -187,7 +187,7 @@ def original_of(model: Model) -> str | None:
 def as_left(model: Model) -> bool:
     """Whether the weights are, to the bit, what the last step that the file tells of has left."""
     steps = steps_of(model)
-    return bool(steps) and steps[-1].get("weights") == weights_digest(model)
+    return bool(steps) and has_weights(model, steps[-1].get("weights"))
 
 
 def since_removal(model: Model) -> Sequence[Mapping[str, Any]]:
