@@ -30,6 +30,7 @@ MOST_IN_MEMORY = 1_200_000_000
 class StagedRun:
     """One walk through the nodes of a model on all samples.
 
+    ``literal`` runs nodes as they are written, without onnxruntime's fusions: then equal nodes give equal values.
     The weights and nodes of ``model`` may change ahead of :attr:`position` (see ``Draft``); names may not.
 
     Raises:
@@ -37,10 +38,13 @@ class StagedRun:
         DataError: an activation is not finite.
     """
 
-    def __init__(self, model: Model, samples: Samples, what: str, *, most: int = MOST_IN_MEMORY) -> None:
+    def __init__(
+        self, model: Model, samples: Samples, what: str, *, most: int = MOST_IN_MEMORY, literal: bool = False
+    ) -> None:
         self._model = model
         self._what = what
         self._most = most
+        self._literal = literal
         self._held_bytes = 0
         self._kept: set[str] = set()
         self._batches = len(samples.slices())
@@ -131,7 +135,7 @@ class StagedRun:
         if tensor not in made or not all(name in given or name in self._values for name in inputs):
             return None
         piece = self._piece(needed, inputs, [tensor], used)
-        session = Session(piece, f"a piece of {self._what}")
+        session = Session(piece, f"a piece of {self._what}", literal=self._literal)
         return [
             session.run({**{name: self._values[name][batch] for name in inputs if name in self._values}, **given})[
                 tensor
@@ -156,7 +160,7 @@ class StagedRun:
         reads = dict.fromkeys(name for index in indices for name in _reads(self.nodes[index]))
         inputs = [name for name in reads if name in self._values]
         piece = self._piece(indices, inputs, outputs, [name for name in reads if name in self._model.weights])
-        session = Session(piece, f"a piece of {self._what}")
+        session = Session(piece, f"a piece of {self._what}", literal=self._literal)
         for batch in range(self._batches):
             results = session.run({name: self._values[name][batch] for name in inputs})
             for name in outputs:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from onnxprune.data.linear import linear_layer
 from onnxprune.errors import PlanError
@@ -53,12 +53,15 @@ def place(graph: Graph, regions: Regions, replacement: Replacement) -> Place:
         raise PlanError(f"region {replacement}: its ends have different numbers of samples")
     if kind == "nothing":
         return _ended(graph, replacement, nodes)
+    types = {graph.shapes.elem_types.get(name) for name in (entry, exit)}
     if kind == "identity":
-        if extents[entry] != extents[exit] or exit in graph.fixed:
+        if extents[entry] != extents[exit] or exit in graph.fixed or len(types) > 1:
             raise PlanError(
                 f"region {replacement}: the entry cannot stand for the exit, which has another shape or name"
             )
         return Place(replacement, nodes, (), {exit: entry})
+    if not types <= {TensorProto.FLOAT, TensorProto.FLOAT16}:
+        raise PlanError(f"region {replacement}: a layer stands between floats, and its ends are none")
     dims = channel_dims(graph, nodes)
     known = (d for d in range(len(extents[entry])) if (entry, d) in graph.shapes.dynamic)
     layers: tuple[Substitute, ...] | None = None

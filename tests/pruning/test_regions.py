@@ -92,6 +92,20 @@ def test_what_cannot_be_is_refused_by_name() -> None:
             replaced(source, wrong)
 
 
+def test_what_is_no_float_has_no_layer_between() -> None:
+    g = GraphBuilder()
+    x = g.input("x", (1, 4, 6, 6))
+    scale, zero = g.constant(np.float32(0.1)), g.constant(np.uint8(3))
+    q = g.op("QuantizeLinear", g.op("Conv", x, g.weight(4, 4, 1, 1)), scale, zero)
+    r = g.op("Conv", g.op("DequantizeLinear", q, scale, zero), g.weight(4, 4, 1, 1))
+    g.output(r)
+    source = normalize(onnxprune.load(g.model()))
+    for kind in ("pointwise", "identity"):
+        with pytest.raises(PlanError, match="region"):
+            replaced(source, [Replacement(x, q, kind)])
+    assert not faults(source, replaced(source, [Replacement(x, r, "pointwise")]), Replacement(x, r, "pointwise"))
+
+
 def test_extents_that_no_stride_makes_have_no_substitute() -> None:
     maps = ((2, 8, 14, 14), (2, 8, 7, 7))
     found = substitute("full", *maps, (1, 1), (3, 3))

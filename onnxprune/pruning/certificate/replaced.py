@@ -53,9 +53,9 @@ def differences(
         for name in foreign
     ]
     common = [name for name in makers if name in nodes]
-    tried = StagedRun(result, samples, "the model with substitutes")
+    tried = StagedRun(result, samples, "the model with substitutes", literal=True)
     tried.advance(len(result.graph.node), common)
-    reference = StagedRun(original, samples, "the original model")
+    reference = StagedRun(original, samples, "the original model", literal=True)
     ends = {one.exit for one in replaced}
     for one in sorted(replaced, key=lambda one: makers.get(one.exit, -1)):
         if one.exit not in makers:
