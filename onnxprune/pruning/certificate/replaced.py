@@ -62,6 +62,8 @@ def differences(
             raise VerificationError(f"the original does not make '{one.exit}', where region {one} ends")
         reference.advance(makers[one.exit] + 1, (*common, one.entry, one.exit))
         was, entry = np.asarray(reference.values(one.exit)[0]), np.asarray(reference.values(one.entry)[0])
+        if one.exit not in nodes and one.kind not in ("nothing", "identity"):
+            continue  # What read it has given way, too; whatever else reads it would now be found to differ.
         value = _stands_for(one, nodes, result, entry, was).astype(was.dtype)
         if one.exit in nodes:
             made = np.asarray(tried.values(one.exit)[0])
