@@ -228,8 +228,8 @@ Kept = keys(
     axis=int,
     positions=list[int],
     extent=int,
-    renormalised=bool,
-    left=bool,
+    renormalised=str | None,
+    left=int,
     why=list[str],
     difference=float | None,
 )

@@ -56,10 +56,11 @@ def without_roundoff(page: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder that holds the reference models and may be written to."""
+    """A folder that holds the reference models and their samples, and may be written to."""
     (tmp_path / "models").mkdir()
-    for model in (ROOT / "models").glob("*.onnx"):
-        shutil.copy(model, tmp_path / "models")
+    for kind in ("*.onnx", "*.npz"):
+        for file in (ROOT / "models").glob(kind):
+            shutil.copy(file, tmp_path / "models")
     return tmp_path
 
 

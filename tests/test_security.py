@@ -20,6 +20,7 @@ IMPORTS = frozenset(
         "data/loaders.py",
         "ops/registry.py",
         "passes/registry.py",
+        "splitting/__init__.py",
     }
 )
 """Where modules are imported by name: our own, backends, data of ``module:function``, plugins, and passes."""
