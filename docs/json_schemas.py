@@ -39,6 +39,7 @@ from onnxprune.pruning.mutations.power import Power
 from onnxprune.pruning.quantization.certificate import QuantizationCertificate
 from onnxprune.pruning.sensitivity import Sensitivity
 from onnxprune.splitting.costs import PartCost
+from onnxprune.splitting.exits import Exits
 from onnxprune.splitting.weighing import CutCost
 from onnxprune.torch import Recipe
 from onnxprune.torch.recovery import State
@@ -336,6 +337,7 @@ OUTPUTS: dict[str, Any] = {
         manifest=NotRequired[Manifest],
         said="With --budgets or --parts: what each part takes, and what crosses between.",
     ),
+    "exits": plain(Exits, model=str, bound=BoundTold, early=float, mean_macs=float, mean_seconds=float | None),
     "keep": keys(
         "Keep",
         Files,

@@ -13,6 +13,7 @@ from onnxprune.cli.auto import auto
 from onnxprune.cli.bench import bench
 from onnxprune.cli.compress import compress
 from onnxprune.cli.errors import ErrorHandlingGroup
+from onnxprune.cli.exits import exits
 from onnxprune.cli.explain import explain
 from onnxprune.cli.explore import explore, merge
 from onnxprune.cli.help import SETTINGS, Command
@@ -72,7 +73,7 @@ _PURPOSES = {
     "Look at a model": (analyze, explain, sensitivity, report, bench, profile),
     "Make it smaller": (auto, prune, plan, apply, verify, quantize, keep),
     "Train it": (recover, train, compress, torch),
-    "Run it on several machines": (split,),
+    "Run it on several machines": (split, exits),
     "Explore the trade-off": (explore, pick, merge),
     "Pipelines": (normalize, run, passes),
 }

@@ -176,6 +176,17 @@ def samples_needed(kind: Kind, most: float, confidence: float) -> int:
     return needed
 
 
+def require_samples(kind: Kind, count: int, most: float, confidence: float) -> None:
+    """See that so many samples can prove a loss at all. Raises DataError; the message says how many it takes."""
+    needed = samples_needed(kind, most, confidence)
+    if count < needed:
+        raise DataError(
+            f"a loss of at most {100 * most:.2f} % at {100 * confidence:g} % confidence takes at least {needed} "
+            f"samples that nothing is fitted to (more where some answers change), and there are {count}; give more "
+            "samples, or promise less"
+        )
+
+
 def fixed_sequence(candidates: Iterable[_T], holds: Callable[[_T], bool]) -> list[_T]:
     """Test candidates one after the other, and stop at the first that fails: those that passed.
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from onnxprune.analysis.atoms import Grouping
-from onnxprune.data.bounds import SOURCES, Bound, Losses, fixed_sequence, samples_needed
+from onnxprune.data.bounds import SOURCES, Bound, Losses, fixed_sequence, require_samples
 from onnxprune.data.losses import Reference, reference
 from onnxprune.data.samples import Samples
-from onnxprune.errors import AnswersError, BudgetError, DataError
+from onnxprune.errors import AnswersError, BudgetError
 from onnxprune.ir.model import Model
 from onnxprune.pruning.criteria.base import Criterion, FloatArray, Scoring
 
@@ -80,13 +80,7 @@ class Promise:
         first = reference(original, choosing, task)
         found = cls(most, confidence, first, reference(original, proving, task, like=first))
         # Whether there are labels is a matter of the data, the same for both parts.
-        needed = samples_needed(found.proven_on.kind, most, confidence)
-        if len(found.proven_on.samples) < needed:
-            raise DataError(
-                f"a loss of at most {_percent(most)} at {100 * confidence:g} % confidence takes at least {needed} "
-                f"samples that nothing is fitted to (more where some answers change), and there are "
-                f"{len(found.proven_on.samples)}; give more samples, or promise less"
-            )
+        require_samples(found.proven_on.kind, len(found.proven_on.samples), most, confidence)
         return found
 
     def foresees(self, trial: Trial[Any]) -> bool:

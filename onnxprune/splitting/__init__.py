@@ -1,6 +1,7 @@
 """Where a model is cut for several machines: every cut with its costs, and the parts with their proof.
 
-:func:`weigh` finds cuts and what they cost, :func:`split_at` makes the parts, :func:`chain_within` finds chains.
+:func:`weigh` finds cuts and what they cost, :func:`split_at` makes the parts, :func:`chain_within` finds chains;
+:func:`early_exits` says how many samples need not go all the way.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxprune.splitting.chain import chain_within, even_chain
     from onnxprune.splitting.costs import Ledger, PartCost
+    from onnxprune.splitting.exits import Exit, Exits, early_exits
     from onnxprune.splitting.links import Energy, Link
     from onnxprune.splitting.narrowing import WireSize, narrowed
     from onnxprune.splitting.splitting import Splitting, split_at
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _HOME = {
     "chain": ["chain_within", "even_chain"],
     "costs": ["Ledger", "PartCost"],
+    "exits": ["Exit", "Exits", "early_exits"],
     "links": ["Energy", "Link"],
     "narrowing": ["WireSize", "narrowed"],
     "splitting": ["Splitting", "split_at"],
@@ -29,6 +32,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "CutCost",
     "Energy",
+    "Exit",
+    "Exits",
     "Ledger",
     "Link",
     "PartCost",
@@ -37,6 +42,7 @@ __all__ = [
     "Weighing",
     "WireSize",
     "chain_within",
+    "early_exits",
     "even_chain",
     "narrowed",
     "split_at",
