@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnxprune.cli.files import Paths
+from onnxprune.cli.files import Paths, save_plot
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, only
 from onnxprune.cli.reading import Reading, read_and_analyze
 from onnxprune.cli.result import show_certificate
@@ -109,6 +109,14 @@ def split(
         ),
     ] = None,
     every: Annotated[bool, typer.Option("--every", help="List every cut, not only those that no other beats.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Plot the cuts: bytes on the wire and latency, or the head's MACs; as .png, .svg or .pdf.",
+            show_default=False,
+        ),
+    ] = None,
     input_shape: InputShapeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -120,11 +128,17 @@ def split(
         raise UsageError("--budgets or --parts choose the cuts by themselves; give one of them alone")
     if max_wire is not None and coding == "packed":
         raise UsageError("--max-wire counts bytes that are known beforehand; give --coding plain, float16 or int8")
+    if plot is not None:
+        from onnxprune.report.figures import plot_format
+
+        plot_format(plot)
     terminal = Terminal(as_json)
     paths = Paths()
     paths.read_models(model)
     paths.read(edge, cloud)
     paths.read_data(calibrate)
+    if plot is not None:
+        paths.write(plot)
     if output is not None:
         from onnxprune.splitting.writing import check_folder
 
@@ -142,6 +156,11 @@ def split(
     with terminal.step("Weighing cuts"):
         packed = {name: one.packed for name, one in ranges.items()} if fit is not None else None
         found = weigh(ledger, setting, most=most, packed=packed, at=named)
+    if plot is not None:
+        from onnxprune.report.figures import cuts as drawn
+
+        save_plot(drawn(found), plot)
+        terminal.show(f"Wrote {plot}.", "")
     if chained:
         with terminal.step("Finding a chain"):
             cuts = _chain(ledger, budgets, parts, most, coding)

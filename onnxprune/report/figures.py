@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxprune.exploration.results import Results
     from onnxprune.exploration.runs import Figures
     from onnxprune.pruning.comparison import Comparison
+    from onnxprune.splitting.weighing import CutCost, Weighing
 
 FORMATS = ("png", "svg", "pdf")
 _TITLES = {"params": "parameters", "flops": "MACs", "memory": "memory (bytes)"}
@@ -35,6 +36,7 @@ _RESOURCES = {
     "latency": "latency (s)",
     "size": "file size (bytes)",
 }
+_OBJECTIVES = {"wire": "the wire", "macs": "MACs of the head", "latency": "latency"}
 _PALE, _STRONG, _INK = "#b9c4d3", "#0b6bcb", "#1b2330"
 _MODES = ("#0b6bcb", "#d9731a", "#137a4b", "#b3261e")
 _FEW = 40
@@ -108,6 +110,56 @@ def tradeoff(results: Results, resource: str | None = None) -> Figure:
     axes.xaxis.set_major_formatter(_engineering())
     axes.grid(color="#e3e7ed", linewidth=0.6)
     axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def cuts(weighing: Weighing) -> Figure:
+    """What crosses at every cut, and the latency, or the head's MACs where that is not known.
+
+    Marked are the cuts that no other beats in all that is known of them, the best for what both axes say, and all in
+    the head or all in the tail.
+
+    Raises:
+        UsageError: matplotlib is missing.
+    """
+    over = "latency" if "latency" in weighing.objectives else "macs"
+    figure = _figure(5.6, 4.4)
+    axes = figure.add_subplot()
+
+    def draw(rows: Sequence[CutCost], label: str, **look: Any) -> None:
+        x, y = ([weighing.value(row, name) for row in rows] for name in ("wire", over))
+        axes.scatter(x, y, label=_plain(label), **look)
+
+    real = [row for row in weighing.cuts if row.cut is not None]
+    draw([row for row in real if not row.best], "cuts", s=14, c=_PALE, linewidths=0)
+    draw([row for row in real if row.best], "no other beats them", s=22, c=_STRONG, linewidths=0)
+    for number, name in enumerate(("wire", over)):
+        best = weighing.best(name)
+        if best is not None:
+            label = f"best for {_OBJECTIVES[name]}: {_short(', '.join(best.tensors))}"
+            draw([best], label, s=90, facecolors="none", edgecolors=_MODES[1 + 2 * number], marker="os"[number])
+    for row in weighing.cuts[len(real) :]:
+        if row.place == "cloud":
+            draw([row], "all in the tail", s=36, c=_INK, marker="D", clip_on=False)
+        else:
+            axes.axhline(weighing.value(row, over), color=_INK, linewidth=1, linestyle="--", label="all in the head")
+    _trim(axes)
+    axes.set_xscale("log")
+    coding = "" if weighing.setting.coding == "plain" else f" ({weighing.setting.coding})"
+    axes.set_xlabel(f"bytes on the wire{coding}")
+    axes.set_ylabel(_RESOURCES["latency"] if over == "latency" else "MACs of the head")
+    axes.xaxis.set_major_formatter(_engineering())
+    if over == "macs":
+        axes.set_ylim(bottom=0)
+    else:
+        from matplotlib.ticker import LogLocator
+
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_minor_formatter("")
+    axes.yaxis.set_major_formatter(_engineering())
+    axes.grid(color="#e3e7ed", linewidth=0.6)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=8)
     return figure
 
 

@@ -14,8 +14,10 @@ from onnxprune.exploration import read_results
 from onnxprune.exploration.pareto import beats
 from onnxprune.pruning.comparison import compare
 from onnxprune.report import figures
+from onnxprune.splitting import Link, Setting, weigh
 from tests.benchmarks.generated import residual
 from tests.cli.support import RESIDUAL, done, done_json, refused, run
+from tests.latency.fakes import FakeMachine
 from tests.report.runs import write_runs
 
 METRICS = ("params", "flops", "memory")
@@ -63,16 +65,36 @@ def test_the_tradeoff_shows_all_runs_and_the_front(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
-def test_analyze_plots_to_a_file_that_is_the_same_every_time(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["analyze", "split"])
+def test_plots_go_to_a_file_that_is_the_same_every_time(command: str, kind: str, tmp_path: Path) -> None:
     first, second = tmp_path / f"a.{kind}", tmp_path / f"b.{kind}"
-    assert "parameters" in done("analyze", RESIDUAL, "--plot", first)
-    done_json("analyze", RESIDUAL, "--plot", second)
+    assert f"a.{kind}" in done(command, RESIDUAL, "--plot", first).replace("\n", "")
+    done_json(command, RESIDUAL, "--plot", second)
     assert first.read_bytes() == second.read_bytes()
     assert first.read_bytes().startswith({"png": b"\x89PNG", "svg": b"<?xml"}[kind])
 
 
-def test_other_formats_are_refused_before_the_work_begins(tmp_path: Path) -> None:
-    message = refused(2, "analyze", RESIDUAL, "--plot", tmp_path / "plot.docx")
+@pytest.mark.parametrize("timed", [False, True])
+def test_cuts_are_where_their_figures_are(timed: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path))
+    analysis = onnxprune.analyze(RESIDUAL)
+    times = onnxprune.record_times(analysis, machine=FakeMachine())
+    setting = Setting("int8", Link(1e7, 0.02), times, times) if timed else Setting()
+    found = weigh(analysis, setting)
+    axes = figures.cuts(found).axes[0]
+    drawn = {str(one.get_label()): np.asarray(one.get_offsets()) for one in axes.collections}
+    over = "latency" if timed else "macs"
+    best = [(found.value(c, "wire"), found.value(c, over)) for c in found.cuts if c.best and c.cut is not None]
+    assert drawn["no other beats them"] == pytest.approx(np.array(best))
+    assert len(drawn["cuts"]) == len(found.cuts) - len(best) - 2
+    assert axes.lines[0].get_ydata()[0] == pytest.approx(found.value(found.cuts[-2], over))
+    assert drawn["all in the tail"][0][1] == pytest.approx(found.value(found.cuts[-1], over))
+    assert axes.get_ylabel() == ("latency (s)" if timed else "MACs of the head")
+
+
+@pytest.mark.parametrize("command", ["analyze", "split"])
+def test_other_formats_are_refused_before_the_work_begins(command: str, tmp_path: Path) -> None:
+    message = refused(2, command, RESIDUAL, "--plot", tmp_path / "plot.docx")
     assert ".png, .svg, .pdf" in message
     assert not list(tmp_path.iterdir())
 

@@ -150,7 +150,10 @@ def test_outputs_of_other_shapes_are_no_exits(tmp_path: Path) -> None:
     assert "--max-loss 1% --calibrate SPEC" in refused(2, "exits", path)
 
 
-def test_the_command_tells_what_is_saved(two_heads: onnxprune.Model, tmp_path: Path) -> None:
+def test_the_command_tells_what_is_saved(
+    two_heads: onnxprune.Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path))
     path, times = tmp_path / "two.onnx", tmp_path / "times.json"
     two_heads.save(path)
     record_times(onnxprune.analyze(two_heads), machine=FakeMachine()).save(times)
