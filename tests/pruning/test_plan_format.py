@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -18,6 +19,9 @@ from tests.cli.support import RESIDUAL, done, done_json, refused, run
 from tests.pruning.reference_reader import apply
 
 MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.onnx"))
+
+
+REGIONS = [{"entry": "a", "exit": "b", "kind": "nothing", "kernel": []}]
 
 
 def _valid(data: Any) -> bool:
@@ -55,6 +59,8 @@ def test_a_reader_by_the_book_makes_the_same_model(path: Path, tmp_path: Path) -
         lambda data: data["removed"].update(w={"0": [1, 1]}),
         lambda data: data["before"].update(params="many"),
         lambda data: data["settings"].update(split="inner"),
+        lambda data: data.update(replaced=REGIONS),
+        lambda data: data.update(replaced=REGIONS, requires=["factors"]),
     ],
 )
 def test_what_the_schema_refuses(edit: Any) -> None:
@@ -71,6 +77,15 @@ def test_later_plans_are_read_as_far_as_they_allow() -> None:
     assert Plan.from_dict({**data, "requires": []}) == plan
     with pytest.raises(onnxprune.PlanError, match="requires factors, which this onnxprune does not know; update it"):
         Plan.from_dict({**data, "requires": ["factors"]})
+
+
+def test_a_reader_without_regions_refuses_plans_that_have_them() -> None:
+    plain = onnxprune.plan(RESIDUAL, reduce=0.3).to_dict()
+    data = json.loads(json.dumps({**plain, "replaced": REGIONS, "requires": ["replaced"]}))
+    assert _valid(data)
+    assert Plan.from_dict(data).to_dict() == data
+    with pytest.raises(AssertionError):
+        apply(onnx.load(RESIDUAL), data)
 
 
 def test_how_plans_differ() -> None:
