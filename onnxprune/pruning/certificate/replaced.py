@@ -56,11 +56,12 @@ def differences(
     tried = StagedRun(result, samples, "the model with substitutes", literal=True)
     tried.advance(len(result.graph.node), common)
     reference = StagedRun(original, samples, "the original model", literal=True)
+    reference.advance(0, (*common, *(one.entry for one in replaced)))
     ends = {one.exit for one in replaced}
     for one in sorted(replaced, key=lambda one: makers.get(one.exit, -1)):
         if one.exit not in makers:
             raise VerificationError(f"the original does not make '{one.exit}', where region {one} ends")
-        reference.advance(makers[one.exit] + 1, (*common, one.entry, one.exit))
+        reference.advance(makers[one.exit] + 1, (one.exit,))
         was, entry = np.asarray(reference.values(one.exit)[0]), np.asarray(reference.values(one.entry)[0])
         if one.exit not in nodes and one.kind not in ("nothing", "identity"):
             continue  # What read it has given way, too; whatever else reads it would now be found to differ.
