@@ -77,7 +77,8 @@ def plan(
         from onnxprune.cli.tables import change_table, totals_table
 
         terminal.show(change_table(comparison, terminal.wide), "", totals_table(comparison.before, comparison.after))
-    terminal.show(f"Wrote {output}; next: onnxprune apply {model} {output} -o OUT.")
+    fitted = f" --calibrate {spec_of(job)}" if how.new_layers else ""
+    terminal.show(f"Wrote {output}; next: onnxprune apply {model} {output} -o OUT{fitted}.")
 
 
 def _told(found: tuple[Difference, ...]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from onnxprune.latency.profile import inputs_of, profile_latency
 from onnxprune.latency.statistics import Ratio, Spread, paired_ratio, spread
 from onnxprune.pruning.choosing import choose, limits_of
 from onnxprune.pruning.levers import plan_levers
-from onnxprune.pruning.options import JobOptions, PlanOptions, by_keyword
+from onnxprune.pruning.options import CHANNELS, JobOptions, PlanOptions, by_keyword
 from onnxprune.pruning.pipeline import run
 from onnxprune.pruning.plan import Plan
 
@@ -188,18 +188,29 @@ def fit_levers(model: Analysis, options: FitOptions, samples: Samples | None, jo
     asked = min(limit for _, limit in limits_of(model.measured(options.sources), options))
 
     def planned(after: Analysis, absolute: PlanOptions) -> Plan:
-        how = replace(options, reduce=None, max_latency=asked, levers=absolute.levers, calibration=absolute.calibration)
+        same: dict[str, Any] = {
+            "levers": absolute.levers,
+            "calibration": absolute.calibration,
+            "sensitivity": absolute.sensitivity,
+        }
+        how = replace(options, reduce=None, max_latency=asked, **same)
         if after is model or after.model is model.model:
             return fit(model, how).plan
         ratio, _ = _ratio(machine, [model.model, after.model], inputs, rounds)
         if ratio.median * unpruned <= asked * (1 + TOLERANCE / 2):
             return Plan({}, how.settings(), after={**after.totals, "latency": ratio.median * unpruned})
+        if CHANNELS not in options.pulled:
+            raise BudgetError(
+                f"{options.levers} alone leave {ratio.median:.2f} of the time, {asked / unpruned:.2f} was asked for; "
+                f"take channels, too (--levers channels,{options.levers})"
+            )
         profile = profile_latency(after, machine=machine, round_to=options.latency.multiple)
         share = asked / (ratio.median * unpruned)
         return fit(after, replace(how, latency=profile, max_latency=share * profile.baseline.median)).plan
 
     plan = plan_levers(model.measured(options.sources), options, samples, job, planned)
-    pruned = run(model.model, plan, JobOptions(certify=False, registry=model.registry)).model
+    unfitted = JobOptions(certify=False, compensate="none", registry=model.registry)
+    pruned = run(model.model, plan, unfitted).model
     ratio, original = _ratio(machine, [model.model, pruned], inputs, rounds)
     _check_certainty(ratio, original)
     best = Trial(ratio.median * unpruned, ratio.median * unpruned, ratio)

@@ -90,7 +90,7 @@ def substitute(
     """The layer of a kind that stands between tensors of these extents; None where there is none.
 
     Args:
-        kind: one of :data:`LINEAR`.
+        kind: one that has weights, and is a single layer.
         before: extents of the entry.
         after: extents of the exit.
         dims: the dimensions that hold the channels of both.

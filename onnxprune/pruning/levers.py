@@ -6,6 +6,7 @@ budget is met, all is fitted, and the outputs on samples that the fit has not se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,7 +75,7 @@ def plan_levers(
     judged, fitted = samples.part(0, cut), samples.part(cut, len(samples))
     trials = list(_trials(analysis, replace(options, calibration=fitted), judged, job, planner or _counted))
     best = min(trials, key=lambda trial: trial.damage).plan
-    asked = options.decided().settings()
+    asked = _settings(options)
     # Trials were given absolute budgets; what was asked for is what makes the plan again.
     kept = {name: value for name, value in best.settings.items() if name in asked or not name.startswith("max_")}
     return replace(best, settings={**asked, **kept, "levers": options.levers})
@@ -98,6 +99,7 @@ def _trials(
     found = candidates(analysis, metric, fitted, kinds, seed=options.seed)
     tried: set[tuple[Replacement, ...]] = set()
     refusal: BudgetError | None = None
+    met = False
     alone = CHANNELS not in options.pulled
     for share in _SHARES[-1:] if alone else _SHARES:
         regions = tuple(one.replacement for one in select(found, share * (before[metric] - limits[metric])))
@@ -105,10 +107,11 @@ def _trials(
             continue
         tried.add(regions)
         after = again(analysis, replaced(analysis.model, regions)) if regions else analysis
-        if alone and any(after.totals.get(name, 0.0) > limit for name, limit in limits.items()):
+        over = [name for name, limit in limits.items() if after.totals.get(name, 0.0) > limit]
+        if alone and over:
             raise BudgetError(
-                f"regions alone leave {long(after.totals[metric])} {metric} of {long(before[metric])}, and "
-                f"{long(limits[metric])} were asked for; take channels, too (--levers channels,regions)"
+                f"{options.levers} alone leave {long(after.totals[over[0]])} {over[0]} of {long(before[over[0]])}, and "
+                f"{long(limits[over[0]])} were asked for; take channels, too (--levers channels,{options.levers})"
             )
         try:
             # What a scan tells is of the original's groups.
@@ -117,22 +120,32 @@ def _trials(
             refusal = error
             continue
         plan = replace(plan, replaced=regions, before={**before, **plan.before} if not regions else before)
+        met = True
         yield Trial(share, plan, _damage(analysis.model, plan, fitted, judged, job))
-    if refusal is not None and len(tried) == 1:
+    if refusal is not None and not met:
         raise refusal
 
 
 def _counted(analysis: Analysis, options: PlanOptions) -> Plan:
     """What channels go, where budgets are counted; nothing, where regions have met them."""
     if all(analysis.totals[metric] <= limit for metric, limit in options.limits.items()):
-        return Plan({}, options.settings(), after=analysis.totals)
+        return Plan({}, _settings(options), after=analysis.totals)
     return choose(analysis, options)
+
+
+def _settings(options: PlanOptions) -> dict[str, Any]:
+    """What a plan records, a criterion by its name."""
+    options = options.decided()
+    named = options.criterion
+    return {**options.settings(), "criterion": named if isinstance(named, str) else named.name}
 
 
 def _damage(model: Model, plan: Plan, fitted: Samples, judged: Samples, job: JobOptions) -> float:
     """How much the outputs differ after a fit, on samples apart."""
     base = replaced(model, plan.replaced)
     result = Shrink(plan, job.registry)(base).model if plan.removed else base
-    result = compensate(result, model, plan, fitted, memory=job.memory, registry=job.registry).model
-    outputs = measure_fidelity(model, result, judged, task=job.task).outputs
+    done = compensate(result, model, plan, fitted, memory=job.memory, registry=job.registry)
+    if done.unfitted(plan):
+        return math.inf
+    outputs = measure_fidelity(model, done.model, judged, task=job.task).outputs
     return max(one.error if one.kl is None else one.kl for one in outputs)

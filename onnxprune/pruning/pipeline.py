@@ -222,6 +222,11 @@ class Work:
 def make(work: Work, plan: Plan) -> Compression:
     """What a plan makes of the model: removed, verified, compensated, and compared with the original."""
     source, job, data, progress = work.source, work.job, work.data, work.progress
+    if plan.new_layers and job.compensation != "refit" and job.compensate != "none":
+        raise UsageError(
+            f"{plan.new_layers} layers of the plan stand for regions and hold random weights until they are fitted: "
+            "give calibration (--calibrate), or say that you train them (--compensate none)"
+        )
     with progress("Removing channels"):
         result = apply(source, plan, registry=work.registry)
     certificate = certified(work, result, plan) if job.certify else None
@@ -239,6 +244,8 @@ def make(work: Work, plan: Plan) -> Compression:
             how: dict[str, Any] = {"method": method, "memory": job.memory, "registry": work.registry}
             found = compensate(result, source, plan, work.fit, **how)
             result = found.model
+            if left := found.unfitted(plan):
+                raise UsageError(f"what stands for a region could not be fitted: {'; '.join(left)}; allow more memory")
             check(result, "the compensated model")
     if job.recover and data is not None:
         from onnxprune.pruning.recovery import recover

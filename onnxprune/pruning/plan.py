@@ -89,6 +89,11 @@ class Plan:
     replaced: tuple[Replacement, ...] = ()
 
     @property
+    def new_layers(self) -> int:
+        """How many regions give way to layers that have weights of their own."""
+        return sum(one.kind not in ("nothing", "identity") for one in self.replaced)
+
+    @property
     def split(self) -> str:
         """How Reshapes were treated by the analysis that the plan was made with; it decides what is coupled."""
         return str(self.settings.get("split", "finest"))

@@ -212,17 +212,19 @@ def kept(promise: Promise, tested: Sequence[Trial[_T]], cost: Callable[[Trial[_T
 
 
 class Remembered:
-    """A criterion that is asked once: for all candidates of one model and the same samples."""
+    """A criterion that is asked once for all candidates of a model, as it is or less some regions."""
 
     def __init__(self, criterion: Criterion) -> None:
         self.name = criterion.name
         self.comparable = criterion.comparable
         self._criterion = criterion
-        self._found: dict[Grouping, FloatArray] = {}
+        # The models are held, too: an identity that is free again would be another model's.
+        self._found: dict[tuple[int, Grouping], tuple[Model, FloatArray]] = {}
 
     def scores(self, scoring: Scoring) -> FloatArray:
         """The criterion's scores, computed once for every treatment of grouped convolutions."""
-        grouping = scoring.coupling.grouping
-        if grouping not in self._found:
-            self._found[grouping] = self._criterion.scores(scoring)
-        return self._found[grouping]
+        model = scoring.analysis.model
+        key = id(model), scoring.coupling.grouping
+        if key not in self._found:
+            self._found[key] = model, self._criterion.scores(scoring)
+        return self._found[key][1]

@@ -20,9 +20,8 @@ from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft, Model
 from onnxprune.ir.regions import Regions
 from onnxprune.ops.substitutes import Substitute, factors, is_sum, substitute
-from onnxprune.passes.base import Pass, PassResult
 from onnxprune.passes.remove_unused import RemoveUnused
-from onnxprune.pruning.plan import Plan, Replacement
+from onnxprune.pruning.plan import Replacement
 
 
 @dataclass(frozen=True)
@@ -171,17 +170,3 @@ def _nodes(draft: Draft, model: Model, replacement: Replacement, layers: Sequenc
         made.append(layer.node(name, reads, gives, held, bias))
         reads = gives
     return made
-
-
-class SubstituteRegions(Pass):
-    """Let the regions that a plan names give way; their new layers hold random weights."""
-
-    name = "substitute_regions"
-    claims_equality = False
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-
-    def run(self, model: Model) -> PassResult:
-        """Replace them. Raises PlanError where that is not possible."""
-        return PassResult(replaced(model, self._plan.replaced), bool(self._plan.replaced))

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import onnxprune
-from onnxprune.errors import PlanError, UsageError
+from onnxprune.errors import BudgetError, PlanError, UsageError
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ops.substitutes import KINDS, Kind, substitute
@@ -253,3 +253,38 @@ def test_factors_are_the_best_of_their_rank() -> None:
     assert found.after == pytest.approx(best, rel=1e-9)
     assert found.first.shape == (12, 3)
     assert found.second.shape == (3, 7)
+
+
+def test_random_weights_are_not_written_by_mistake(tmp_path: Path) -> None:
+    plan, out = tmp_path / "plan.json", tmp_path / "out.onnx"
+    Plan({}, replaced=(replacement("full"),)).save(plan)
+    for words in ((), ("--calibrate", SAMPLES, "--compensate", "bias")):
+        assert "random weights" in refused(2, "apply", RESIDUAL, plan, "-o", out, *words)
+    assert not out.exists()
+    done_json("apply", RESIDUAL, plan, "-o", out, "--compensate", "none", "--no-bench")
+    model, data = lines()
+    with pytest.raises(UsageError, match="allow more memory"):
+        onnxprune.compress(model, reduce=0.3, levers="regions", calibration=data, round_to=1, memory=1)
+
+
+def test_budgets_that_cannot_be_met_are_said() -> None:
+    model, data = lines()
+    for budget, levers, word in (
+        ({"reduce": 0.9999}, "channels,regions", "nothing can be pruned"),
+        ({"reduce": 0.3, "max_flops": 100.0}, "regions", "flops of"),
+    ):
+        with pytest.raises(BudgetError, match=word):
+            onnxprune.compress(model, levers=levers, calibration=data, mode="params", **budget)  # type: ignore[arg-type]
+
+
+def test_factors_of_more_channels_than_outputs_are_left() -> None:
+    found = onnxprune.compress(
+        "models/unet_torchscript.onnx", reduce=0.5, levers="channels,ranks", calibration=SAMPLES, calibration_samples=48
+    )
+    assert found.certificate
+
+
+def test_a_promise_with_regions_asks_the_criterion_for_each_form_of_the_model() -> None:
+    model, data = lines(600)
+    found = onnxprune.compress(model, max_loss=0.9, levers="channels,regions", calibration=data, round_to=1)
+    assert found.promise is not None

@@ -42,6 +42,11 @@ class Compensation:
     layers: tuple[LayerFit, ...]
     skipped: dict[str, str]
 
+    def unfitted(self, plan: Plan) -> tuple[str, ...]:
+        """What stands for a region of the plan and holds random weights still, with the reason."""
+        names = (f"{one.exit}_replaced" for one in plan.replaced)
+        return tuple(f"{name}: {self.skipped[name]}" for name in names if name in self.skipped)
+
     def __repr__(self) -> str:
         """One line; ``layers`` tell the rest."""
         return f"Compensation({self.method} with {self.samples} samples, {len(self.changed)} layers changed)"

@@ -49,7 +49,9 @@ def projected(found: Solution, start: NDArray[Any], parts: Callable[[], Iterable
         count += len(made)
     mean = total / count
     _, vectors = np.linalg.eigh(product / count - np.outer(mean, mean))
-    second = vectors[:, -rank:].T
+    # Where channels have left fewer outputs than that, what is between has nothing to carry.
+    second = np.zeros((rank, width))
+    second[: min(rank, width)] = vectors[:, -rank:].T
     first = matrix @ second.T
     bias = wanted / count - mean @ second.T @ second
     error = sum(float(np.square(part.x[0] @ first @ second + bias - part.y[0]).sum()) for part in parts())

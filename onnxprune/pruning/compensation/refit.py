@@ -134,6 +134,8 @@ def refit_factors(walk: Walk, first: LinearLayer, second: LinearLayer) -> tuple[
     walk.original.advance(walk.makers[second.output] + 1, (second.output, *there))
     way = way_of(shape, row_count(walk, second), walk.memory)
     if way.reason is not None:
+        walk.pruned.drop(first.input, *added)
+        walk.original.drop(second.output, *there)
         return None, way.reason
 
     def parts() -> Iterator[Piece]:
