@@ -337,7 +337,16 @@ OUTPUTS: dict[str, Any] = {
         manifest=NotRequired[Manifest],
         said="With --budgets or --parts: what each part takes, and what crosses between.",
     ),
-    "exits": plain(Exits, model=str, bound=BoundTold, early=float, mean_macs=float, mean_seconds=float | None),
+    "exits": plain(
+        Exits,
+        model=str,
+        bound=BoundTold,
+        early=float,
+        mean_macs=float,
+        mean_seconds=float | None,
+        output=NotRequired[str],
+        manifest=NotRequired[Manifest],
+    ),
     "keep": keys(
         "Keep",
         Files,

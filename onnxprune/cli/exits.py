@@ -12,6 +12,7 @@ from onnxprune.cli.files import Paths
 from onnxprune.cli.names import Name
 from onnxprune.cli.options import InputShapeOption, JsonOption, ModelArgument, Offer, offering
 from onnxprune.cli.reading import read_and_analyze
+from onnxprune.cli.splitting import show_proof
 from onnxprune.cli.tables import empty_table
 from onnxprune.cli.terminal import Terminal
 from onnxprune.errors import UsageError
@@ -55,6 +56,12 @@ def exits(
         Path | None,
         typer.Option(metavar="TIMES", help="Times of a machine (onnxprune profile).", show_default=False),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="A new folder for the parts between exits.", show_default=False
+        ),
+    ] = None,
     input_shape: InputShapeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,14 +73,20 @@ def exits(
     paths.read_models(model)
     paths.read(times)
     paths.read_data(promise.calibration)
+    if output is not None:
+        from onnxprune.splitting.writing import check_folder
+
+        check_folder(output)
     reading = read_and_analyze(terminal, model, input_shape)
     from onnxprune.latency.times import Times
+    from onnxprune.splitting.costs import Ledger
     from onnxprune.splitting.exits import early_exits
 
+    ledger = Ledger(reading.analysis)
     known = None if times is None else Times.load(times)
     with terminal.step("Running samples"):
         found = early_exits(
-            reading.analysis,
+            ledger,
             promise.calibration,
             max_loss=promise.max_loss,
             confidence=promise.confidence,
@@ -81,9 +94,20 @@ def exits(
             certainty=certainty,
             times=known,
         )
-    terminal.json({"model": str(model), **found.to_dict()})
+    made, told = None, {}
+    if output is not None:
+        from onnxprune.splitting.exits import exit_cuts
+        from onnxprune.splitting.splitting import split_at
+
+        with terminal.step("Cutting and proving"):
+            made = split_at(reading.model, ledger, exit_cuts(ledger, [one.output for one in found.exits]))
+        told = {"output": str(output), "manifest": made.save(output, exits=found.to_dict())}
+    terminal.json({"model": str(model), **found.to_dict(), **told})
     if not as_json:
         terminal.show(_table(found), "", *found.sentences)
+        if made is not None:
+            show_proof(terminal, made)
+            terminal.show(f"Wrote {output}: a part up to each exit, manifest.json.")
 
 
 def _table(found: Exits) -> Table:

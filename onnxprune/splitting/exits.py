@@ -15,7 +15,6 @@ from onnx import TensorProto
 
 from onnxprune._display import long, percent, seconds
 from onnxprune.analysis.analyzing import Analysis
-from onnxprune.data import inputs_of
 from onnxprune.data.bounds import SOURCES, Bound, Losses, fixed_sequence, require_samples
 from onnxprune.data.fidelity import answers_of
 from onnxprune.data.samples import CalibrationSource, Samples, collect_three
@@ -25,6 +24,7 @@ from onnxprune.ir.model import Model
 from onnxprune.latency.times import Times
 from onnxprune.pruning.options import PromiseOptions
 from onnxprune.splitting.costs import Ledger
+from onnxprune.splitting.cuts import Cut
 
 WHAT = "answers other than the last output's"
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
@@ -158,11 +158,16 @@ def early_exits(
         raise UsageError(unknown("certainty", certainty, list(CERTAINTIES)))
     ledger = model if isinstance(model, Ledger) else Ledger(model)
     names = _outputs(ledger, exits)
+    together = ledger.graph.shapes.extents[names[0]][0]
+    if together != 1:
+        raise UsageError(
+            f"the model takes {together} samples at once, and each leaves by itself: give it an open batch, or one of "
+            "1 (--input-shape)"
+        )
     route = _Route(ledger, names, times)
     source = ledger.analysis.model
     # Nothing is fitted: as few samples as can be go to that part.
-    least = max([spec.batch or 1 for spec in inputs_of(source)])
-    _, choosing, proving = collect_three(calibration, source, least)
+    _, choosing, proving = collect_three(calibration, source, 1)
     if proving.made:
         raise DataError(f"synthetic samples ({proving.made}) prove nothing about real data: a promise takes real ones")
     require_samples("share", len(proving), max_loss, confidence)
@@ -197,6 +202,12 @@ def early_exits(
         macs=route.alone[0],
         seconds=route.alone[1],
     )
+
+
+def exit_cuts(ledger: Ledger, exits: Sequence[str]) -> tuple[Cut, ...]:
+    """Behind each exit but the last, the cut whose head gives all exits so far: what parts are made of."""
+    heads = [ledger.flow.behind(exits[: at + 1]) for at in range(len(exits) - 1)]
+    return tuple(Cut(ledger.flow.border(head), head) for head in heads)
 
 
 @dataclass(frozen=True)
@@ -245,12 +256,12 @@ class _Route:
         each = None if times is None else ledger.seconds(times.of(ledger.analysis))
         flow = ledger.flow
         self._ledger, self._names = ledger, names
-        self._heads = [flow.behind(names[: at + 1]) for at in range(len(names))]
+        self._cuts = (*exit_cuts(ledger, names), Cut((), flow.behind(names)))
 
         def cost(nodes: int) -> tuple[float, float | None]:
             return ledger.part(nodes).macs, None if each is None else float(each[ledger.mask(nodes)].sum())
 
-        self._costs = [cost(head) for head in self._heads]
+        self._costs = [cost(cut.head) for cut in self._cuts]
         self.alone = cost(flow.behind(names[-1:]))
         for name, (macs, _) in zip(names[:-1], self._costs, strict=False):
             if macs >= self.alone[0]:
@@ -263,11 +274,11 @@ class _Route:
     def told(self, at: IntArray, lost: FloatArray) -> tuple[Exit, ...]:
         """The exits, with what of the samples leaves there."""
         found = []
-        for place, (name, head, (macs, time)) in enumerate(zip(self._names, self._heads, self._costs, strict=True)):
+        for place, (name, cut, (macs, time)) in enumerate(zip(self._names, self._cuts, self._costs, strict=True)):
             here = at == place
-            border = self._ledger.flow.border(head) if place < len(self._names) - 1 else ()
-            wire = sum(self._ledger.bytes_of(tensor) for tensor in border)
-            found.append(Exit(name, float(here.mean()), float(lost[here].sum() / len(at)), macs, time, border, wire))
+            wire = sum(self._ledger.bytes_of(tensor) for tensor in cut.tensors)
+            differ = float(lost[here].sum() / len(at))
+            found.append(Exit(name, float(here.mean()), differ, macs, time, cut.tensors, wire))
         return tuple(found)
 
 

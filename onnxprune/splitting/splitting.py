@@ -53,9 +53,9 @@ class Splitting:
             "costs": [cost.to_dict() for cost in self.costs],
         }
 
-    def save(self, folder: Path) -> dict[str, Any]:
-        """Write a new folder with the parts and a manifest, which is returned; see :func:`write_split`."""
-        return write_split(folder, self.original, self.parts, self.to_dict())
+    def save(self, folder: Path, **told: Any) -> dict[str, Any]:
+        """Write a new folder with the parts and a manifest, which tells what else is ``told``, and is returned."""
+        return write_split(folder, self.original, self.parts, {**self.to_dict(), **told})
 
 
 def split_at(
