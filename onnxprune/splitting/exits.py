@@ -263,7 +263,11 @@ class _Route:
 
         self._costs = [cost(cut.head) for cut in self._cuts]
         self.alone = cost(flow.behind(names[-1:]))
-        for name, (macs, _) in zip(names[:-1], self._costs, strict=False):
+        for place, (name, (macs, _)) in enumerate(zip(names[:-1], self._costs, strict=False)):
+            if self._cuts[place].head == self._cuts[place + 1].head:
+                raise UsageError(
+                    f"'{names[place + 1]}' is computed where '{name}' is: name exits from early to late, or one of both"
+                )
             if macs >= self.alone[0]:
                 ordered = ",".join(sorted(names, key=lambda one: ledger.part(flow.behind([one])).macs))
                 raise UsageError(

@@ -142,6 +142,14 @@ def test_too_few_samples_and_made_up_ones_are_refused() -> None:
         early_exits(analysis, {"x": drawn(300, 0)}, max_loss=0.05, certainty="margins")
 
 
+def test_an_exit_that_another_needs_comes_first() -> None:
+    model = graded()
+    model.graph.node.append(onnx.helper.make_node("Identity", ["e0"], ["again"]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("again", 1, ["N", 3]))
+    with pytest.raises(UsageError, match="'e0' is computed where 'again' is: name exits from early to late"):
+        early_exits(onnxprune.analyze(model), {"x": drawn(700, 0)}, max_loss=0.05, exits=("again", "e0", "last"))
+
+
 def test_samples_leave_one_by_one() -> None:
     analysis = onnxprune.analyze(graded(), {"x": (8, 3, 3)})
     with pytest.raises(UsageError, match="takes 8 samples at once"):
