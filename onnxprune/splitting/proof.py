@@ -6,13 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onnx import TensorProto, helper
+
 from onnxprune.analysis.analyzing import Analysis
+from onnxprune.data.samples import Samples
 from onnxprune.errors import VerificationError
 from onnxprune.ir.comparing import TensorDifference, compare
 from onnxprune.ir.model import Model
 from onnxprune.ir.session import Arrays, Session
 from onnxprune.pruning.certificate.stimuli import LAWS, inputs
 from onnxprune.pruning.certificate.verifying import check
+from onnxprune.splitting.wire import Code
 
 TOLERANCE = 1e-6
 _STEP = 2
@@ -29,6 +33,8 @@ class SplitCertificate:
         refused: shapes that the whole itself does not run with.
         samples: how many inputs.
         tolerance: what is allowed.
+        wire: the largest difference of what is received from what was sent, over what rounding allows; None where all
+            crosses as it is.
     """
 
     max_relative: float
@@ -37,6 +43,7 @@ class SplitCertificate:
     refused: tuple[Mapping[str, tuple[int, ...]], ...]
     samples: int
     tolerance: float
+    wire: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -50,9 +57,12 @@ class SplitCertificate:
             return f"Certificate FAILED: {self.failures[0]}."
         count = len(self.shapes)
         extents = f" of {count} shapes" if count > 1 else ""
+        received = (
+            "" if self.wire is None else f" What is received is off by {self.wire:.2f} of what rounding allows at most."
+        )
         return (
             f"Certificate passed: on {self.samples} random inputs{extents}, the parts in turn equal the whole, by "
-            f"{self.max_relative:.1e} of the spread of an output at most ({self.tolerance:.0e} allowed)."
+            f"{self.max_relative:.1e} of the spread of an output at most ({self.tolerance:.0e} allowed).{received}"
         )
 
     def require(self) -> None:
@@ -81,7 +91,14 @@ class Chain:
 
 
 def certify_split(
-    original: Model, analysis: Analysis, parts: Sequence[Model], *, tolerance: float = TOLERANCE, seed: int = 0
+    original: Model,
+    analysis: Analysis,
+    parts: Sequence[Model],
+    *,
+    codes: Sequence[Code] = (),
+    samples: Samples | None = None,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
 ) -> SplitCertificate:
     """Run parts and the whole, on random inputs of several shapes where dimensions are open.
 
@@ -89,6 +106,8 @@ def certify_split(
         original: the model as it was given.
         analysis: of it.
         parts: in the order in which they run.
+        codes: of tensors that cross in fewer bytes; the original rounds them, too, and tells both values.
+        samples: what to look at these on beside random inputs.
         tolerance: the largest difference of an output that is none, relative to its spread.
         seed: of the inputs.
 
@@ -97,10 +116,11 @@ def certify_split(
     """
     for at, part in enumerate(parts, 1):
         check(part, f"part {at}")
-    whole, chain = Session(original, "the model", literal=True), Chain(parts)
+    whole, chain = Session(_watched(original, codes), "the model", literal=True), Chain(parts)
     wanted_names = [value.name for value in original.graph.output]
     failures: list[TensorDifference] = []
-    ran, refused, samples, worst = [], [], 0, 0.0
+    received: list[TensorDifference] = []
+    ran, refused, count, worst = [], [], 0, 0.0
     for place, shapes in enumerate(_shapes(analysis)):
         try:
             feeds = [inputs(analysis.model, shapes, seed + at, law) for at, law in enumerate(LAWS[:2])]
@@ -113,12 +133,29 @@ def certify_split(
         ran.append(shapes)
         for feed, right in zip(feeds, wanted, strict=True):
             found = chain.run(feed)
-            samples += 1
+            count += 1
             for name in wanted_names:
                 one = compare_values(name, right[name], found.get(name), tolerance)
                 worst = max(worst, one.relative)
                 failures += [] if one.passed else [one]
-    return SplitCertificate(worst, tuple(failures), tuple(ran), tuple(refused), samples, tolerance)
+            received += [code.difference(right[code.name], right[code.received]) for code in codes]
+    for batch in samples.batches() if codes and samples is not None else ():
+        right = whole.run(batch)
+        received += [code.difference(right[code.name], right[code.received]) for code in codes]
+    failures += [one for one in received if not one.passed]
+    wire = max((one.relative for one in received), default=None)
+    return SplitCertificate(worst, tuple(failures), tuple(ran), tuple(refused), count, tolerance, wire)
+
+
+def _watched(model: Model, codes: Sequence[Code]) -> Model:
+    """The model with what is sent and what is received as outputs, too."""
+    if not codes:
+        return model
+    draft = model.edit()
+    there = {value.name for value in draft.graph.output}
+    names = [name for code in codes for name in (code.name, code.received) if name not in there]
+    draft.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    return draft.finish()
 
 
 def compare_values(name: str, wanted: Any, found: Any, tolerance: float) -> TensorDifference:

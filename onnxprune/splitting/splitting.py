@@ -15,7 +15,7 @@ from onnxprune.splitting.costs import Ledger, PartCost
 from onnxprune.splitting.cuts import Cut
 from onnxprune.splitting.parts import joined, parts_of
 from onnxprune.splitting.proof import SplitCertificate, certify_split
-from onnxprune.splitting.wire import Rounding, coded
+from onnxprune.splitting.wire import Rounding, coded, codes_of
 from onnxprune.splitting.writing import write_split
 
 
@@ -30,7 +30,8 @@ class Splitting:
         costs: of the parts.
         coding: how floats cross.
         certificate: the parts, with floats between them, against the whole.
-        coded: the parts as they are written against the whole that rounds where they do; None where nothing is rounded.
+        coded: the parts as they are written against the whole that rounds where they do, and what each receives against
+            what was sent; None where nothing is rounded.
         fidelity: what rounding leaves of the answers, where samples were given.
     """
 
@@ -81,7 +82,7 @@ def split_at(
 
     Raises:
         UsageError: a tensor cannot cross.
-        VerificationError: the parts do not give what the whole does.
+        VerificationError: the parts do not give what the whole does, or receive other values than were sent.
     """
     parts = parts_of(ledger, [cut.head for cut in cuts])
     analysis = ledger.analysis
@@ -93,9 +94,10 @@ def split_at(
     second = None
     whole = original
     if coding != "plain":
-        parts = coded(parts, analysis.model, coding, ranges or {})
+        codes = codes_of(parts, analysis.model, coding, ranges or {})
+        parts = coded(parts, analysis.model, codes)
         whole = joined(analysis.model, parts)
-        second = certify_split(whole, analysis, parts)
+        second = certify_split(whole, analysis, parts, codes=codes, samples=samples)
         second.require()
     fidelity = None
     if samples is not None and whole is not (reference or original):

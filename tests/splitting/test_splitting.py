@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import onnxprune
+from onnxprune.data.samples import collect
 from onnxprune.errors import BudgetError, UsageError, VerificationError
 from onnxprune.latency.times import record_times
 from onnxprune.splitting.chain import chain_within, costs_of, even_chain
@@ -26,7 +27,7 @@ from onnxprune.splitting.parts import joined, parts_of
 from onnxprune.splitting.proof import certify_split
 from onnxprune.splitting.splitting import split_at
 from onnxprune.splitting.weighing import Setting, weigh
-from onnxprune.splitting.wire import roundings
+from onnxprune.splitting.wire import Code, _rounding, roundings
 from onnxprune.splitting.writing import MANIFEST, schema
 from tests.cli.support import MODELS, RESIDUAL, done, done_json, refused, saved
 from tests.latency.fakes import FakeMachine
@@ -137,8 +138,6 @@ def test_parts_keep_what_the_model_says_of_itself() -> None:
 
 @pytest.mark.parametrize("coding", ["int8", "float16"])
 def test_floats_that_cross_in_fewer_bytes_are_told(ledger: Ledger, coding: str) -> None:
-    from onnxprune.data.samples import collect
-
     original = onnxprune.load(RESIDUAL)
     analysis = ledger.analysis
     samples = collect({"image": np.random.default_rng(0).random((8, 1, 28, 28), np.float32)}, analysis.model, 8)
@@ -155,8 +154,40 @@ def test_floats_that_cross_in_fewer_bytes_are_told(ledger: Ledger, coding: str) 
     out = onnxprune.load(whole.to_bytes())
     assert len(out.graph.node) == len(analysis.model.graph.node) + 2 * len(cut.tensors)
     assert all(0 < ranges[name].packed < ledger.sizes[ledger.flow.order[name]] / 4 * 1.1 for name in cut.tensors)
+    assert made.coded.wire is not None
+    assert 0.5 < made.coded.wire <= 1
     with pytest.raises(UsageError, match="range"):
         split_at(original, ledger, [cut], coding="int8")
+
+
+def test_values_that_are_received_otherwise_than_sent_are_noticed(ledger: Ledger) -> None:
+    """Also where the whole rounds as wrongly as the parts do."""
+    original, analysis = onnxprune.load(RESIDUAL), ledger.analysis
+    arrays = {"image": np.random.default_rng(0).random((8, 1, 28, 28), np.float32)}
+    samples = collect(arrays, analysis.model, 8)
+    cut = next(row.cut for row in weigh(ledger).cuts if row.cut is not None)
+    right = roundings(analysis.model, samples, cut.tensors)
+    for wrong in ({"scale": 1e-9, "zero": 7}, {"zero": 100}, {"scale": 1.02 * right[cut.tensors[0]].scale}):
+        ranges = {name: replace(one, **wrong) for name, one in right.items()}
+        with pytest.raises(VerificationError, match="is received as"):
+            split_at(original, ledger, [cut], coding="int8", ranges=ranges)
+    draft = original.edit()
+    first = draft.weights["onnx::Conv_128"]
+    draft.weights[first.name] = first.with_array(first.array * np.float32(1e6))
+    large = Ledger(onnxprune.analyze(draft.finish()))
+    with pytest.raises(VerificationError, match=r"received as -?inf .* ends at 65504"):
+        split_at(large.analysis.model, large, [cut], coding="float16")
+
+
+def test_what_was_only_zero_or_is_beyond_the_range_is_no_fault() -> None:
+    code = Code("x", "s", "r", _rounding([np.zeros((2, 3), np.float32)], 2), "int8")
+    assert code.rounding is not None
+    assert (code.rounding.scale, code.rounding.high) == (1.0, 255.0)
+    assert code.difference(np.float32([-3, 7.4, np.nan]), np.float32([0, 7, 0])).passed
+    half = Code("x", "s", "r", None, "float16")
+    values = np.float32([65504, 1e-7, -1 / 3, np.inf, 0])
+    assert half.difference(values, values.astype(np.float16).astype(np.float32)).passed
+    assert not half.difference(values, np.float32([65504, 1e-7, -0.333, np.inf, 0])).passed
 
 
 def test_the_command_writes_parts_with_a_manifest(tmp_path: Path) -> None:
