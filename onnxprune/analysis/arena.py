@@ -15,11 +15,12 @@ from onnx import TensorProto
 
 from onnxprune.analysis.analyzing import InputShapes
 from onnxprune.analysis.binding import find_binding
+from onnxprune.errors import ShapeError
 from onnxprune.ir.elements import BITS
 from onnxprune.ir.graph import Graph, Node
 from onnxprune.ir.model import ModelLike, as_model
 from onnxprune.ir.shapes import infer_shapes
-from onnxprune.ops import Operator, Registry, default_registry
+from onnxprune.ops import Registry, default_registry
 from onnxprune.passes.normalize import normalize
 
 
@@ -81,39 +82,82 @@ def _buffers(graph: Graph, registry: Registry, without: Collection[str]) -> list
     last.update(dict.fromkeys(graph.outputs, end + 1))
     inputs = [name for name in graph.inputs if name not in without]
     found = {name: _Buffer(_bytes(graph, name), 0, last.get(name, 0)) for name in inputs}
-    every = list(found.values())
+    every, rounding = list(found.values()), _Rounding(graph, registry)
     for node in graph.nodes:
-        operator = registry.find(node)
         for name in node.outputs:
             if not name or name in graph.constants or name in without:
                 continue
             size, until = _bytes(graph, name), last.get(name, node.index)
-            taken = None if operator is None else _taken(operator, node, graph, found, size)
+            taken = _taken(node, graph, rounding, found, size)
             if taken is None:
                 taken = _Buffer(size, node.index, until)
                 every.append(taken)
-            elif operator is not None and operator.packs:
-                taken.size = min(taken.size, size)
+            taken.size = min(taken.size, size)
             taken.last = max(taken.last, until)
             found[name] = taken
     return every
 
 
-def _taken(operator: Operator, node: Node, graph: Graph, found: Mapping[str, _Buffer], size: int) -> _Buffer | None:
+def _taken(node: Node, graph: Graph, rounding: _Rounding, found: Mapping[str, _Buffer], size: int) -> _Buffer | None:
     """The buffer of an input that also holds the node's result, of so many bytes."""
-    if operator.packs and node.inputs[0] in found and found[node.inputs[0]].size <= size:
-        return found[node.inputs[0]]  # bytes that are read as floats: both are there as long as either is needed
+    operator, read = rounding.registry.find(node), next(iter(node.inputs), "")
+    if operator is None:
+        return None
+    if operator.packs and read in found and found[read].size < size:
+        # Integers that are read as floats: both are there as long as either is needed.
+        return found[read] if rounding.in_integers(node.outputs[0]) else None
     for name in node.inputs if operator.in_place else ():
-        free = name in found and name not in graph.inputs and found[name].last <= node.index
-        if free and (found[name].size == size or operator.packs):
+        if name not in found or name in graph.inputs or found[name].last > node.index:
+            continue
+        if found[name].size == size:
             return found[name]
+        if operator.packs and name == read:
+            same = [other for other, buffer in found.items() if buffer is found[name]]
+            return found[name] if all(map(rounding.rounded, same)) else None
     return None
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    """Which floats engines need not hold, as they fuse what rounds them or reads them from integers."""
+
+    graph: Graph
+    registry: Registry
+
+    def rounded(self, name: str) -> bool:
+        """Whether all that reads a tensor rounds it, perhaps after operators that write over it."""
+        readers = self._readers(name)
+        if not readers or all(map(self._packs, readers)):
+            return bool(readers)
+        operator = self.registry.find(readers[0])
+        return len(readers) == 1 and operator is not None and operator.in_place and self._fused(readers[0], name)
+
+    def in_integers(self, name: str) -> bool:
+        """Whether all that reads a tensor of rounded values rounds again, or computes with integers."""
+        readers = self._readers(name)
+        return bool(readers) and all(self._packs(node) or self._fused(node, name) for node in readers)
+
+    def _readers(self, name: str) -> list[Node]:
+        """Empty also where the caller reads it."""
+        nodes = self.graph.nodes
+        return [] if name in self.graph.outputs else [nodes[index] for index in self.graph.consumers.get(name, ())]
+
+    def _packs(self, node: Node) -> bool:
+        operator = self.registry.find(node)
+        return operator is not None and operator.packs
+
+    def _fused(self, node: Node, name: str) -> bool:
+        """Whether all else that a node reads was rounded or is constant, and all that it hands on is rounded."""
+        graph = self.graph
+        others = [other for other in node.inputs if other not in ("", name) and other not in graph.constants]
+        known = all(other in graph.producer and self._packs(graph.nodes[graph.producer[other]]) for other in others)
+        return known and all(map(self.rounded, filter(None, node.outputs)))
 
 
 def _bytes(graph: Graph, name: str) -> int:
     extents = graph.shapes.extents.get(name)
     if extents is None:
-        return 0
+        raise ShapeError(f"the shape of {name!r} depends on data or is not known, and so is the memory that it takes")
     bits = BITS.get(graph.shapes.elem_types.get(name, TensorProto.FLOAT), 0)
     return -(-int(np.prod(extents, dtype=np.int64)) * bits // 8)
 

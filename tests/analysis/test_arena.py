@@ -10,6 +10,7 @@ import pytest
 
 import onnxprune
 from onnxprune.analysis.arena import _ORDERS, _Buffer, _planned, arena
+from onnxprune.errors import ShapeError
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -72,9 +73,35 @@ def test_integers_and_what_is_rounded_to_them_are_one_buffer_of_bytes() -> None:
         i = Conv(d, c)
         t = QuantizeLinear(i, s, z)
         u = DequantizeLinear(t, s, z)
-        y = Conv(u, b)
+        o = Conv(u, b)
+        p = QuantizeLinear(o, s, z)
+        y = DequantizeLinear(p, s, z)
     }""")
     for name, shape in {"a": (16, 4, 1, 1), "c": (16, 16, 1, 1), "b": (2, 16, 1, 1)}.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
     # The input in floats beside 16 channels of bytes; two times 16 channels of bytes are the same.
-    assert arena(model).live == 64 * max(4 * 4 + 16, 16 + 16, 16 + 4 * 2)
+    assert arena(model).live == 64 * max(4 * 4 + 16, 16 + 16, 16 + 2, 2 + 4 * 2)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        # Rounded at last, but read as floats before.
+        "h = Softmax(x) g = Softmax(h) w = ReduceSum(g) q = QuantizeLinear(h, s, z) y = Cast<to = 1>(q)",
+        # Integers that are read as floats, by something that hands on floats, or takes others.
+        "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = Softmax(d) w = ReduceSum(y)",
+        """q = QuantizeLinear(x, s, z) f = Softmax(x) d = DequantizeLinear(q, s, z) a = Add(d, f)
+        p = QuantizeLinear(a, s, z) y = Cast<to = 1>(p) w = ReduceSum(y)""",
+    ],
+)
+def test_floats_that_are_read_as_floats_are_there_as_floats(nodes: str) -> None:
+    model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17]>
+    floats (float[400] x) => (float[400] y, float[1] w) <float s = {{1.0}}, uint8 z = {{0}}> {{ {nodes} }}""")
+    assert arena(model, without=["x"]).live >= 2 * 1600
+
+
+def test_a_shape_that_depends_on_data_is_refused_by_name() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+    unknown (float[400] x) => (float[1, n] y) { at = NonZero(x) y = Cast<to = 1>(at) }""")
+    with pytest.raises(ShapeError, match="shape of 'at'"):
+        arena(model)
