@@ -172,7 +172,7 @@ def search(
         else:
             high = middle
     if not found:
-        make(low + (high - low) / 2)  # says why nothing can go
+        found.append(make(low + (high - low) / 2))  # or it says why nothing can go
     return found
 
 

@@ -13,7 +13,7 @@ import onnxprune
 from onnxprune.data.bounds import Losses
 from onnxprune.data.losses import reference
 from onnxprune.data.samples import Samples, collect_three
-from onnxprune.errors import AnswersError, DataError, UsageError
+from onnxprune.errors import AnswersError, BudgetError, DataError, UsageError
 from onnxprune.ir.provenance import steps_of
 from onnxprune.pruning.history import promise_told
 from onnxprune.pruning.promising import Promise, Trial, kept, prove, search
@@ -134,3 +134,12 @@ def test_search_closes_in_on_what_is_foreseen_to_hold() -> None:
     assert len(tried) == 6
     # 10 % is foreseen on 400 samples where about 7.5 % are changed: at 0.3.
     assert abs(tried[-1] - 0.3) < 0.06
+
+
+def test_search_keeps_a_last_candidate_that_can_be_made() -> None:
+    def make(reduce: float) -> Trial[float]:
+        if reduce > 0.01:
+            raise BudgetError("so much cannot go")
+        return Trial(str(reduce), reduce, Losses(np.zeros(9), "share", ""))
+
+    assert [trial.made < 0.01 for trial in search(make, lambda trial: True)] == [True]
