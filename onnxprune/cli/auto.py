@@ -29,7 +29,7 @@ def auto(
     model: ModelArgument,
     output: OutputOption,
     options: Annotated[
-        AutoOptions, Offer(helps={"calibration": _DATA, "max_loss": _LOSS}, flags={"calibration": "--data"})
+        AutoOptions, Offer(helps={"calibration": _DATA, "max_loss": _LOSS}, flags={"calibration": "--data --calibrate"})
     ],
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -51,7 +51,8 @@ def auto(
     terminal.json({"model": str(model), "output": str(output), **found.to_dict(), "command": again})
     if not as_json:
         _show(terminal, found)
-        terminal.show(f"Wrote {output} ({long(found.model.file_size, 'B')}). To make it again: {again}")
+        how = f"To make it again: {again}" if again else "It is the original, which keeps all budgets."
+        terminal.show(f"Wrote {output} ({long(found.model.file_size, 'B')}). {how}")
 
 
 def _show(terminal: Terminal, found: Auto) -> None:

@@ -56,7 +56,7 @@ class Offer:
         helps: texts that differ; ``""`` is that of all the others.
         defaults: defaults that differ.
         usual: the names of those that are rare elsewhere, and usual here.
-        flags: names on the command line that differ.
+        flags: names on the command line that differ, several with spaces between.
     """
 
     only: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ class Offer:
         elif option.kind != "plain":
             value = None if default is None else option.text
         said = typer.Option(
-            self.flags.get(name, option.flag) or f"--{name.replace('_', '-')}",
+            *(self.flags.get(name, option.flag) or f"--{name.replace('_', '-')}").split(),
             parser=parser,
             metavar=option.example,
             min=option.least if option.kind == "plain" else None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from onnxprune._display import long, percent, seconds
 from onnxprune.analysis.analyzing import Analysis, analyze
 from onnxprune.analysis.arena import arena, held
-from onnxprune.errors import AnswersError, BudgetError, ConversionError, TrainingError, UsageError
+from onnxprune.errors import AnswersError, BudgetError, ConversionError, ShapeError, TrainingError, UsageError
 from onnxprune.ir.engine import Engine
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.sampling import Rounds
@@ -34,17 +34,22 @@ _SEARCHING, _RECOVERING = 0.4, 0.45
 _BOLDER, _RUINED = (0.6, 0.4, 0.2, 0.1), 0.5
 #: Minutes that a recovery is not worth beginning below.
 _LEAST_MINUTES = 1.0
+#: Bytes that a file has room for at least, to tell of the promise and of twenty candidates.
+_TOLD = 2560
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A result, how it was made, and what it takes: seconds per run, bytes of the file and of the arena."""
+    """A result, how it was made, and what it takes: seconds per run, bytes of the file and of the arena.
+
+    ``flash`` has room for what the file will tell of the promise; ``ram`` is None where shapes depend on data.
+    """
 
     made: Compression
     reduce: float
     seconds: float
     flash: int
-    ram: int
+    ram: int | None
 
     @property
     def int8(self) -> bool:
@@ -56,7 +61,7 @@ class Candidate:
         found = [
             ("a run takes", self.seconds, options.max_latency, seconds),
             ("the file has", float(self.flash), options.max_flash, lambda value: long(value, "B")),
-            ("activations take", float(self.ram), options.max_ram, lambda value: long(value, "B")),
+            ("activations take", float(self.ram or 0), options.max_ram, lambda value: long(value, "B")),
         ]
         return [
             f"{what} {write(value)} ({write(most)} allowed)"
@@ -111,27 +116,30 @@ class Auto:
         lines = self.kept.sentences if options.max_loss is not None else [self.kept.measured]
         if promised:
             lines.append(f"Promised besides: {', '.join(promised)}.")
+        ram = "memory not known, as shapes depend on data"
+        if was.ram is not None and is_.ram is not None:
+            ram = f"activations {long(was.ram, 'B')} → {long(is_.ram, 'B')} as planned"
         lines.append(
             f"Measured: {was.seconds / is_.seconds:.2f} × as fast ({seconds(was.seconds)} → {seconds(is_.seconds)}, "
-            f"{Engine(options.threads)}); the file {long(was.flash, 'B')} → {long(is_.flash, 'B')}; activations "
-            f"{long(was.ram, 'B')} → {long(is_.ram, 'B')} as planned."
+            f"{Engine(options.threads)}); the file {long(was.flash, 'B')} → {long(is_.flash, 'B')}; {ram}."
         )
         lines.append(f"It took {self.seconds / 60:.1f} min and {len(self.kept.trials)} candidates.")
         return [*lines, *self.skipped]
 
     def command(self, model: Path, output: Path) -> str:
-        """What makes the same again, without a search."""
+        """What makes the same again, without a search; nothing where the original was chosen."""
         made = self.chosen.made
+        if made is self.original.made:
+            return ""
         words = ["onnxprune", "prune" if self.chosen.reduce else "quantize", str(model), "-o", str(output)]
         if self.chosen.reduce:
             words += ["--reduce", f"{self.chosen.reduce:.6g}", *(["--int8"] if self.chosen.int8 else [])]
-        done = made.compensation
         spec = self.options.calibration if isinstance(self.options.calibration, str) else "SPEC"
-        words += ["--calibrate", spec]
+        done, most = made.compensation, self.options.calibration_samples
+        samples = min(most, _FITTED) if done is None else done.samples
+        words += ["--calibrate", spec, "--calibration-samples", str(most if made.recovery is not None else samples)]
         if made.recovery is not None:
             words += ["--recover", "--minutes", f"{made.recovery.states[-1].seconds / 60:.1f}"]
-        elif done is not None:
-            words += ["--calibration-samples", str(done.samples)]
         return shlex.join(words)
 
     def to_dict(self) -> dict[str, Any]:
@@ -208,17 +216,17 @@ class _Search:
 
     def tried(self, name: str, made: Compression, reduce: float) -> Trial[Candidate]:
         """What a result takes, and loses on the samples to choose by."""
-        found = _measured(made, reduce, self.work.source, self.data.held_out, self.options.threads)
+        found = _measured(made, reduce, self.work.source, self.data.held_out, self.options)
         # Beside the original in turns: the machine may have been busier than when that was measured first.
         return self.promise.tried(name, replace(found, seconds=found.seconds * self.original.seconds), made.model)
 
 
-def _measured(made: Compression, reduce: float, source: Model, samples: Samples, threads: int) -> Candidate:
+def _measured(made: Compression, reduce: float, source: Model, samples: Samples, options: AutoOptions) -> Candidate:
     """A candidate whose ``seconds`` are a share of the original's, measured in turns."""
     from onnxprune.pruning.quantization.measuring import seconds_of
 
-    before, after = seconds_of([source, made.model], samples, Engine(threads), _ROUNDS)
-    return Candidate(made, reduce, after / before, made.model.file_size, arena(made.model).size)
+    before, after = seconds_of([source, made.model], samples, Engine(options.threads), _ROUNDS)
+    return Candidate(made, reduce, after / before, made.model.file_size + _TOLD, _ram(made.model, options))
 
 
 def run(model: ModelLike, options: AutoOptions, *, progress: Progress, path: Callable[[str], None]) -> Auto:
@@ -249,14 +257,19 @@ def run(model: ModelLike, options: AutoOptions, *, progress: Progress, path: Cal
     found = kept(promise, tested, lambda trial: (trial.made.seconds, trial.made.flash))
     if found.best.made is original and options.max_loss is not None:
         raise AnswersError(_nothing(found))
-    best = found.best.made.made
+    chosen = found.best.made
+    best = chosen.made
     from onnxprune.pruning.history import with_promise
     from onnxprune.pruning.pipeline import apply
 
     if best.plan:
         best = replace(best, certificate=certified(work, apply(source, best.plan), best.plan))
-    best = replace(best, model=with_promise(best.model, found))
-    return Auto(best, found.best.made, original, found, options, time.monotonic() - began, tuple(searching.skipped))
+    if chosen is not original:
+        best = replace(best, model=with_promise(best.model, found))
+        chosen = replace(chosen, flash=best.model.file_size)
+    if chosen.over(options):
+        raise BudgetError(f"{found.best.name}, with what is told of the promise: {'; '.join(chosen.over(options))}")
+    return Auto(best, chosen, original, found, options, time.monotonic() - began, tuple(searching.skipped))
 
 
 def _nothing(found: Kept[Candidate]) -> str:
@@ -280,15 +293,28 @@ def _original(source: Model, analysis: Analysis, samples: Samples, options: Auto
 
     (taken,) = seconds_of([source], samples, Engine(options.threads), _ROUNDS)
     nothing = Compression(source, Plan({}, {}, analysis.totals, analysis.totals), analysis, None)
-    return Candidate(nothing, 0.0, taken, source.file_size, arena(source).size)
+    return Candidate(nothing, 0.0, taken, source.file_size, _ram(source, options))
+
+
+def _ram(model: Model, options: AutoOptions) -> int | None:
+    """Bytes of the arena; None if they are not known, and none are promised. Raises BudgetError."""
+    try:
+        return arena(model).size
+    except ShapeError as error:
+        if options.max_ram is not None:
+            raise BudgetError(f"max_ram cannot be promised: {error}; leave it out") from error
+        return None
 
 
 def _possible(source: Model, options: AutoOptions, analysis: Analysis) -> None:
     """See that no promise contradicts what must stay. Raises BudgetError."""
+    if options.max_ram is None:
+        return
+    _ram(source, options)
     graph = analysis.coupling.graph
     least = held(graph, (*graph.inputs, *graph.outputs))
     largest = max((held(graph, (name,)) for name in (*graph.inputs, *graph.outputs)), default=0)
-    if options.max_ram is not None and largest > options.max_ram:
+    if largest > options.max_ram:
         raise BudgetError(
             f"max_ram {long(options.max_ram, 'B')} cannot hold: inputs and outputs stay as they are, and take "
             f"{long(least, 'B')}, one of them {long(largest, 'B')}"
@@ -320,6 +346,8 @@ def _trials(searching: _Search, path: Callable[[str], None]) -> list[Trial[Candi
 
     whole = promise.tried("the original", searching.original, searching.work.source)
     floats = [whole]
+    if options.max_loss is None and not searching.original.over(options):
+        return floats  # nothing need be lost
     if "channels" in levers and searching.work.analysis.coupling.groups:
         floats += search(made, more, enough=searching.late)
     if "int8" in levers and options.max_loss is not None:
@@ -345,6 +373,10 @@ def _recover(
         for share in _BOLDER:
             minutes = searching.left * _RECOVERING
             if minutes < _LEAST_MINUTES:
+                searching.skipped.append(
+                    f"No time for a recovery: {max(searching.left, 0):.1f} min were left, and one is begun with "
+                    f"{_LEAST_MINUTES / _RECOVERING:.1f} min at least; give more minutes."
+                )
                 return
             try:
                 trial = searching.floats(refitted + share * (1 - refitted))
@@ -377,7 +409,9 @@ def _tested(searching: _Search, trials: Sequence[Trial[Candidate]]) -> tuple[Tri
             f"{'; '.join(near.made.over(options))}; its loss is {percent(near.losses.mean)}; allow more, or more levers"
         )
     order: list[Trial[Candidate]] = []
-    for trial in sorted(fitting, key=lambda trial: (trial.losses.mean, trial.made.seconds)):
+    # Where no loss is promised one is taken, and what is won by chance counts as nothing lost.
+    least = 0.0 if options.max_loss is None else -1.0
+    for trial in sorted(fitting, key=lambda trial: (max(trial.losses.mean, least), trial.made.seconds)):
         if not order or trial.made.seconds < order[-1].made.seconds:
             order.append(trial)
     if options.max_loss is None:
@@ -391,8 +425,10 @@ def _tested(searching: _Search, trials: Sequence[Trial[Candidate]]) -> tuple[Tri
 def _excess(candidate: Candidate, options: AutoOptions) -> float:
     """By how much budgets are exceeded: the largest factor."""
     pairs = (
-        (candidate.seconds, options.max_latency), (candidate.flash, options.max_flash), (candidate.ram, options.max_ram)
-    )  # fmt: skip
+        (candidate.seconds, options.max_latency),
+        (candidate.flash, options.max_flash),
+        (candidate.ram or 0, options.max_ram),
+    )
     return max((value / most for value, most in pairs if most is not None), default=0.0)
 
 

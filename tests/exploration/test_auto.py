@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import onnxprune
+from onnxprune.data.bounds import Losses
 from onnxprune.data.samples import Samples
 from onnxprune.errors import AnswersError, BudgetError, DataError, UsageError
-from onnxprune.exploration.auto import auto
+from onnxprune.exploration.auto import Candidate, _ram, _recover, _tested, auto
+from onnxprune.ir.model import as_model
 from onnxprune.pruning.options import AutoOptions
+from onnxprune.pruning.promising import Trial
 
 VGG = Path(__file__).parents[2] / "models" / "vgg_dynamo.onnx"
 
@@ -31,12 +39,18 @@ def test_the_best_keeps_all_promises() -> None:
     size = onnxprune.load(VGG).file_size
     found = auto(VGG, calibration=images(), max_loss=0.2, max_flash=0.9 * size, levers="channels", minutes=1)
     assert found.kept.bound.upper <= 0.2
-    assert found.model.file_size <= 0.9 * size
+    assert found.chosen.flash == found.model.file_size <= 0.9 * size
+    # Budgets were looked at with room for what the file tells.
+    assert found.model.file_size <= found.kept.best.made.flash <= 0.9 * size
     assert found.best.certificate
     assert not found.chosen.over(found.options)
     tested = [trial for trial in found.kept.trials if trial.bound is not None]
     assert found.chosen.seconds == min(t.made.seconds for t in tested if t.bound and t.bound.upper <= 0.2)
     assert f"--reduce {found.chosen.reduce:.6g}" in found.command(VGG, Path("out.onnx"))
+    lesson = SimpleNamespace(states=[SimpleNamespace(seconds=90)])
+    taught = replace(found.chosen, made=replace(found.chosen.made, recovery=lesson))  # type: ignore[arg-type]
+    again = replace(found, chosen=taught).command(VGG, Path("out.onnx"))
+    assert again.endswith("--calibration-samples 2048 --recover --minutes 1.5")
     json.dumps(found.to_dict())
 
 
@@ -79,4 +93,37 @@ def test_levers_are_a_list() -> None:
 def test_budgets_that_hold_as_it_is_change_nothing() -> None:
     found = auto(VGG, calibration=images(100), max_flash=1e9, levers="channels", minutes=1)
     assert found.chosen.reduce == 0
+    assert len(found.kept.trials) == 1
+    assert not found.command(VGG, Path("out.onnx"))
     assert found.model.proto == onnxprune.load(VGG).proto
+
+
+def test_losses_below_nothing_are_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.exploration.auto.prove", lambda promise, order, model: tuple(order))
+    options = AutoOptions(max_flash=10, calibration="SPEC")
+    searching: Any = SimpleNamespace(options=options, promise=None, progress=nullcontext)
+    made: Any = None
+    lucky, fast = (
+        Trial(name, Candidate(made, 0.1, seconds, 9, 9), Losses(np.full(100, loss), "paired", ""))
+        for name, seconds, loss in (("lucky", 2.0, -0.01), ("fast", 1.0, 0.0))
+    )
+    assert _tested(searching, [lucky, fast])[0] is fast
+
+
+def test_no_time_for_a_recovery_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.pruning.recovery.require_bridge", lambda: None)
+    searching: Any = SimpleNamespace(left=0.5, skipped=[])
+    _recover(searching, 0.1, lambda trial: trial)
+    assert searching.skipped == [
+        "No time for a recovery: 0.5 min were left, and one is begun with 2.2 min at least; give more minutes."
+    ]
+
+
+def test_memory_that_depends_on_data_is_refused_where_it_is_promised() -> None:
+    model = as_model(
+        onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+        unknown (float[400] x) => (float[1, n] y) { at = NonZero(x) y = Cast<to = 1>(at) }""")
+    )
+    assert _ram(model, AutoOptions(max_flash=10)) is None
+    with pytest.raises(BudgetError, match="max_ram cannot be promised: the shape of 'at'"):
+        _ram(model, AutoOptions(max_ram=10))
