@@ -176,7 +176,7 @@ def split(
     from onnxprune.splitting.splitting import split_at
 
     source, pruned = reading.model, None
-    if max_wire is not None and found.value(chosen, "wire") > max_wire:
+    if max_wire is not None and not found.value(chosen, "wire") <= max_wire:  # unknown is too much
         pruned = _narrowed(terminal, reading, chosen, max_wire, coding, calibrate)
         source = pruned.model
         ledger, chosen, ranges = _again(terminal, source, reading, setting, chosen, fit, most)
@@ -224,6 +224,8 @@ def _best(found: Weighing, objective: str | None) -> CutCost:
     if objective not in found.objectives:
         raise UsageError(f"--best {objective} is not known here; choose one of {', '.join(found.objectives)}")
     one = found.best(objective)
+    if one is None and any(cut.cut is not None for cut in found.cuts):
+        raise UsageError(f"--best {objective}: of no cut it is known, sizes follow from the data; name a cut with --at")
     if one is None:
         raise UsageError(f"the model cannot be cut: {found.note}")
     return one

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from onnxprune._display import long, percent, seconds, short
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from onnxprune.splitting.weighing import CutCost, Weighing
 
 _MOST_ROWS = 24
+_UNKNOWN = "unknown"
 _TITLES = {"wire": "wire", "macs": "MACs of the head", "memory": "memory of the head"}
 
 
@@ -42,16 +44,16 @@ def show_cuts(terminal: Terminal, found: Weighing, every: bool) -> None:
 
 def show_parts(terminal: Terminal, made: Splitting, found: Weighing, chosen: CutCost) -> None:
     """What was cut, what it costs, and the proof."""
-    terminal.show(f"Cut at {', '.join(chosen.tensors)}: {long(found.value(chosen, 'wire'), 'B')} cross.")
+    terminal.show(f"Cut at {', '.join(chosen.tensors)}: {_bytes(found.value(chosen, 'wire'))} cross.")
     for name, cost, part in zip(("Head", "Tail"), made.costs, made.parts, strict=False):
         terminal.show(
-            f"{name}: {short(cost.macs)} MACs, {long(cost.weights, 'B')} of weights, {long(cost.peak, 'B')} of "
+            f"{name}: {short(cost.macs)} MACs, {long(cost.weights, 'B')} of weights, {_bytes(cost.peak)} of "
             f"activations at most, {long(part.file_size, 'B')} as a file."
         )
     if chosen.latency is not None:
         terminal.show(
             f"Predicted: {seconds(chosen.head_seconds or 0)} here, {seconds(chosen.tail_seconds or 0)} there, "
-            f"{seconds(chosen.latency)} from input to answer; the machines' peaks allow "
+            f"{_known(chosen.latency, seconds)} from input to answer; the machines' peaks allow "
             f"{seconds(chosen.head_bound or 0)} and {seconds(chosen.tail_bound or 0)} for the parts."
         )
     show_proof(terminal, made)
@@ -82,20 +84,28 @@ def _table(found: Weighing, rows: list[CutCost]) -> Table:
     names = {id(row): places.get(row.place) or ", ".join(row.tensors) for row in rows}
     for row in rows:
         cells = [
-            short(found.value(row, "wire")),
+            _known(found.value(row, "wire")),
             short(row.head.macs),
             percent(row.head.macs / whole).removesuffix(" %") if whole else "-",
-            short(row.head.memory),
+            _known(row.head.memory),
         ]
         if timed:
             cells += [
-                seconds(value) if value is not None else "-"
+                _known(value, seconds) if value is not None else "-"
                 for value in (row.head_seconds, row.tail_seconds, row.latency)
             ]
         if energy:
-            cells.append(f"{short(1e3 * (row.energy or 0.0))} mJ")
+            cells.append(_known(row.energy or 0.0, lambda joules: f"{short(1e3 * joules)} mJ"))
         table.add_row(Name(names[id(row)], among=tuple(names.values())), *cells)
     return table
+
+
+def _known(value: float, said: Callable[[float], str] = short) -> str:
+    return said(value) if math.isfinite(value) else _UNKNOWN
+
+
+def _bytes(value: float) -> str:
+    return _known(value, lambda known: long(known, "B")) if math.isfinite(value) else "an unknown number of bytes"
 
 
 def chain_table(costs: Sequence[PartCost], cuts: Sequence[Cut], wires: Sequence[float]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
@@ -24,7 +25,7 @@ def chain_within(ledger: Ledger, budgets: Sequence[float], *, most: int = 3, cod
         coding: how they cross.
 
     Raises:
-        BudgetError: no cuts leave parts that fit; the message says what needs the most.
+        BudgetError: no cuts leave parts that fit, and the message says what needs the most; or a size is not known.
         UsageError: fewer than two budgets.
     """
     if len(budgets) < 2:
@@ -48,7 +49,7 @@ def even_chain(ledger: Ledger, parts: int, *, most: int = 3, coding: str = "plai
     """The cuts into so many parts of which the largest takes the least memory.
 
     Raises:
-        BudgetError: there are not as many cuts.
+        BudgetError: there are not as many cuts, or a size is not known.
         UsageError: fewer than two parts.
     """
     if parts < 2:
@@ -69,6 +70,12 @@ class _Chains:
     """Chains of one model; what parts cost is asked once."""
 
     def __init__(self, ledger: Ledger, most: int, coding: str) -> None:
+        unknown = [name for name, size in zip(ledger.flow.tensors, ledger.sizes, strict=True) if math.isnan(size)]
+        if unknown:
+            raise BudgetError(
+                f"the size of '{unknown[0]}' is not known, it may follow from the data: no memory is known to hold the "
+                "part that makes it; cut by name (--at)"
+            )
         self._ledger = ledger
         self._cuts = [Cut((), 0), *find_cuts(ledger.flow, most).found, Cut((), ledger.flow.all)]
         self._wire = [sum(ledger.bytes_of(name, coding) for name in cut.tensors) for cut in self._cuts]

@@ -28,9 +28,9 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
 def bytes_each(elem_type: int, coding: str = "plain") -> float:
-    """Bytes of an element on the wire; packing is told by samples alone and not looked at."""
+    """Bytes of an element on the wire, NaN where it has no width; what packing leaves is told by samples alone."""
     if coding == "plain" or elem_type not in _FLOATS:
-        return BITS.get(elem_type, 0) / 8
+        return BITS.get(elem_type, math.nan) / 8
     return 2.0 if coding == "float16" else 1.0
 
 
@@ -41,7 +41,8 @@ class PartCost:
     Attributes:
         macs: multiply-accumulates.
         weights: bytes of its weights; what several parts need counts in each.
-        peak: bytes of the activations that are alive at one time at most, with what it receives and hands on.
+        peak: bytes of the activations that are alive at one time at most, with what it receives and hands on; infinite
+            where the size of one is not known.
         file: bytes of its file, nearly.
         traffic: bytes of weights and of what its nodes read and write, each time.
     """
@@ -67,8 +68,9 @@ class PartCost:
         return max(self.macs / capacity.macs, self.traffic / capacity.bandwidth)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain data."""
-        return {**asdict(self), "memory": self.memory, "intensity": self.intensity}
+        """Everything as plain data; None for what is not known."""
+        found = {**asdict(self), "memory": self.memory, "intensity": self.intensity}
+        return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
 class Ledger:
@@ -166,7 +168,9 @@ class Ledger:
         first = np.where(made, self._maker, 0)[held]
         until = np.maximum(last, np.where(made, self._maker, 0))[held]
         change = np.zeros(end + 1)
-        sizes = np.nan_to_num(self.sizes[held])
+        sizes = self.sizes[held]
+        if np.isnan(sizes).any():
+            return math.inf
         np.add.at(change, first, sizes)
         np.add.at(change, until + 1, -sizes)
         return float(np.cumsum(change).max(initial=0.0))

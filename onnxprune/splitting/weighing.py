@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -44,7 +45,7 @@ class CutCost:
         tensors: what crosses; none where all is on one side.
         place: ``cut``, or ``edge`` or ``cloud`` where all is on one side.
         head, tail: what the sides cost.
-        wire: bytes that cross, by coding.
+        wire: bytes that cross, by coding; NaN where a size is not known, and so for all that follows from it.
         answer: bytes of graph outputs that the tail makes, which go back.
         head_seconds, tail_seconds: times of both sides, where they are known.
         head_bound, tail_bound: what the machines' peaks allow at best (roofline): the longer of work and traffic.
@@ -102,9 +103,14 @@ class Weighing:
         return float(getattr(cut.head if objective in ("macs", "memory") else cut, objective))
 
     def best(self, objective: str) -> CutCost | None:
-        """The best real cut for an objective, and of equal ones that with the narrower wire; None without cuts."""
-        real = [cut for cut in self.cuts if cut.cut is not None]
-        return min(real, key=lambda c: (self.value(c, objective), self.value(c, "wire"), c.head.macs), default=None)
+        """The best real cut for an objective, and of equal ones that with the narrower wire; None where of none it is
+        known."""
+        real = [cut for cut in self.cuts if cut.cut is not None and math.isfinite(self.value(cut, objective))]
+
+        def narrow(cut: CutCost) -> float:
+            return float(np.nan_to_num(self.value(cut, "wire"), nan=math.inf))
+
+        return min(real, key=lambda c: (self.value(c, objective), narrow(c), c.head.macs), default=None)
 
     def at(self, tensors: Sequence[str]) -> CutCost:
         """The cut of these tensors. Raises UsageError where it is not among those that were weighed."""
@@ -158,7 +164,8 @@ def weigh(
     rows += [scale.weighed(Cut((), flow.all), "edge"), scale.weighed(Cut(flow.border(0), 0), "cloud")]
     split = Weighing(tuple(rows), setting, found.note)
     figures = np.array([[split.value(row, name) for name in split.objectives] for row in rows])
-    front = non_dominated(figures)
+    # What is not known beats nothing.
+    front = non_dominated(np.nan_to_num(figures, nan=math.inf, posinf=math.inf))
     return replace(split, cuts=tuple(replace(row, best=bool(best)) for row, best in zip(rows, front, strict=True)))
 
 

@@ -274,6 +274,29 @@ def test_chains_fit_their_budgets_with_the_fewest_bytes_between(ledger: Ledger) 
         chain_within(ledger, (1e6,))
 
 
+def test_a_size_that_follows_from_the_data_is_said_to_be_unknown(tmp_path: Path) -> None:
+    """It fits no budget, and is best for nothing."""
+    model = saved(tmp_path, onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> counted (float[1, 3, 20, 20] x) => (int64 y) {
+            h = Relu (x) i = NonZero (h) f = Cast <to = 1> (i) s = ReduceMax <keepdims = 0> (f) y = Cast <to = 7> (s)
+        }"""
+    ))  # fmt: skip
+    out = tmp_path / "parts"
+    for words in (("--budgets", "2kB,16B"), ("--budgets", "1GB,1GB"), ("--parts", "2")):
+        assert "size of 'i' is not known" in refused(1, "split", model, *words)
+    text = done("split", model, "--every", columns=80)
+    assert "nan" not in text
+    assert "inf" not in text
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line and line[0] in "hifs"}
+    assert (rows["i"][0], rows["h"][-1], rows["i"][-1]) == ("unknown", "9.60k", "unknown")
+    assert "Best for wire: s." in text
+    assert done_json("split", model)["best"]["memory"] == ["h"]
+    assert "an unknown number of bytes cross" in done("split", model, "--at", "i", "-o", out).replace("\n", " ")
+    assert json.loads((out / MANIFEST).read_text(), parse_constant=pytest.fail)["costs"][0]["peak"] is None
+    words = ("--at", "i", "--max-wire", "1kB", "-o", tmp_path / "narrow")
+    assert "whose shape is known" in refused(2, "split", model, *words)
+
+
 def test_channels_go_until_few_enough_bytes_cross(tmp_path: Path) -> None:
     at = "/stages/stages.3/Relu_1_output_0"
     sample = MODELS / "fashion_sample.npz"
