@@ -113,7 +113,7 @@ def cut_at(flow: Flow, tensors: Sequence[str]) -> Cut:
     """The cut of these tensors, however many: the head is what they need.
 
     Raises:
-        UsageError: they are no cut; the message says what else would have to cross.
+        UsageError: they are no cut; the message says what else would have to cross, or what need not.
     """
     unknown = [name for name in tensors if name not in flow.order]
     if unknown:
@@ -125,7 +125,12 @@ def cut_at(flow: Flow, tensors: Sequence[str]) -> Cut:
         raise UsageError(
             f"{', '.join(tensors)} is no cut: {why}; name all, or take one of 'onnxprune split MODEL --every'"
         )
-    return Cut(flow.border(head), head)
+    border = flow.border(head)
+    needless = [name for name in tensors if name not in border]
+    if needless:
+        alone = f"name only {', '.join(border)}" if border else "nothing would cross there"
+        raise UsageError(f"{', '.join(tensors)} is no cut: the rest does not read {some(needless)}; {alone}")
+    return Cut(border, head)
 
 
 def bits(members: int) -> Iterator[int]:

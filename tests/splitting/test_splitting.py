@@ -228,6 +228,9 @@ def test_bad_input_is_told_and_nothing_is_written(monkeypatch: pytest.MonkeyPatc
     assert "no tensor 'nowhere'" in refused(2, "split", RESIDUAL, "-o", out, "--at", "nowhere")
     inner = "/stages/stages.3/first/first.0/Conv_output_0"
     assert "would have to cross, too" in refused(2, "split", RESIDUAL, "-o", out, "--at", inner)
+    first, second = "/stem/stem.0/Conv_output_0", "/Relu_output_0"
+    told = refused(2, "split", RESIDUAL, "-o", out, "--at", f"{first},{second}")
+    assert f"the rest does not read {first}; name only {second}" in told
     assert "samples only" in refused(2, "split", RESIDUAL, "-o", out, "--coding", "packed")
     assert "is there" in refused(2, "split", RESIDUAL, "-o", tmp_path)
     assert not out.exists()
