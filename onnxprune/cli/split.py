@@ -144,6 +144,8 @@ def split(
 
         check_folder(output)
     setting = _setting(coding, link, edge, cloud, joules)
+    if best is not None and best not in setting.objectives:
+        raise UsageError(f"--best {best} is not known here; choose one of {', '.join(setting.objectives)}")
     reading = read_and_analyze(terminal, model, input_shape)
     with terminal.step("Finding cuts"):
         from onnxprune.splitting.costs import Ledger
@@ -221,8 +223,6 @@ def _setting(coding: str, link: str | None, edge: Path | None, cloud: Path | Non
 def _best(found: Weighing, objective: str | None) -> CutCost:
     """The cut to take where none is named. Raises UsageError."""
     objective = objective or ("latency" if "latency" in found.objectives else "wire")
-    if objective not in found.objectives:
-        raise UsageError(f"--best {objective} is not known here; choose one of {', '.join(found.objectives)}")
     one = found.best(objective)
     if one is None and any(cut.cut is not None for cut in found.cuts):
         raise UsageError(f"--best {objective}: of no cut it is known, sizes follow from the data; name a cut with --at")

@@ -36,6 +36,12 @@ class Setting:
                 "a latency needs times of both machines: --edge and --cloud (onnxprune profile records them)"
             )
 
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What is known of every cut, and less is better."""
+        timed, weighed = self.link is not None, self.energy is not None
+        return ("wire", "macs", "memory", *["latency"] * timed, *["energy"] * weighed)
+
 
 @dataclass(frozen=True)
 class CutCost:
@@ -88,13 +94,7 @@ class Weighing:
     @property
     def objectives(self) -> tuple[str, ...]:
         """What is known of every cut, and less is better."""
-        known = ("latency", "energy")
-        return (
-            "wire",
-            "macs",
-            "memory",
-            *(name for name in known if all(getattr(c, name) is not None for c in self.cuts)),
-        )
+        return self.setting.objectives
 
     def value(self, cut: CutCost, objective: str) -> float:
         """A cut's figure for an objective; work and memory are those of the head."""

@@ -231,6 +231,10 @@ def test_bad_input_is_told_and_nothing_is_written(monkeypatch: pytest.MonkeyPatc
     first, second = "/stem/stem.0/Conv_output_0", "/Relu_output_0"
     told = refused(2, "split", RESIDUAL, "-o", out, "--at", f"{first},{second}")
     assert f"the rest does not read {first}; name only {second}" in told
+    for name in ("bogus", "energy"):
+        assert f"--best {name} is not known here; choose one of wire, macs" in refused(
+            2, "split", RESIDUAL, "--best", name
+        )
     assert "samples only" in refused(2, "split", RESIDUAL, "-o", out, "--coding", "packed")
     assert "is there" in refused(2, "split", RESIDUAL, "-o", tmp_path)
     assert not out.exists()
