@@ -22,7 +22,7 @@ from onnxprune.ir.agreement import _gap
 from onnxprune.ir.engine import Engine
 from onnxprune.ir.runtimes import Program, Shapes
 from onnxprune.ir.runtimes.converting import command, output_shapes, own_copy
-from onnxprune.ir.runtimes.litert import _order
+from onnxprune.ir.runtimes.litert import _matched, _order
 from onnxprune.ir.sampling import exactly
 from onnxprune.ir.timing import fitting_clock, taking_turns
 from onnxprune.ir.tracing import traced
@@ -268,6 +268,21 @@ def test_channels_that_come_last_go_back_to_their_place() -> None:
     for found in ((1, 5, 5, 5), (1, 2, 3, 4)):
         with pytest.raises(RuntimeError, match="cannot be read as"):
             _order("y", found, (1, 5, 5, 5))
+
+
+def test_inputs_that_cannot_be_told_apart_are_refused() -> None:
+    """Rather than swapped."""
+    one, two = (1, 3), (1, 5)
+    alike = {"a": one, "b": one}
+    assert _matched({"serving_default_b:0": one, "serving_default_a:0": one}, alike) == ["b", "a"]
+    ids = {"ids": one, "ids_2": one}
+    assert _matched({"serving_default_ids_2:0": one, "serving_default_ids:0": one}, ids) == ["ids_2", "ids"]
+    assert _matched({"x/b_in": one, "x/a_in": two}, {"a_in": two, "b_in": one}) == ["b_in", "a_in"]
+    assert _matched({"input_1": two, "input_0": one}, {"a": one, "b": two}) == ["b", "a"]
+    assert _matched({"input_1": (1, 1)}, {"a": one}) == ["a"]
+    for slots in (("input_1", "input_0"), ("ab", "ba"), ("a", "a_1")):
+        with pytest.raises(RuntimeError, match="neither names nor shapes"):
+            _matched(dict.fromkeys(slots, one), alike)
 
 
 def test_a_converter_that_fails_says_why(tmp_path: Path) -> None:

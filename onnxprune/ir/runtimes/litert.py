@@ -45,8 +45,8 @@ class LiteRt:
 class _Program:
     def __init__(self, interpreter: Any, shapes: Shapes, wanted: Mapping[str, tuple[int, ...]]) -> None:
         self._interpreter = interpreter
-        self._names = _matched([slot["name"] for slot in interpreter.get_input_details()], list(shapes))
         slots = interpreter.get_input_details()
+        self._names = _matched({slot["name"]: tuple(slot["shape"]) for slot in slots}, shapes)
         for slot, name in zip(slots, self._names, strict=True):
             interpreter.resize_tensor_input(slot["index"], shapes[name])
         interpreter.allocate_tensors()
@@ -67,14 +67,32 @@ class _Program:
         return []
 
 
-def _matched(slots: list[str], names: list[str]) -> list[str]:
-    """The inputs in the order of their slots, which are named after them, more or less."""
+def _matched(slots: Mapping[str, tuple[int, ...]], shapes: Shapes) -> list[str]:
+    """The inputs in the order of their slots, which are named after them, more or less; else by their shapes.
+
+    Raises:
+        RuntimeError: neither tells them apart.
+    """
 
     def plain(name: str) -> str:
         return "".join(character for character in name if character.isalnum())
 
-    found = [[name for name in names if plain(name) in plain(slot)] for slot in slots]
-    return [few[0] for few in found] if all(len(few) == 1 for few in found) else names
+    def own(slot: str) -> str:
+        return plain(slot.removeprefix("serving_default_").rsplit(":", 1)[0])
+
+    for found in (
+        [[name for name in shapes if plain(name) == own(slot)] for slot in slots],
+        [[name for name in shapes if plain(name) in own(slot)] for slot in slots],
+        [[name for name in shapes if tuple(shapes[name]) == shape] for shape in slots.values()],
+        [list(shapes)] * len(slots),  # one input needs no telling apart
+    ):
+        few = [names[0] for names in found if len(names) == 1]
+        if sorted(few) == sorted(shapes):
+            return few
+    raise RuntimeError(
+        f"which of the inputs {', '.join(shapes)} LiteRT calls {', '.join(slots)} is told by neither names nor shapes; "
+        "give the inputs names of which none holds another"
+    )
 
 
 def _place(name: str) -> int:
