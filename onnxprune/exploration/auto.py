@@ -374,7 +374,7 @@ def _recover(
             minutes = searching.left * _RECOVERING
             if minutes < _LEAST_MINUTES:
                 searching.skipped.append(
-                    f"No time for a recovery: {max(searching.left, 0):.1f} min were left, and one is begun with "
+                    f"No time for more recovery: {max(searching.left, 0):.1f} min were left, and one is begun with "
                     f"{_LEAST_MINUTES / _RECOVERING:.1f} min at least; give more minutes."
                 )
                 return

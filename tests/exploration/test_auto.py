@@ -115,7 +115,7 @@ def test_no_time_for_a_recovery_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     searching: Any = SimpleNamespace(left=0.5, skipped=[])
     _recover(searching, 0.1, lambda trial: trial)
     assert searching.skipped == [
-        "No time for a recovery: 0.5 min were left, and one is begun with 2.2 min at least; give more minutes."
+        "No time for more recovery: 0.5 min were left, and one is begun with 2.2 min at least; give more minutes."
     ]
 
 
