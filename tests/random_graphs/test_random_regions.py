@@ -21,15 +21,15 @@ from tests.random_graphs.strategy import RandomGraph, build, random_graphs
 _EXAMPLES = os.environ.get("ONNXPRUNE_RANDOM_GRAPHS")
 
 
-def random_plan(model: Model, seed: int) -> Plan:
-    """Up to three regions that do not overlap, of random kinds that fit."""
+def random_plan(model: Model, seed: int, most: int = 3) -> Plan:
+    """Up to so many regions that do not overlap, of random kinds that fit."""
     rng = np.random.default_rng(seed)
     graph = model.derived(Graph)
     regions = Regions(graph)
     layers = [layer.node for layer in onnxprune.analyze(model).costs.layers]
     found, taken = list(regions.find(layers, 4)), set[int]()
     chosen: list[Replacement] = []
-    for index in rng.permutation(len(found))[:20]:
+    for index in rng.permutation(len(found))[: 20 * most]:
         region = found[index]
         kind = KINDS[rng.integers(len(KINDS))]
         wide = kind in ("depthwise", "full") or (kind == "factors" and bool(rng.integers(2)))
@@ -39,7 +39,7 @@ def random_plan(model: Model, seed: int) -> Plan:
             nodes = place(graph, regions, one := Replacement(region.entry, region.exit, kind, kernel, rank)).nodes
         except PlanError:
             continue
-        if taken.isdisjoint(nodes) and len(chosen) < 3:
+        if taken.isdisjoint(nodes) and len(chosen) < most:
             taken.update(nodes)
             chosen.append(one)
     return Plan({}, replaced=tuple(chosen))
