@@ -9,7 +9,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, ValueInfoProto, helper
 
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft, Model
-from onnxprune.ir.protos import body_of, standard_opset
+from onnxprune.ir.protos import body_of, node_title, standard_opset
 from onnxprune.ir.weights import ExternalFiles, Weight
 from onnxprune.passes.base import Pass, PassResult
 
@@ -71,7 +71,7 @@ class _Resolver:
         if condition is None or condition.size != 1:
             return None
         body = body_of(node, "then_branch" if condition.item() else "else_branch")
-        nodes, results = self._written(body, {}, node.name or node.output[0])
+        nodes, results = self._written(body, {}, node_title(node))
         return [*nodes, *self._named(nodes, results, node.output)]
 
     def turns(self, node: NodeProto) -> list[NodeProto] | None:
@@ -85,7 +85,7 @@ class _Resolver:
             return None
         carried = list(node.input[2:])
         stacked: list[list[str]] = [[] for _ in body.output[1 + len(carried) :]]
-        label = node.name or node.output[0]
+        label = node_title(node)
         scopes: list[dict[str, str]] = []
         nodes: list[NodeProto] = []
         for turn in range(int(count.item())):

@@ -17,7 +17,7 @@ from typing import TypeAlias
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
 from onnxprune.ir.model import Draft, Model, tensor_names
-from onnxprune.ir.protos import STANDARD_DOMAINS, bodies, integer, standard_opset
+from onnxprune.ir.protos import STANDARD_DOMAINS, bodies, integer, node_title, standard_opset
 from onnxprune.ir.weights import Array, ExternalFiles, Weight
 
 DOMAIN = "onnxprune.flow"
@@ -204,7 +204,7 @@ class _Opener:
     def _add_control(self, index: int, node: NodeProto, scope: str, names: Mapping[str, str], path: Way) -> None:
         number = self._count
         self._count += 1
-        label = node.name or node.output[0]
+        label = node_title(node)
         operands = [names.get(name, name) for name in node.input]
         attributes = [a for a in node.attribute if not a.HasField("g")]
         attributes.append(helper.make_attribute("number", number))

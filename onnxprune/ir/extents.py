@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import ShapeError
-from onnxprune.ir.protos import integer
+from onnxprune.ir.protos import integer, node_title
 
 if TYPE_CHECKING:
     from onnx import TensorShapeProto
@@ -244,7 +244,7 @@ def _convolved_channels(model: Model, places: Collection[Place]) -> dict[Place, 
         if node.op_type == "Conv" and node.input[1] in model.weights and (node.input[0], 1) in places:
             group = integer(node, "group", 1)
             wanted = model.weights[node.input[1]].shape[1] * group
-            found[node.input[0], 1] = wanted, f"Conv '{node.name or node.output[0]}'"
+            found[node.input[0], 1] = wanted, f"Conv '{node_title(node)}'"
     return found
 
 

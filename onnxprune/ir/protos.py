@@ -101,3 +101,8 @@ def declare(info: ValueInfoProto, name: str, elem_type: int, extents: Sequence[i
     dims = tensor_type.shape.dim
     for extent in extents:
         dims.add().dim_value = extent
+
+
+def node_title(node: NodeProto) -> str:
+    """What a node is called in messages: its name, or its first output, or its operator where it has neither."""
+    return node.name or next(filter(None, node.output), node.op_type)

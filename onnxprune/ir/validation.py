@@ -11,7 +11,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, checker, h
 
 from onnxprune.errors import ModelError, OnnxPruneError
 from onnxprune.ir.model import Model
-from onnxprune.ir.protos import STANDARD_DOMAINS, bodies, captured_names, declare
+from onnxprune.ir.protos import STANDARD_DOMAINS, bodies, captured_names, declare, node_title
 
 _FOREIGN = "onnxprune.unknown"
 _TENSOR = AttributeProto.TENSOR
@@ -120,7 +120,7 @@ def _missing(graph: GraphProto, weights: Iterable[str]) -> str | None:
     for node in graph.node:
         for name in (*node.input, *captured_names(node)):
             if name not in known:
-                reader = f"{node.op_type} '{node.name or node.output[0]}'"
+                reader = f"{node.op_type} '{node_title(node)}'"
                 return f"{reader} reads '{name}', which is no input, no weight, and made by no node"
     return None
 

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto
 
+from onnxprune.analysis.analyzing import analyze
 from onnxprune.errors import ModelError
 from onnxprune.ir.model import load
 from tests.ir.test_model import data_of, external, small_model
@@ -103,3 +104,12 @@ def test_models_and_data_behind_links(external: Path, tmp_path: Path) -> None:
         load(links / "loop.onnx")
     with pytest.raises(ModelError, match="cannot write"):
         model.save(links / "loop.onnx")
+
+
+def test_a_node_without_a_name_and_outputs_is_told_by_its_operator() -> None:
+    node = onnx.helper.make_node("Conv", ["nowhere"], [])
+    made = onnx.helper.make_node("Relu", ["x"], ["y"])
+    values = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, 3]) for n in ("x", "y")]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node, made], "g", values[:1], values[1:]))
+    with pytest.raises(ModelError, match="Conv 'Conv' reads 'nowhere'"):
+        analyze(model)

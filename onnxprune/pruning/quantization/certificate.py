@@ -18,6 +18,7 @@ from onnx import NodeProto, ValueInfoProto
 
 from onnxprune.errors import VerificationError
 from onnxprune.ir.model import Model
+from onnxprune.ir.protos import node_title
 from onnxprune.ir.session import Session
 from onnxprune.pruning.quantization.calibrating import Ranges
 from onnxprune.pruning.quantization.simulation import (
@@ -369,7 +370,7 @@ def _simulated(view: _View, inputs: Mapping[str, NDArray[Any]]) -> Iterator[_Cel
     for node in view.rounding:
         maker = view.maker.get(node.input[0])
         if maker is None or maker.name not in on_integers:
-            yield _compare(node.name or node.output[0], node, view, values[node.input[0]].astype(np.float64), values)
+            yield _compare(node_title(node), node, view, values[node.input[0]].astype(np.float64), values)
     for node in view.nodes:
         if node.name not in on_integers:
             continue

@@ -9,6 +9,7 @@ from onnxprune.data.samples import Samples
 from onnxprune.errors import UsageError, VerificationError
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model, load
+from onnxprune.ir.protos import node_title
 from onnxprune.ir.session import Session, first_line
 from onnxprune.ops import Operator, default_registry
 from onnxprune.passes.fold_affine import FoldAffine
@@ -46,7 +47,7 @@ def refuse_quantised(model: Model) -> None:
     for node in model.graph.node:
         if node.domain in _DOMAINS and _is_integer(node.op_type):
             raise UsageError(
-                f"the model is quantised already: {node.op_type} '{node.name or node.output[0]}'; give the float model"
+                f"the model is quantised already: {node.op_type} '{node_title(node)}'; give the float model"
             )
 
 
