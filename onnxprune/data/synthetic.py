@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from onnxprune.data.batches import ArrayBatches, Data, Held
 from onnxprune.data.images import image_shape
 from onnxprune.data.inputs import Fit, InputSpec, Scaling, inputs_of
-from onnxprune.data.linear import affine
 from onnxprune.data.samples import Samples
 from onnxprune.data.scenes import scene
 from onnxprune.data.spec import Spec, parse_spec
@@ -31,6 +30,7 @@ from onnxprune.ir.digest import model_digest
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ir.shapes import infer_shapes
+from onnxprune.ops.layers import affine
 
 _SOURCE = re.compile(r"synthetic(:(?P<count>\d+))?")
 #: Samples if the SPEC does not say how many, and the share that is added to compare with.

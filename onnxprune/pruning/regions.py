@@ -18,7 +18,6 @@ from onnx import TensorProto, helper
 from onnxprune.analysis.analyzing import Analysis
 from onnxprune.analysis.cost import Metric
 from onnxprune.data.influence import Influences
-from onnxprune.data.linear import LinearLayer, linear_layer
 from onnxprune.data.samples import Samples
 from onnxprune.data.staging import StagedRun
 from onnxprune.errors import PlanError
@@ -26,6 +25,7 @@ from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ir.regions import Region, Regions
 from onnxprune.ir.weights import Weight
+from onnxprune.ops.layers import LinearLayer, linear_layer
 from onnxprune.ops.substitutes import KINDS, Kind
 from onnxprune.pruning.compensation.gathering import drawn
 from onnxprune.pruning.compensation.solving import solve_moments, solve_rows, way_of

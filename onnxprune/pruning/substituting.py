@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from onnxprune.data.linear import linear_layer
 from onnxprune.errors import PlanError
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft, Model
 from onnxprune.ir.regions import Regions
+from onnxprune.ops.layers import linear_layer
 from onnxprune.ops.substitutes import Substitute, factors, is_sum, substitute
 from onnxprune.passes.remove_unused import RemoveUnused
 from onnxprune.pruning.plan import Replacement

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from onnxprune import load
-from onnxprune.data.linear import linear_layer
 from onnxprune.errors import PlanError
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.regions import Regions
+from onnxprune.ops.layers import linear_layer
 from tests.helpers import GraphBuilder
 
 

@@ -97,6 +97,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     ),
     "passes/fold_shapes.py": ("Gather Shape Size Slice Split", _REWRITES),
     "passes/merge_groups.py": ("Conv", _REWRITES),
+    "passes/merge_linear.py": ("Add Conv Gemm MatMul", _REWRITES),
     "passes/reinitialize.py": (
         "Add BatchNormalization Conv ConvTranspose GRU Gather Gemm GroupNormalization InstanceNormalization LSTM "
         "LayerNormalization MatMul PRelu RMSNormalization RNN",

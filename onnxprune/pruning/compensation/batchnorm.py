@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from onnx import helper
 from scipy.special import ndtri
 
-from onnxprune.data.linear import Affine, LinearLayer, affine, linear_layer
 from onnxprune.errors import VerificationError
 from onnxprune.ir.graph import Graph, Node
 from onnxprune.ir.model import Draft, Model
 from onnxprune.ir.session import Session
 from onnxprune.ir.shapes import infer_shapes
+from onnxprune.ops.layers import Affine, LinearLayer, affine, linear_layer
 from onnxprune.pruning.compensation.biases import add_to_bias, bias_place
 from onnxprune.pruning.compensation.gathering import Walk
 from onnxprune.pruning.plan import Removed

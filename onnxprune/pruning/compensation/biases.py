@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.data.linear import LinearLayer, affine
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft
+from onnxprune.ops.layers import LinearLayer, affine
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 
 import onnx
 
-from onnxprune.data.linear import LinearLayer
 from onnxprune.data.memory import memory_budget
 from onnxprune.data.samples import DEFAULT_COUNT, CalibrationSource, Samples, collect
 from onnxprune.errors import UsageError, unknown
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ops import Registry
+from onnxprune.ops.layers import LinearLayer
 from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.calibration import sourced
 from onnxprune.pruning.compensation.batchnorm import fold_means, is_reestimable, reestimate

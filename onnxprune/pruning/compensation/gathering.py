@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.data.linear import LinearLayer
 from onnxprune.data.pairs import Pair
 from onnxprune.data.samples import Samples
 from onnxprune.data.staging import StagedRun
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft
+from onnxprune.ops.layers import LinearLayer
 from onnxprune.ops.relations import IntArray
 from onnxprune.pruning.compensation.ridge import Moments
 from onnxprune.pruning.compensation.sums import OtherBranch

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.data.linear import LinearLayer, linear_layer
 from onnxprune.data.pairs import Pair, grams
+from onnxprune.ops.layers import LinearLayer, linear_layer
 from onnxprune.ops.relations import IntArray
 from onnxprune.pruning.compensation.gathering import Mixture, Walk
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.data.linear import LinearLayer, linear_layer
 from onnxprune.data.pairs import pairs
 from onnxprune.data.samples import Samples
 from onnxprune.data.staging import MOST_IN_MEMORY, StagedRun
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ops import Registry
+from onnxprune.ops.layers import LinearLayer, linear_layer
 from onnxprune.pruning.compensation.biases import BiasPlace, add_to_bias, bias_of_layer, bias_place
 from onnxprune.pruning.compensation.factors import projected
 from onnxprune.pruning.compensation.gathering import Piece, Walk, pieces, pieces_of_factors, row_count

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.data.linear import LinearLayer, affine
 from onnxprune.ir.graph import Graph, Node
+from onnxprune.ops.layers import LinearLayer, affine
 from onnxprune.ops.substitutes import is_sum
 
 _LEAST_GAIN = 1e-3

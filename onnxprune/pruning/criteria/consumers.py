@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.data.linear import LinearLayer, linear_layer
 from onnxprune.data.pairs import Pair, pairs
 from onnxprune.data.statistics import ChannelStatistics, channel_statistics
 from onnxprune.ir.control_flow import is_open
+from onnxprune.ops.layers import LinearLayer, linear_layer
 from onnxprune.pruning.criteria.base import FloatArray, Scoring
 
 

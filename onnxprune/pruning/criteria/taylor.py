@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.data.linear import affine, linear_layer
 from onnxprune.errors import UsageError, installing
 from onnxprune.ir.graph import Graph
 from onnxprune.ops import Registry
+from onnxprune.ops.layers import affine, linear_layer
 from onnxprune.pruning.criteria.base import FloatArray, Scoring, completed, merged
 from onnxprune.pruning.criteria.weights import NormCriterion
 

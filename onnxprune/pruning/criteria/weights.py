@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.analysis.coupling import Coupling
-from onnxprune.data.linear import affine
 from onnxprune.errors import UsageError
 from onnxprune.ir.values import Values
 from onnxprune.ir.weights import Weight
+from onnxprune.ops.layers import affine
 from onnxprune.pruning.criteria.base import FloatArray, Scoring, completed, merged
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.data.linear import linear_layer
 from onnxprune.data.samples import Samples
 from onnxprune.data.statistics import channel_statistics
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
+from onnxprune.ops.layers import linear_layer
 from onnxprune.pruning.compensation.biases import add_to_bias, bias_place
 
 #: Samples that means are taken of, and how many at once.

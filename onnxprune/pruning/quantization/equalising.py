@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.analysis.analyzing import Analysis, analyze
-from onnxprune.data.linear import LinearLayer, linear_layer
 from onnxprune.data.samples import Samples
 from onnxprune.data.statistics import channel_statistics
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft, Model
 from onnxprune.ops import default_registry
+from onnxprune.ops.layers import LinearLayer, linear_layer
 from onnxprune.pruning.compensation.biases import BiasPlace, add_to_bias, bias_of_layer, bias_place
 
 FloatArray = NDArray[np.float64]

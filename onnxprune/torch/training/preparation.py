@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxprune.data.linear import affine
 from onnxprune.data.logits import ENDINGS, Head, head_of, without_ending
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model, ModelLike, as_model
+from onnxprune.ops.layers import affine
 from onnxprune.passes.fold_batchnorm import FoldBatchnorm
 from onnxprune.passes.normalize import normalize
 from onnxprune.passes.reinitialize import Reinitialize

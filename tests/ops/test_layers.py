@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxprune.data.linear import linear_layer
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import load
 from onnxprune.ir.shapes import infer_shapes
+from onnxprune.ops.layers import linear_layer
 from tests.helpers import GraphBuilder, run
 
 Build = Callable[[GraphBuilder], str]
