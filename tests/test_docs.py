@@ -47,10 +47,11 @@ def block_after(marker: str) -> str:
 def without_roundoff(page: str) -> str:
     """The page without what depends on the processor.
 
-    That is the differences that a certificate measures, what outputs are like after a refit, and times.
+    That is the differences that a certificate measures, what is chosen and what outputs are like where activations
+    decide (they are rounded otherwise), and times.
     """
     page = re.sub(r"^Time of a run:.*?^Wrote", "Time #\nWrote", page, flags=re.MULTILINE | re.DOTALL)
-    page = re.sub(r"^(Output '\w+' on).*?^Wrote", r"\1 #", page, flags=re.MULTILINE | re.DOTALL)
+    page = re.sub(r"^(Output '\w+' on).*?^Wrote[^\n]*", r"\1 #", page, flags=re.MULTILINE | re.DOTALL)
     return re.sub(r"\d\.?\d*e-\d\d", "#", page)
 
 
