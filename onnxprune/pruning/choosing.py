@@ -51,7 +51,7 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
     limits = limits_of(model, options)
     chooser = default_registry().find(options.criterion) if isinstance(options.criterion, str) else options.criterion
     allocate = find_allocation(options.allocation)
-    options = replace(options, round_to=_rounding(options))
+    options = replace(options, round_to=rounding(options))
     if not model.coupling.groups:
         from onnxprune.analysis.prunability import why_nothing
 
@@ -62,7 +62,7 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
 
     def chosen_under(grouping: Grouping) -> _Choice:
         analysis = model.under(grouping).measured(options.sources)
-        problem = _problem(analysis, options, limits, exact)
+        problem = problem_of(analysis, options, limits, exact)
         scores, losses = None, problem.losses
         if allocate is global_ and channels is None:
             scoring = Scoring(analysis, np.random.default_rng(options.seed), samples)
@@ -77,7 +77,7 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
             if problem.met(problem.kept(removed)):
                 break
         else:
-            raise BudgetError(_unmet(analysis, problem))
+            raise BudgetError(unmet(analysis, problem))
         if channels is None:
             removed = give_back(problem, removed)
             # What whole blocks take too much, a few groups get back in parts of them; all others stay on the grid.
@@ -175,7 +175,7 @@ def groupings_of(analysis: Analysis, options: PlanOptions) -> tuple[Grouping, ..
     # What is measured knows the same channels of every group alone.
     if options.latency is not None or options.channels is not None or options.round_to == MEASURED:
         return (Grouping.ALIGNED,)
-    return groupings(_rounding(options), analysis.coupling)
+    return groupings(rounding(options), analysis.coupling)
 
 
 def _first_met(choose: Callable[[Grouping], _Choice], groupings: Sequence[Grouping]) -> _Choice:
@@ -202,7 +202,7 @@ def _least_loss(choose: Callable[[Grouping], _Choice], groupings: Sequence[Group
     return min(found, key=lambda choice: choice.lost)
 
 
-def _rounding(options: PlanOptions) -> int | str:
+def rounding(options: PlanOptions) -> int | str:
     """The multiple, or the multiple that is preferred, as a plan records it: nothing about it depends on the machine.
 
     The share of ``channels`` is taken as it is said.
@@ -237,7 +237,7 @@ def limits_of(analysis: Analysis, options: PlanOptions) -> tuple[tuple[Metric, f
     return tuple(limits)
 
 
-def _problem(
+def problem_of(
     analysis: Analysis,
     options: PlanOptions,
     limits: tuple[tuple[Metric, float], ...],
@@ -272,7 +272,7 @@ def _groups_matching(
     }
 
 
-def _unmet(analysis: Analysis, problem: Problem) -> str:
+def unmet(analysis: Analysis, problem: Problem) -> str:
     """What can be reached at best, and what stands in the way."""
     smallest = problem.kept(problem.most)
     parts = []

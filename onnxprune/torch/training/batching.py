@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ from onnxprune.ir.shapes import infer_shapes
 _NAME = "onnxprune_batch"
 
 
-def any_batch(model: Model) -> Model:
+def any_batch(model: Model, among: Collection[str] | None = None) -> Model:
     """The normalised model with an open first dimension, for training only.
 
     Where all inputs fix one and the same batch size, it is opened, and a Reshape to that size keeps what it is given
-    instead. Other models come back as they are.
+    instead. Other models come back as they are. Only the inputs in ``among`` count, if it is given.
     """
     inputs = [value for value in model.graph.input if value.name not in model.weights]
+    inputs = inputs if among is None else [value for value in inputs if value.name in among]
     sizes = {
         dims[0].dim_value if dims and dims[0].dim_value > 0 else None
         for dims in (value.type.tensor_type.shape.dim for value in inputs)
@@ -31,9 +32,10 @@ def any_batch(model: Model) -> Model:
         return model
     extents = infer_shapes(model).extents
     draft = model.edit()
+    fed = {value.name for value in (*inputs, *model.graph.output)} - model.weights.keys()
     for value in [*draft.graph.input, *draft.graph.output]:
         dims = value.type.tensor_type.shape.dim
-        if value.name not in model.weights and dims and dims[0].dim_value == size:
+        if value.name in fed and dims and dims[0].dim_value == size:
             dims[0].dim_param = _NAME
     draft.graph.ClearField("value_info")
     for node in draft.graph.node:

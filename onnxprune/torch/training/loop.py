@@ -37,7 +37,7 @@ from onnxprune.torch.training.schedule import rate
 if TYPE_CHECKING:
     from onnxprune.data import Batch, Batches, Data
 
-_AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def train(
         VerificationError: onnxruntime does not give with the result what PyTorch gives.
     """
     recipe = recipe or Recipe()
-    with processes(device) as group, _reproducible(recipe.seed, group):
-        first = _first_batch(data.train, recipe)
+    with processes(device) as group, reproducible(recipe.seed, group):
+        first = first_batch(data.train, recipe)
         source = as_model(model)
         if checkpoint is not None and any(same_place(checkpoint, read) for read in source.sources):
             raise CheckpointError(f"checkpoint {checkpoint} is a file of the model; give another name")
@@ -112,7 +112,7 @@ def train(
         identity = checkpoints.Identity(
             checkpoints.digest(prepared.model), data.digest, checkpoints.digest(tutor), recipe.to_dict()
         )
-        run = _Run(prepared, data, recipe, _teacher(tutor, group, prepared.cut), group, first)
+        run = _Run(prepared, data, recipe, teacher_of(tutor, group, prepared.cut), group, first)
         if resume is not None:
             progress = checkpoints.load(resume, identity)
             try:
@@ -153,7 +153,7 @@ class _Run:
             view,
             objective,
             teacher,
-            _AUTOCAST[recipe.precision],
+            AUTOCAST[recipe.precision],
         )
         if recipe.precision == "float16" and group.device.type == "cpu":
             raise TrainingError("float16 needs a GPU; use bfloat16")
@@ -263,14 +263,16 @@ def _merit(epoch: Epoch) -> float:
     return score.accuracy if epoch.test is not None and score.accuracy is not None else -score.loss
 
 
-def _first_batch(samples: Batches, recipe: Recipe) -> Batch:
+def first_batch(samples: Batches, recipe: Recipe) -> Batch:
+    """Some samples. Raises DataError if there are none."""
     batch = next(iter(samples.iterate(min(recipe.batch_size, 32), seed=recipe.seed)), None)
     if batch is None or not len(samples):
         raise DataError("there are no samples to train with")
     return batch
 
 
-def _teacher(model: Model | None, group: Processes, cut: Collection[str]) -> Teacher | None:
+def teacher_of(model: Model | None, group: Processes, cut: Collection[str]) -> Teacher | None:
+    """A model as a teacher whose results lack what is cut from the student's."""
     if model is None:
         return None
     head = head_of(model)
@@ -280,7 +282,7 @@ def _teacher(model: Model | None, group: Processes, cut: Collection[str]) -> Tea
 
 
 @contextmanager
-def _reproducible(seed: int, group: Processes) -> Iterator[None]:
+def reproducible(seed: int, group: Processes) -> Iterator[None]:
     """Seeded and deterministic inside; as it was outside."""
     devices = [group.device] if group.device.type == "cuda" else []
     strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()

@@ -61,6 +61,18 @@ def prepare(model: ModelLike, recipe: Recipe, first: Batch) -> Prepared:
         ModelError: the model cannot be read.
         TrainingError: it is open which output is trained on.
     """
+    start, restored = begun(model, recipe, first)
+    head = head_of(start, recipe.output)
+    # Values are compared with what the file gives, class numbers with logits.
+    cut = ENDINGS if is_classification(recipe, first.targets) else ()
+    return Prepared(start, logits_module(start, head, cut), head, cut, restored)
+
+
+def begun(model: ModelLike, recipe: Recipe, first: Batch) -> tuple[Model, frozenset[str]]:
+    """The model that training begins with, and the outputs of the BatchNormalizations that were put in.
+
+    Args and errors are those of :func:`prepare`.
+    """
     from onnxprune.data import inputs_of
 
     start = as_model(model)
@@ -75,15 +87,17 @@ def prepare(model: ModelLike, recipe: Recipe, first: Batch) -> Prepared:
         restored = _normalised(start) - before
     if scratch:
         start = Reinitialize(recipe.seed)(start).model
-    head = head_of(start, recipe.output)
-    # Values are compared with what the file gives, class numbers with logits.
-    cut = ENDINGS if is_classification(recipe, first.targets) else ()
-    return Prepared(start, logits_module(start, head, cut), head, cut, restored)
+    return start, restored
 
 
-def logits_module(model: Model, head: Head, cut: Collection[str]) -> OnnxModule:
-    """The module of a model without its last Softmax (or what else is to be cut), for batches of any size."""
-    return to_module(any_batch(without_ending(normalize(model), head, cut)))
+def logits_module(
+    model: Model, head: Head, cut: Collection[str], *, among: Collection[str] | None = None
+) -> OnnxModule:
+    """The module of a model without its last Softmax (or what else is to be cut), for batches of any size.
+
+    ``among`` are the inputs that hold samples, if not all do.
+    """
+    return to_module(any_batch(without_ending(normalize(model), head, cut), among))
 
 
 def _normalised(model: Model) -> frozenset[str]:
