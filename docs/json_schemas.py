@@ -31,6 +31,7 @@ from onnxprune.ir.tracing import NodeTime, TypeTime
 from onnxprune.latency.fitting import Trial
 from onnxprune.latency.memory import Memory
 from onnxprune.latency.model import LatencyProfile
+from onnxprune.latency.predicting import Foretold
 from onnxprune.latency.statistics import Ratio, Spread
 from onnxprune.pruning.certificate import Certificate
 from onnxprune.pruning.comparison import LayerChange
@@ -211,7 +212,7 @@ Made = keys(
     removed=dict[str, float],
     unknown=dict[str, str],
     certificate=CertificateTold | None,
-    latency=LatencyFit | None,
+    latency=LatencyFit | plain(Foretold, measured=None) | None,
     compensation=Compensation | None,
     recovery=Recovery | None,
     quantization=Integers | None,

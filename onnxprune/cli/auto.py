@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from onnxprune._display import long
@@ -34,12 +35,13 @@ def auto(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Search channels, int8 and recovery for the best model that keeps all promises."""
+    """Search channels, regions, ranks, int8 and recovery for the best model that keeps all promises."""
     options.check()
     terminal = Terminal(as_json)
     paths = Paths(force=force, terminal=terminal)
     paths.read_models(model)
     paths.read_data(options.calibration if isinstance(options.calibration, str) else None)
+    paths.read(None if options.times is None else Path(options.times))
     paths.write_model(output)
     source = read(terminal, model)
     from onnxprune.exploration.auto import run

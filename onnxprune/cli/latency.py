@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.engine import Engine
     from onnxprune.ir.model import Model
     from onnxprune.latency.fitting import LatencyFit
+    from onnxprune.latency.predicting import Elsewhere, Foretold
     from onnxprune.pruning.options import PlanOptions
     from onnxprune.pruning.plan import Plan
 
@@ -33,16 +34,33 @@ RareRuntimeOption = Annotated[str, typer.Option(metavar="NAME", help=_RUNTIME, h
 
 
 def timed(
-    terminal: Terminal, analysis: Analysis, engine: Engine, options: PlanOptions, job: JobOptions | None = None
-) -> tuple[PlanOptions | Plan, LatencyFit | None]:
-    """The options with what had to be measured for them, or the plan that meets a latency, and how.
+    terminal: Terminal,
+    analysis: Analysis,
+    engine: Engine,
+    options: PlanOptions,
+    job: JobOptions | None = None,
+    times: str | None = None,
+) -> tuple[PlanOptions | Plan, LatencyFit | Elsewhere | None]:
+    """The options with what had to be measured for them or is predicted from ``times``, or the plan that meets a
+    latency, and how.
 
     Raises:
+        UsageError: the times are another model's, or nothing asks for them.
+        DataError: the file holds no times.
         BudgetError: the latency cannot be met.
         MeasurementError: the machine is too noisy, or the runtime does not run the model.
     """
     from onnxprune.pruning.widths import block
 
+    if times is not None:
+        from onnxprune.latency.predicting import Elsewhere
+
+        found = Elsewhere.load(times, analysis)
+        if job is not None and job.int8:
+            raise UsageError("--times tell what floats take, and --int8 is decided by what is measured here: give one")
+        if not options.timed:
+            raise UsageError("--times predict a latency: ask for one (--max-latency, or --mode latency --reduce)")
+        return replace(options, latency=found), found
     if not options.timed and options.round_to == AUTO and options.channels is None:
         return replace(options, round_to=f"{AUTO}:{block(engine.kernels)}"), None
     if not options.timed and options.round_to != MEASURED:
@@ -67,12 +85,12 @@ def timed(
         how = FitOptions(**asked)
         if options.pulled != (CHANNELS,):
             data = options.calibration
-            found = fit_levers(analysis, how, data if isinstance(data, Samples) else None, job or JobOptions())
+            fitted = fit_levers(analysis, how, data if isinstance(data, Samples) else None, job or JobOptions())
         else:
             if job is not None and job.int8:
                 how = replace(how, quantise=_quantiser(analysis, job, engine))
-            found = fit(analysis, how)
-    return found.plan, found
+            fitted = fit(analysis, how)
+    return fitted.plan, fitted
 
 
 def _quantiser(analysis: Analysis, job: JobOptions, engine: Engine) -> Callable[[Model], Model]:
@@ -95,8 +113,12 @@ def _runtime(identity: Mapping[str, str]) -> str:
     )
 
 
-def latency_lines(fit: LatencyFit) -> list[str]:
+def latency_lines(fit: LatencyFit | Foretold) -> list[str]:
     """What was asked, predicted and measured."""
+    from onnxprune.latency.predicting import Foretold
+
+    if isinstance(fit, Foretold):
+        return fit.sentences
     from onnxprune.latency.profile import DISTURBED
 
     best, baseline = fit.best, fit.profile.baseline

@@ -32,7 +32,7 @@ from onnxprune.cli.result import Task, finish, show_proof
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.timing import NoBenchOption
 from onnxprune.errors import BudgetError, UsageError
-from onnxprune.pruning.options import JobOptions, PlanOptions, PromiseOptions
+from onnxprune.pruning.options import JobOptions, PlanOptions, PromiseOptions, TimesOptions
 
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import Analysis
@@ -59,6 +59,7 @@ def prune(
     ] = None,
     job: AllJobOptions,
     promise: AllPromiseOptions,
+    where: Annotated[TimesOptions, Offer(("times",))],
     no_bench: NoBenchOption = False,
     external_data: ExternalDataOption = None,
     force: ForceOption = False,
@@ -70,14 +71,16 @@ def prune(
     paths = Paths(force=force, terminal=terminal, external_data=external_data)
     paths.read_models(model)
     paths.read_data(spec_of(job))
+    paths.read(None if where.times is None else Path(where.times))
     paths.write_model(output)
     paths.write(plan_out)
     reading, options = prepared(terminal, model, input_shape, options, job, promise)
     from onnxprune.ir.engine import Engine
 
     engine = Engine(threads, provider=provider, runtime=runtime)
-    how, fit = timed(terminal, reading.analysis, engine, options, job)
-    finish(terminal, Task(reading, output, plan_out, paths, how, fit, engine, not no_bench, promise), job)
+    how, fit = timed(terminal, reading.analysis, engine, options, job, where.times)
+    measured = not no_bench and where.times is None
+    finish(terminal, Task(reading, output, plan_out, paths, how, fit, engine, measured, promise), job)
 
 
 def prepared(

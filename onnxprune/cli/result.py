@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.engine import Engine
     from onnxprune.latency.bench import Bench
     from onnxprune.latency.fitting import LatencyFit
+    from onnxprune.latency.predicting import Elsewhere, Foretold
     from onnxprune.pruning.certificate import Certificate
     from onnxprune.pruning.comparison import Comparison
     from onnxprune.pruning.compensation import Compensation
@@ -47,7 +48,7 @@ class Task:
     plan_output: Path | None
     paths: Paths
     how: PlanOptions | Plan
-    latency: LatencyFit | None = None
+    latency: LatencyFit | Elsewhere | None = None
     engine: Engine | None = None
     timed: bool = False
     """Whether the result is timed beside the original."""
@@ -122,7 +123,7 @@ def _report(
         "removed": {key: 1 - after[key] / value if value else 0.0 for key, value in before.items()},
         "unknown": task.reading.analysis.unknown,
         "certificate": _plain(made.certificate),
-        "latency": _plain(task.latency),
+        "latency": _plain(_latency(task, made)),
         "compensation": _plain(made.compensation),
         "recovery": _plain(made.recovery),
         "quantization": _plain(made.quantization),
@@ -131,8 +132,15 @@ def _report(
     }
 
 
+def _latency(task: Task, made: Compression) -> LatencyFit | Foretold | None:
+    """How a latency was met, or what is predicted of one."""
+    from onnxprune.latency.predicting import Elsewhere
+
+    return task.latency.told(made.plan) if isinstance(task.latency, Elsewhere) else task.latency
+
+
 def _plain(
-    result: Certificate | LatencyFit | Compensation | Recovery | Quantization | Fidelity | Kept[Any] | None,
+    result: Certificate | LatencyFit | Foretold | Compensation | Recovery | Quantization | Fidelity | Kept[Any] | None,
 ) -> dict[str, Any] | None:
     return None if result is None else result.to_dict()
 
@@ -159,13 +167,14 @@ def _show(
     for reason in comparison.approximate:
         terminal.show(f"Approximate: {reason}. The certificate's reference sees kept channels only.", style="yellow")
     if not made.plan:
-        how = "in int8" if task.latency is not None and task.latency.precision == "int8" else "as it is"
+        how = "in int8" if getattr(task.latency, "precision", "") == "int8" else "as it is"
         terminal.show(f"The model meets the budget {how}: nothing was removed.", style="yellow")
     if made.certificate is None:
         terminal.show("No certificate: the result was not verified.", style="yellow")
     else:
         show_certificate(terminal, made.certificate)
-    for line in [*data_lines(made), *([] if task.latency is None else latency_lines(task.latency))]:
+    latency = _latency(task, made)
+    for line in [*data_lines(made), *([] if latency is None else latency_lines(latency))]:
         terminal.show(line)
     for line, style in [*quantization_lines(made.quantization), *answer_lines(made.fidelity)]:
         terminal.show(line, style=style)

@@ -5,75 +5,40 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onnxprune._display import long, percent, seconds
 from onnxprune.analysis.analyzing import Analysis, analyze
-from onnxprune.analysis.arena import arena, held
-from onnxprune.errors import AnswersError, BudgetError, ConversionError, ShapeError, TrainingError, UsageError
+from onnxprune.analysis.arena import held
+from onnxprune.errors import AnswersError, BudgetError, ConversionError, TrainingError, UsageError
+from onnxprune.exploration.candidates import Candidate, Searching, original_of, ram_of
 from onnxprune.ir.engine import Engine
 from onnxprune.ir.model import Model, ModelLike, as_model
-from onnxprune.ir.sampling import Rounds
+from onnxprune.latency.predicting import Elsewhere
 from onnxprune.pruning.criteria import default_registry
-from onnxprune.pruning.options import AutoOptions, JobOptions, PlanOptions, by_keyword
-from onnxprune.pruning.pipeline import Calibration, Compression, Progress, Work, certified, make, with_proof
+from onnxprune.pruning.options import (
+    CHANNELS,
+    INT8,
+    RECOVERY,
+    AutoOptions,
+    JobOptions,
+    PlanOptions,
+    by_keyword,
+)
+from onnxprune.pruning.pipeline import Compression, Progress, Work, certified, with_proof
 from onnxprune.pruning.promising import Kept, Promise, Remembered, Trial, kept, prove, search
 
-if TYPE_CHECKING:
-    from onnxprune.data.samples import Samples
-    from onnxprune.pruning.quantization.quantizing import Quantization
-
-_ROUNDS = Rounds(warmup=2, least=7, most=200, seconds=0.3)
 #: Samples that importance and refit see of those that a recovery learns from.
 _FITTED = 512
-#: Shares of the time after which the search in floats ends, and what a recovery gets of the rest.
-_SEARCHING, _RECOVERING = 0.4, 0.45
+#: What a recovery gets of the time that is left.
+_RECOVERING = 0.45
 #: How far beyond what a refit allows a recovery begins, of what is left, and the loss that is too much to begin with.
 _BOLDER, _RUINED = (0.6, 0.4, 0.2, 0.1), 0.5
 #: Minutes that a recovery is not worth beginning below.
 _LEAST_MINUTES = 1.0
-#: Bytes that a file has room for at least, to tell of the promise and of twenty candidates.
-_TOLD = 2560
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A result, how it was made, and what it takes: seconds per run, bytes of the file and of the arena.
-
-    ``flash`` has room for what the file will tell of the promise; ``ram`` is None where shapes depend on data.
-    """
-
-    made: Compression
-    reduce: float
-    seconds: float
-    flash: int
-    ram: int | None
-
-    @property
-    def int8(self) -> bool:
-        """Whether some of its layers compute in integers."""
-        return self.made.quantization is not None and bool(self.made.quantization.layers)
-
-    def over(self, options: AutoOptions) -> list[str]:
-        """The budgets that it exceeds, in words."""
-        found = [
-            ("a run takes", self.seconds, options.max_latency, seconds),
-            ("the file has", float(self.flash), options.max_flash, lambda value: long(value, "B")),
-            ("activations take", float(self.ram or 0), options.max_ram, lambda value: long(value, "B")),
-        ]
-        return [
-            f"{what} {write(value)} ({write(most)} allowed)"
-            for what, value, most, write in found
-            if most is not None and value > most
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """All but the model, as plain data for JSON."""
-        recovered = self.made.recovery is not None
-        how = {"reduce": self.reduce, "int8": self.int8, "recovered": recovered}
-        return {**how, "seconds": self.seconds, "flash": self.flash, "ram": self.ram}
 
 
 @dataclass(frozen=True)
@@ -88,6 +53,7 @@ class Auto:
         options: what was promised.
         seconds: that it took to find.
         skipped: levers that could not be pulled, with reasons.
+        elsewhere: the times that latency was predicted from, where it was not measured.
     """
 
     best: Compression
@@ -97,6 +63,7 @@ class Auto:
     options: AutoOptions
     seconds: float
     skipped: tuple[str, ...] = ()
+    elsewhere: Elsewhere | None = None
 
     @property
     def model(self) -> Model:
@@ -119,9 +86,12 @@ class Auto:
         ram = "memory not known, as shapes depend on data"
         if was.ram is not None and is_.ram is not None:
             ram = f"activations {long(was.ram, 'B')} → {long(is_.ram, 'B')} as planned"
+        known, engine = "Measured", str(Engine(options.threads))
+        if self.elsewhere is not None:
+            known, engine = "Predicted, not measured", f"{self.elsewhere.engine}, by {self.elsewhere.file}"
         lines.append(
-            f"Measured: {was.seconds / is_.seconds:.2f} × as fast ({seconds(was.seconds)} → {seconds(is_.seconds)}, "
-            f"{Engine(options.threads)}); the file {long(was.flash, 'B')} → {long(is_.flash, 'B')}; {ram}."
+            f"{known}: {was.seconds / is_.seconds:.2f} × as fast ({seconds(was.seconds)} → {seconds(is_.seconds)}, "
+            f"{engine}); the file {long(was.flash, 'B')} → {long(is_.flash, 'B')}; {ram}."
         )
         lines.append(f"It took {self.seconds / 60:.1f} min and {len(self.kept.trials)} candidates.")
         return [*lines, *self.skipped]
@@ -134,6 +104,8 @@ class Auto:
         words = ["onnxprune", "prune" if self.chosen.reduce else "quantize", str(model), "-o", str(output)]
         if self.chosen.reduce:
             words += ["--reduce", f"{self.chosen.reduce:.6g}", *(["--int8"] if self.chosen.int8 else [])]
+            words += ["--levers", self.chosen.levers] if self.chosen.levers != CHANNELS else []
+            words += ["--mode", "latency", "--times", self.elsewhere.file] if self.elsewhere is not None else []
         spec = self.options.calibration if isinstance(self.options.calibration, str) else "SPEC"
         done, most = made.compensation, self.options.calibration_samples
         samples = min(most, _FITTED) if done is None else done.samples
@@ -154,79 +126,9 @@ class Auto:
             "quantization": None if self.best.quantization is None else self.best.quantization.to_dict(),
             "seconds": self.seconds,
             "skipped": list(self.skipped),
+            "times": None if self.elsewhere is None else self.elsewhere.file,
             "sentences": self.sentences,
         }
-
-
-@dataclass
-class _Search:
-    """What all candidates share."""
-
-    options: AutoOptions
-    work: Work
-    data: Calibration
-    promise: Promise
-    how: PlanOptions
-    progress: Progress
-    original: Candidate
-    began: float
-    skipped: list[str] = field(default_factory=list)
-
-    @property
-    def left(self) -> float:
-        """Minutes."""
-        return self.options.minutes - (time.monotonic() - self.began) / 60
-
-    def late(self) -> bool:
-        """Whether the time for the search in floats is over."""
-        return self.left < (1 - _SEARCHING) * self.options.minutes
-
-    def floats(self, reduce: float) -> Trial[Candidate]:
-        """A pruned and refitted candidate. Raises BudgetError where so much cannot go."""
-        from onnxprune.pruning.choosing import choose
-
-        with self.progress(f"Trying to remove {percent(reduce)} of the MACs"):
-            plan = choose(self.work.analysis, replace(self.how, reduce=reduce))
-            return self.tried(f"channels {percent(reduce)}", make(self.work, plan), reduce)
-
-    def integers(self, trial: Trial[Candidate]) -> Trial[Candidate] | None:
-        """The same with layers in integers; None where it is no faster."""
-        from onnxprune.pruning.history import with_integers
-        from onnxprune.pruning.quantization.quantizing import quantise_model
-
-        before = trial.made.made
-        with self.progress(f"Trying {trial.name} in int8"):
-            engine, fit = Engine(self.options.threads), self.work.fit
-            assert fit is not None
-            done: Quantization = quantise_model(before.model, fit, self.data.held_out, self.work.job, engine=engine)
-            if not done.layers:
-                return None
-            made = replace(before, model=with_integers(done, self.work.job), quantization=done)
-            return self.tried(f"{trial.name}, int8", made, trial.made.reduce)
-
-    def recovered(self, trial: Trial[Candidate], minutes: float) -> Trial[Candidate]:
-        """The same, taught by the original for some minutes."""
-        from onnxprune.pruning.recovery import recover
-
-        before = trial.made.made
-        with self.progress(f"Recovering {trial.name} for {minutes:.1f} min"):
-            lesson = recover(before.model, self.work.source, self.data.fit, plan=before.plan, minutes=minutes)
-            made = replace(before, model=lesson.model, recovery=lesson)
-            return self.tried(f"{trial.name}, recovered", made, trial.made.reduce)
-
-    def tried(self, name: str, made: Compression, reduce: float) -> Trial[Candidate]:
-        """What a result takes, and loses on the samples to choose by."""
-        found = _measured(made, reduce, self.work.source, self.data.held_out, self.options)
-        # Beside the original in turns: the machine may have been busier than when that was measured first.
-        return self.promise.tried(name, replace(found, seconds=found.seconds * self.original.seconds), made.model)
-
-
-def _measured(made: Compression, reduce: float, source: Model, samples: Samples, options: AutoOptions) -> Candidate:
-    """A candidate whose ``seconds`` are a share of the original's, measured in turns."""
-    from onnxprune.pruning.quantization.measuring import seconds_of
-
-    before, after = seconds_of([source, made.model], samples, Engine(options.threads), _ROUNDS)
-    return Candidate(made, reduce, after / before, made.model.file_size + _TOLD, _ram(made.model, options))
 
 
 def run(model: ModelLike, options: AutoOptions, *, progress: Progress, path: Callable[[str], None]) -> Auto:
@@ -238,6 +140,7 @@ def run(model: ModelLike, options: AutoOptions, *, progress: Progress, path: Cal
     job = JobOptions(calibration=spec, calibration_samples=options.calibration_samples, int8=True, certify=False)
     with progress("Reading data"):
         analysis = analyze(source)
+        elsewhere = None if options.times is None else Elsewhere.load(options.times, analysis)
         data = with_proof(source, job)
     _possible(source, options, analysis)
     assert data.proof is not None
@@ -248,10 +151,10 @@ def run(model: ModelLike, options: AutoOptions, *, progress: Progress, path: Cal
         )
     fit = data.fit.first(_FITTED)
     work = Work(source, analysis, None, job, None, fit, None, progress, None)
-    how = PlanOptions(calibration=fit).decided()
+    how = PlanOptions(calibration=fit, latency=elsewhere, mode="flops" if elsewhere is None else "latency").decided()
     how = replace(how, criterion=Remembered(default_registry().find(str(how.criterion))))
-    original = _original(source, analysis, data.held_out, options)
-    searching = _Search(options, work, data, promise, how, progress, original, began)
+    original = original_of(source, analysis, data.held_out, options, elsewhere)
+    searching = Searching(options, work, data, promise, how, progress, original, began, elsewhere)
     trials = _trials(searching, path)
     tested = _tested(searching, trials)
     found = kept(promise, tested, lambda trial: (trial.made.seconds, trial.made.flash))
@@ -269,7 +172,7 @@ def run(model: ModelLike, options: AutoOptions, *, progress: Progress, path: Cal
         chosen = replace(chosen, flash=best.model.file_size)
     if chosen.over(options):
         raise BudgetError(f"{found.best.name}, with what is told of the promise: {'; '.join(chosen.over(options))}")
-    return Auto(best, chosen, original, found, options, time.monotonic() - began, tuple(searching.skipped))
+    return Auto(best, chosen, original, found, options, time.monotonic() - began, tuple(searching.skipped), elsewhere)
 
 
 def _nothing(found: Kept[Candidate]) -> str:
@@ -287,30 +190,11 @@ def _nothing(found: Kept[Candidate]) -> str:
     )
 
 
-def _original(source: Model, analysis: Analysis, samples: Samples, options: AutoOptions) -> Candidate:
-    from onnxprune.pruning.plan import Plan
-    from onnxprune.pruning.quantization.measuring import seconds_of
-
-    (taken,) = seconds_of([source], samples, Engine(options.threads), _ROUNDS)
-    nothing = Compression(source, Plan({}, {}, analysis.totals, analysis.totals), analysis, None)
-    return Candidate(nothing, 0.0, taken, source.file_size, _ram(source, options))
-
-
-def _ram(model: Model, options: AutoOptions) -> int | None:
-    """Bytes of the arena; None if they are not known, and none are promised. Raises BudgetError."""
-    try:
-        return arena(model).size
-    except ShapeError as error:
-        if options.max_ram is not None:
-            raise BudgetError(f"max_ram cannot be promised: {error}; leave it out") from error
-        return None
-
-
 def _possible(source: Model, options: AutoOptions, analysis: Analysis) -> None:
     """See that no promise contradicts what must stay. Raises BudgetError."""
     if options.max_ram is None:
         return
-    _ram(source, options)
+    ram_of(source, options)
     graph = analysis.coupling.graph
     least = held(graph, (*graph.inputs, *graph.outputs))
     largest = max((held(graph, (name,)) for name in (*graph.inputs, *graph.outputs)), default=0)
@@ -321,10 +205,17 @@ def _possible(source: Model, options: AutoOptions, analysis: Analysis) -> None:
         )
 
 
-def _trials(searching: _Search, path: Callable[[str], None]) -> list[Trial[Candidate]]:
-    """All candidates: pruned by halving, then the best of them in integers, then one recovered."""
+def _trials(searching: Searching, path: Callable[[str], None]) -> list[Trial[Candidate]]:
+    """All candidates: pruned by halving, with channels alone and then with all levers of a plan; then the best of them
+    in integers, then one recovered."""
     options, promise = searching.options, searching.promise
     levers, found = options.pulled, list[Trial[Candidate]]()
+    integers = INT8 in levers and searching.elsewhere is None
+    if INT8 in levers and not integers:
+        searching.skipped.append(
+            "No int8: times of another machine tell of floats, and where int8 is faster is measured."
+        )
+    ways = [way for way in dict.fromkeys((CHANNELS if CHANNELS in levers else "", options.planned)) if way]
 
     def noted(trial: Trial[Candidate] | None) -> Trial[Candidate] | None:
         if trial is not None:
@@ -332,8 +223,8 @@ def _trials(searching: _Search, path: Callable[[str], None]) -> list[Trial[Candi
             path(_line(trial, searching.original, promise))
         return trial
 
-    def made(reduce: float) -> Trial[Candidate]:
-        trial = searching.floats(reduce)
+    def made(reduce: float, way: str) -> Trial[Candidate]:
+        trial = searching.floats(reduce, way)
         noted(trial)
         return trial
 
@@ -341,28 +232,30 @@ def _trials(searching: _Search, path: Callable[[str], None]) -> list[Trial[Candi
         if options.max_loss is not None:
             return promise.foresees(trial)
         # No loss is promised: as little goes as the budgets need, in integers where they may be.
-        other = noted(searching.integers(trial)) if "int8" in levers and not searching.late() else None
+        other = noted(searching.integers(trial)) if integers and not searching.late() else None
         return all(one.made.over(options) for one in (trial, other) if one is not None)
 
     whole = promise.tried("the original", searching.original, searching.work.source)
     floats = [whole]
     if options.max_loss is None and not searching.original.over(options):
         return floats  # nothing need be lost
-    if "channels" in levers and searching.work.analysis.coupling.groups:
-        floats += search(made, more, enough=searching.late)
-    if "int8" in levers and options.max_loss is not None:
+    if not searching.work.analysis.coupling.groups:
+        ways = [way for way in ways if way != CHANNELS]
+    for number, way in enumerate(ways, 1):
+        floats += search(partial(made, way=way), more, enough=partial(searching.late, number / len(ways)))
+    if integers and options.max_loss is not None:
         # From bold to mild, until one is foreseen to keep the promise.
         for trial in sorted(filter(promise.foresees, floats), key=lambda trial: trial.made.seconds):
             other = noted(searching.integers(trial))
             if other is not None and promise.foresees(other):
                 break
-    if "recovery" in levers and len(floats) > 1 and options.max_loss is not None:
+    if RECOVERY in levers and len(floats) > 1 and options.max_loss is not None:
         _recover(searching, max(t.made.reduce for t in floats if promise.foresees(t) or t is whole), noted)
     return [whole, *found]
 
 
 def _recover(
-    searching: _Search, refitted: float, noted: Callable[[Trial[Candidate] | None], Trial[Candidate] | None]
+    searching: Searching, refitted: float, noted: Callable[[Trial[Candidate] | None], Trial[Candidate] | None]
 ) -> None:
     """Let the original teach bolder candidates than a refit makes good (``refitted``), the boldest first, while there
     is time, until one is foreseen to keep the promise."""
@@ -386,14 +279,14 @@ def _recover(
                 continue
             taught = noted(searching.recovered(trial, minutes))
             if taught is not None and searching.promise.foresees(taught):
-                if "int8" in searching.options.pulled:
+                if INT8 in searching.options.pulled and searching.elsewhere is None:
                     noted(searching.integers(taught))
                 return
     except (UsageError, ConversionError, TrainingError) as error:
         searching.skipped.append(f"No recovery: {error}.")
 
 
-def _tested(searching: _Search, trials: Sequence[Trial[Candidate]]) -> tuple[Trial[Candidate], ...]:
+def _tested(searching: Searching, trials: Sequence[Trial[Candidate]]) -> tuple[Trial[Candidate], ...]:
     """Those that keep the budgets, tested from the least loss on, but for those that another beats in loss and time;
     then all others.
 

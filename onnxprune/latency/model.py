@@ -99,24 +99,44 @@ class LatencyProfile:
         Raises:
             UsageError: it was measured for another model.
         """
-        cases = layer_cases(analysis)
+        return self.on(analysis, analysis)
+
+    def on(self, analysis: Analysis, original: Analysis) -> LatencyModel:
+        """What it says about a model that came of the one that was measured: regions of it may have given way.
+
+        Layers as they were take what was measured of them; new ones what a multiply-accumulate takes in those; other
+        operators of a type what it took for so many elements, and a type that is new as much as all others together;
+        what passes between operators is shared out to them evenly.
+
+        Raises:
+            UsageError: it was measured for another model than the original.
+        """
+        cases = layer_cases(original)
         tables = [self.tables.get(case.kind) if case is not None else None for case in cases]
         if cases and self.tables and not any(table is not None for table in tables):
             raise UsageError("this latency profile was measured for another model; measure this one")
-        raw = _Layers(analysis, cases, tables)
-        others = _others(analysis, self)
-        full = analysis.costs.full
-        alone = LatencyModel(*raw.arrays, raw.linear, others, self.between, 0.0, 1.0)
-        by_layers = float(alone.per_layer(full).sum())
+        work = original.costs.per_layer("flops", original.costs.full)
+        per_mac = _seconds_per_mac(work, tables)
+        raw = _Layers(original, cases, tables, per_mac)
+        alone = LatencyModel(*raw.arrays, raw.linear, _others(original, original, self), self.between, 0.0, 1.0)
+        by_layers = float(alone.per_layer(original.costs.full).sum())
         # Within the model layers take a little more or less than by themselves; and the whole takes what was measured.
         inside = self.layers / by_layers if by_layers else 0.0
         predicted = self.layers + sum(self.others.values()) + self.between
         scale = self.baseline.median / predicted
+        nodes = 1.0
+        if analysis is not original:
+            cases = layer_cases(analysis)
+            tables = [self.tables.get(case.kind) if case is not None else None for case in cases]
+            raw = _Layers(analysis, cases, tables, per_mac)
+            others = _others(analysis, original, self)
+            alone = LatencyModel(*raw.arrays, raw.linear, others, self.between, 0.0, 1.0)
+            nodes = len(analysis.graph.nodes) / max(len(original.graph.nodes), 1)
         return replace(
             alone,
             seconds=alone.seconds * inside * scale,
-            others=replace(others, coefficient=others.coefficient * scale),
-            fixed=self.between * scale,
+            others=replace(alone.others, coefficient=alone.others.coefficient * scale),
+            fixed=self.between * scale * nodes,
             unpruned=self.baseline.median,
             gain=self.gain,
         )
@@ -183,10 +203,11 @@ class LatencyModel:
 class _Layers:
     """The tables of all layers as arrays."""
 
-    def __init__(self, analysis: Analysis, cases: tuple[LayerCase | None, ...], tables: list[Table | None]) -> None:
+    def __init__(
+        self, analysis: Analysis, cases: tuple[LayerCase | None, ...], tables: list[Table | None], per_mac: float
+    ) -> None:
         none = len(analysis.costs.full) - 1
         work = analysis.costs.per_layer("flops", analysis.costs.full)
-        per_mac = _seconds_per_mac(work, tables)
         size = max([2, *(len(w) for table in tables if table is not None for w in table.widths)])
         self._classes = np.full((len(tables), MOST_ROLES), none, dtype=np.int64)
         self._start = np.zeros((len(tables), MOST_ROLES), dtype=np.int64)
@@ -241,30 +262,50 @@ def _seconds_per_mac(work: FloatArray, tables: list[Table | None]) -> float:
     return sum(t for _, t in known) / macs if macs else 1e-10
 
 
-def _others(analysis: Analysis, profile: LatencyProfile) -> Terms:
+def _others(analysis: Analysis, original: Analysis, profile: LatencyProfile) -> Terms:
     """Seconds of what is no layer, in proportion to the sizes of what it computes.
 
-    A type that the graph does not show (onnxruntime fuses, and converts layouts) follows all activations together.
+    A type that the graph does not show (onnxruntime fuses, and converts layouts) follows all activations together; so
+    does one that the original did not have, at the rate of all that it had.
     """
+    here, there = _computed(analysis), _computed(original)
+    rows: list[tuple[float, list[int], int]] = []
+    owner = len(analysis.costs.layers)
+
+    def spread(seconds: float, was: list[list[int]], now: list[list[int]]) -> None:
+        size = sum(_size(original, axes) for axes in was)
+        if size:
+            rows.extend((seconds / size, axes, owner) for axes in now)
+        else:
+            rows.append((seconds, [], owner))
+
+    for op_type, seconds in profile.others.items():
+        name = op_type.removeprefix("Fused")
+        if there.get(name):
+            spread(seconds, there[name], here.get(name, []))
+        else:
+            spread(seconds, _all_of(there), _all_of(here))
+    new = [axes for name, tensors in here.items() if name not in there for axes in tensors]
+    if new and there:
+        spread(sum(profile.others.values()), _all_of(there), new)
+    return extent_terms(analysis.coupling, rows)
+
+
+def _computed(analysis: Analysis) -> dict[str, list[list[int]]]:
+    """The axes of what nodes that are no layers compute, by operator type."""
     graph, coupling = analysis.graph, analysis.coupling
     layers = {layer.node for layer in analysis.costs.layers}
-    outputs: dict[str, list[list[int]]] = {}
+    found: dict[str, list[list[int]]] = {}
     for node in graph.nodes:
         for name in node.outputs:
             if node.index not in layers and name in coupling.axes and name not in graph.constants:
                 axes = coupling.axes.axes_of(name, len(graph.shapes.extents[name]))
-                outputs.setdefault(node.op_type, []).append(list(axes))
-    everything = [axes for lists in outputs.values() for axes in lists]
-    rows: list[tuple[float, list[int], int]] = []
-    owner = len(analysis.costs.layers)
-    for op_type, seconds in profile.others.items():
-        tensors = outputs.get(op_type.removeprefix("Fused")) or everything
-        size = float(sum(_size(analysis, axes) for axes in tensors))
-        if size:
-            rows += [(seconds / size, axes, owner) for axes in tensors]
-        else:
-            rows.append((seconds, [], owner))
-    return extent_terms(coupling, rows)
+                found.setdefault(node.op_type, []).append(list(axes))
+    return found
+
+
+def _all_of(computed: Mapping[str, list[list[int]]]) -> list[list[int]]:
+    return [axes for lists in computed.values() for axes in lists]
 
 
 def _size(analysis: Analysis, axes: list[int]) -> float:

@@ -281,8 +281,8 @@ def unmet(analysis: Analysis, problem: Problem) -> str:
         if reachable > limit:
             least = 1 - reachable / total if total else 0.0
             parts.append(
-                f"{metric} cannot fall to {_amount(metric, limit)}: the smallest reachable value is "
-                f"{_amount(metric, reachable)} "
+                f"{metric} cannot fall to {amount(metric, limit)}: the smallest reachable value is "
+                f"{amount(metric, reachable)} "
                 f"(reduce={least:.3f})"
             )
     left = problem.costs.per_layer(problem.metric, smallest)
@@ -301,5 +301,6 @@ def unmet(analysis: Analysis, problem: Problem) -> str:
     return "; ".join(parts) + stands + ". Ask for less, lower the floors, or allow more layers"
 
 
-def _amount(metric: Metric, value: float) -> str:
+def amount(metric: Metric, value: float) -> str:
+    """A budget or what is left of it, with a unit where it has one."""
     return f"{1e3 * value:.4g} ms" if metric == "latency" else f"{value:,.0f}"

@@ -7,18 +7,18 @@ budget is met, all is fitted, and the outputs on samples that the fit has not se
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from onnxprune._display import long
 from onnxprune.analysis.analyzing import Analysis, again
 from onnxprune.data.fidelity import measure_fidelity
 from onnxprune.data.samples import Samples
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.ir.model import Model
 from onnxprune.ops.substitutes import KINDS
-from onnxprune.pruning.choosing import choose, limits_of
+from onnxprune.pruning.choosing import amount, choose, limits_of
 from onnxprune.pruning.compensation import compensate
 from onnxprune.pruning.options import CHANNELS, RANKS, REGIONS, JobOptions, PlanOptions
 from onnxprune.pruning.plan import Plan, Replacement
@@ -52,7 +52,7 @@ def plan_levers(
     """A plan for channels and regions: of several shares of both, that by which least of the answers is lost.
 
     Args:
-        analysis: of the original, with times where the budget is one of time.
+        analysis: of the original.
         options: of the plan.
         samples: to fit to and to judge by; None if there are none.
         job: how to compensate.
@@ -63,6 +63,7 @@ def plan_levers(
         BudgetError: the budget cannot be met.
     """
     options = options if samples is None else replace(options, calibration=samples)
+    analysis = analysis.measured(options.sources)
     if samples is None or job.compensation != "refit":
         raise UsageError("what stands for a region is fitted to samples: levers 'regions' needs calibration and refit")
     if len(samples) < _FEWEST:
@@ -73,7 +74,8 @@ def plan_levers(
     if samples.fixed:
         cut = max(1, cut // samples.step) * samples.step
     judged, fitted = samples.part(0, cut), samples.part(cut, len(samples))
-    trials = list(_trials(analysis, replace(options, calibration=fitted), judged, job, planner or _counted))
+    planner = planner or partial(_foreseen, levers=options.pulled)
+    trials = list(_trials(analysis, replace(options, calibration=fitted), judged, job, planner))
     best = min(trials, key=lambda trial: trial.damage).plan
     asked = _settings(options)
     # Trials were given absolute budgets; what was asked for is what makes the plan again.
@@ -91,10 +93,7 @@ def _trials(
     asked: dict[str, Any] = {f"max_{metric}": limit for metric, limit in limits.items()}
     absolute = replace(options, reduce=None, levers=CHANNELS, **asked)
     metric = next(iter(limits))
-    before: dict[str, float] = {
-        **analysis.totals,
-        **{m: analysis.costs.total(m, analysis.costs.full) for m in analysis.costs.measured},
-    }
+    before = _totals(analysis)
     kinds = [kind for kind in KINDS if (RANKS if kind == "factors" else REGIONS) in options.pulled]
     found = candidates(analysis, metric, fitted, kinds, seed=options.seed)
     tried: set[tuple[Replacement, ...]] = set()
@@ -107,12 +106,6 @@ def _trials(
             continue
         tried.add(regions)
         after = again(analysis, replaced(analysis.model, regions)) if regions else analysis
-        over = [name for name, limit in limits.items() if after.totals.get(name, 0.0) > limit]
-        if alone and over:
-            raise BudgetError(
-                f"{options.levers} alone leave {long(after.totals[over[0]])} {over[0]} of {long(before[over[0]])}, and "
-                f"{long(limits[over[0]])} were asked for; take channels, too (--levers channels,{options.levers})"
-            )
         try:
             # What a scan tells is of the original's groups.
             plan = planner(after, replace(absolute, sensitivity=None) if regions else absolute)
@@ -126,11 +119,30 @@ def _trials(
         raise refusal
 
 
-def _counted(analysis: Analysis, options: PlanOptions) -> Plan:
-    """What channels go, where budgets are counted; nothing, where regions have met them."""
-    if all(analysis.totals[metric] <= limit for metric, limit in options.limits.items()):
-        return Plan({}, _settings(options), after=analysis.totals)
+def _foreseen(analysis: Analysis, options: PlanOptions, levers: Sequence[str]) -> Plan:
+    """What channels go, where budgets are counted or predicted; nothing, where regions have met them.
+
+    Raises:
+        BudgetError: regions alone were to meet them, and do not, or channels cannot.
+    """
+    analysis = analysis.measured(options.sources)
+    totals = _totals(analysis)
+    over = [metric for metric, limit in options.limits.items() if totals[metric] > limit]
+    if not over:
+        return Plan({}, _settings(options), after=totals)
+    if CHANNELS not in levers:
+        alone = ",".join(levers)
+        raise BudgetError(
+            f"{alone} alone leave {amount(over[0], totals[over[0]])} {over[0]}, and "
+            f"{amount(over[0], options.limits[over[0]])} were asked for; take channels, too (--levers channels,{alone})"
+        )
     return choose(analysis, options)
+
+
+def _totals(analysis: Analysis) -> dict[str, float]:
+    """What the whole takes, as counted and as measured or predicted."""
+    measured: dict[str, float] = {m: analysis.costs.total(m, analysis.costs.full) for m in analysis.costs.measured}
+    return {**analysis.totals, **measured}
 
 
 def _settings(options: PlanOptions) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import onnxprune
 from onnxprune.data.bounds import Losses
 from onnxprune.data.samples import Samples
 from onnxprune.errors import AnswersError, BudgetError, DataError, UsageError
-from onnxprune.exploration.auto import Candidate, _ram, _recover, _tested, auto
+from onnxprune.exploration.auto import _recover, _tested, auto
+from onnxprune.exploration.candidates import Candidate, ram_of
 from onnxprune.ir.model import as_model
 from onnxprune.pruning.options import AutoOptions
 from onnxprune.pruning.promising import Trial
@@ -124,6 +125,22 @@ def test_memory_that_depends_on_data_is_refused_where_it_is_promised() -> None:
         onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
         unknown (float[400] x) => (float[1, n] y) { at = NonZero(x) y = Cast<to = 1>(at) }""")
     )
-    assert _ram(model, AutoOptions(max_flash=10)) is None
+    assert ram_of(model, AutoOptions(max_flash=10)) is None
     with pytest.raises(BudgetError, match="max_ram cannot be promised: the shape of 'at'"):
-        _ram(model, AutoOptions(max_ram=10))
+        ram_of(model, AutoOptions(max_ram=10))
+
+
+def test_regions_are_a_lever_and_the_command_makes_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.pruning.promising._HALVINGS", 2)
+    path = VGG.with_name("residual_dynamo.onnx")
+    found = auto(path, calibration=images(300), max_loss=0.9, levers="regions", minutes=1)
+    assert found.chosen.levers == "regions"
+    assert found.best.plan.replaced
+    assert found.best.certificate
+    assert f"--reduce {found.chosen.reduce:.6g} --levers regions" in found.command(path, Path("out.onnx"))
+    assert not any(trial.made.levers == "channels" for trial in found.kept.trials[:-1] if trial.made.reduce)
+
+
+def test_a_plan_does_not_know_what_is_done_after_it() -> None:
+    with pytest.raises(UsageError, match=r"levers: int8 says nothing of a plan; here it is the option int8 \(--int8\)"):
+        onnxprune.compress(VGG, reduce=0.5, levers="channels,int8")

@@ -12,17 +12,22 @@ from onnxprune.pruning.options.definition import (
     options_of,
 )
 from onnxprune.pruning.options.jobs import IntegerOptions, JobOptions
-from onnxprune.pruning.options.planning import AUTO, CHANNELS, MEASURED, MODES, RANKS, REGIONS, PlanOptions
-from onnxprune.pruning.options.promises import AutoOptions, CompressOptions, PromiseOptions
+from onnxprune.pruning.options.levers import CHANNELS, INT8, LEVERS, PLANNED, RANKS, RECOVERY, REGIONS
+from onnxprune.pruning.options.planning import AUTO, MEASURED, MODES, PlanOptions
+from onnxprune.pruning.options.promises import AutoOptions, CompressOptions, PromiseOptions, TimesOptions
 
 __all__ = [
     "AUTO",
     "BUDGET",
     "CHANNELS",
     "DATA",
+    "INT8",
+    "LEVERS",
     "MEASURED",
     "MODES",
+    "PLANNED",
     "RANKS",
+    "RECOVERY",
     "REGIONS",
     "AutoOptions",
     "CompressOptions",
@@ -33,6 +38,7 @@ __all__ = [
     "Option",
     "PlanOptions",
     "PromiseOptions",
+    "TimesOptions",
     "as_words",
     "by_keyword",
     "defined",

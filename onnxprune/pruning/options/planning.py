@@ -19,8 +19,8 @@ from onnxprune.pruning.options.definition import (
     names,
     options_of,
     plain,
-    words,
 )
+from onnxprune.pruning.options.levers import CHANNELS, PLANNED, levers_option, pulled
 
 if TYPE_CHECKING:
     from onnxprune.analysis.analyzing import InputShapes, MetricSource
@@ -44,9 +44,6 @@ MODES: Mapping[str, Metric] = {
 LIMITED: tuple[Metric, ...] = ("params", "flops", "memory", "latency", "wire")
 """What a budget can limit, by an option ``max_<metric>``."""
 
-CHANNELS, REGIONS, RANKS = "channels", "regions", "ranks"
-PLANNED = (CHANNELS, REGIONS, RANKS)
-"""What may go: channels; regions of the graph, for which a fitted layer stands; ranks of layers, which become two."""
 AUTO, MEASURED = "auto", "measured"
 """Multiples of channels: those that suit the engine, and those that measuring finds best."""
 
@@ -106,17 +103,7 @@ class PlanOptions(Given):
         text="refit with --calibrate, else l2",
     )
     seed: int = defined(0, "Of all draws.", panel=CHOICE, least=0, recorded=True, rare=True)
-    levers: str = defined(
-        CHANNELS,
-        "What may go: channels, regions, ranks, with commas. Regions of the graph give way to a layer that is fitted "
-        "in closed form, or to nothing, and layers to two of low rank (both with --calibrate); how much of the budget "
-        "these take is tried out.",
-        example="NAMES",
-        panel=CHOICE,
-        valid=lambda value: bool(value) and set(words(value)) <= set(PLANNED),
-        must="be some of channels, regions, ranks, with commas",
-        rare=True,
-    )
+    levers: str = levers_option((CHANNELS,), PLANNED, panel=CHOICE, rare=True)
     floor: float = defined(
         0.1,
         "What every layer keeps. A fraction below 1, or channels.",
@@ -225,6 +212,7 @@ class PlanOptions(Given):
         for name in ("include", "exclude"):
             object.__setattr__(self, name, names(getattr(self, name)))
         super().__post_init__()
+        pulled(self.levers, PLANNED)
         if self.mode.lower() not in MODES:
             raise UsageError(unknown("mode", self.mode, MODES))
         from onnxprune.pruning.allocation import allocation
@@ -249,7 +237,7 @@ class PlanOptions(Given):
     @property
     def pulled(self) -> tuple[str, ...]:
         """The levers."""
-        return words(self.levers)
+        return pulled(self.levers, PLANNED)
 
     @property
     def metric(self) -> Metric:

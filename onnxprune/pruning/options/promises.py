@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxprune.errors import UsageError, unknown
-from onnxprune.pruning.options.definition import BUDGET, DATA, Given, defined, most, words
+from onnxprune.errors import UsageError
+from onnxprune.pruning.options.definition import BUDGET, DATA, Given, defined, most
 from onnxprune.pruning.options.jobs import JobOptions
+from onnxprune.pruning.options.levers import CHANNELS, INT8, LEVERS, PLANNED, RECOVERY, levers_option, pulled
 from onnxprune.pruning.options.planning import PlanOptions
 
 if TYPE_CHECKING:
@@ -68,12 +69,21 @@ class CompressOptions(JobOptions, PlanOptions, PromiseOptions):
     """All options of the way from a model to a smaller, proven one."""
 
 
-LEVERS = ("channels", "int8", "recovery")
-"""What :func:`onnxprune.auto` may do."""
+@dataclass(frozen=True, kw_only=True)
+class TimesOptions(Given):
+    """Whose time counts."""
+
+    times: str | None = defined(
+        None,
+        "Times that 'onnxprune profile' recorded of this model on another machine. Latency is predicted from them, and "
+        "nothing is measured here.",
+        example="TIMES",
+        panel=BUDGET,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoOptions(PromiseOptions):
+class AutoOptions(PromiseOptions, TimesOptions):
     """What is promised, and what it may take to find it.
 
     Raises:
@@ -83,7 +93,7 @@ class AutoOptions(PromiseOptions):
     max_latency: float | None = most("Longest time of a run, measured here.", "duration", "5ms")
     max_flash: float | None = most("Largest file.", example="512kB")
     max_ram: float | None = most("Most memory of activations, as an arena planner lays them out.", example="256kB")
-    levers: str = defined(",".join(LEVERS), "What may be done, with commas.", panel="How to search")
+    levers: str = levers_option((CHANNELS, INT8, RECOVERY), LEVERS, panel="How to search")
     minutes: float = defined(
         20.0, "The time there is.", panel="How to search", valid=lambda value: value > 0, must="be positive"
     )
@@ -93,14 +103,17 @@ class AutoOptions(PromiseOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for lever in self.pulled:
-            if lever not in LEVERS:
-                raise UsageError(unknown("lever", lever, LEVERS))
+        pulled(self.levers, LEVERS)
 
     @property
     def pulled(self) -> tuple[str, ...]:
         """The levers."""
-        return words(self.levers)
+        return pulled(self.levers, LEVERS)
+
+    @property
+    def planned(self) -> str:
+        """Those of a plan, as they are written."""
+        return ",".join(name for name in self.pulled if name in PLANNED)
 
     def check(self) -> None:
         """See that something is promised, and that there is data to prove it. Raises UsageError."""
@@ -108,5 +121,3 @@ class AutoOptions(PromiseOptions):
             raise UsageError("promise something: max_loss, max_latency, max_flash or max_ram")
         if self.calibration is None:
             raise UsageError("auto fits, chooses and proves with samples: give data (--data SPEC)")
-        if not self.pulled:
-            raise UsageError(f"levers: give at least one of {', '.join(LEVERS)}")
