@@ -13,7 +13,7 @@ from onnx import NodeProto, helper
 
 from onnxprune.ir.graph import Graph, Node
 from onnxprune.ir.model import Draft, Model
-from onnxprune.ops.convolution import ConvLayer
+from onnxprune.ops.convolution import ConvLayer, ConvTransposeLayer
 from onnxprune.ops.layers import affine, linear_layer
 from onnxprune.ops.linear import LinearLayer, MatrixLayer
 from onnxprune.ops.substitutes import is_sum
@@ -106,7 +106,9 @@ def _part(graph: Graph, node: Node) -> _Part | None:
     layer = linear_layer(node)
     if layer is not None:
         held = graph.model.weights[layer.weight]
-        known = isinstance(layer, MatrixLayer) or (isinstance(layer, ConvLayer) and layer.pads is not None)
+        # A transposed convolution is no convolution of the same weight.
+        convolves = isinstance(layer, ConvLayer) and not isinstance(layer, ConvTransposeLayer)
+        known = isinstance(layer, MatrixLayer) or (convolves and layer.pads is not None)
         if not known or held.dtype.itemsize < _SINGLE:
             return None
         products = math.prod(made) // made[layer.out_dim] * held.array.size

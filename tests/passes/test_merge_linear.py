@@ -105,6 +105,12 @@ KEPT: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "g (float[1,1,9,9] x) => (float[1,4,9,9] y) { a = Conv (x, w)  y = Add (a, x) }",
         {"w": noise(4, 1, 1, 1)},
     ),
+    "transposed convolutions": (
+        """g (float[1,4,9,9] x) => (float[1,4,9,9] y, float[1,4,9,9] z) {
+            a = ConvTranspose (x, w)  y = Conv (a, p)  b = Conv (x, w)  z = ConvTranspose (b, p)
+        }""",
+        {"w": noise(4, 4, 1, 1), "p": noise(4, 4, 1, 1)},
+    ),
     "halves, which would be rounded otherwise": (
         "g (float16[2,4] x) => (float16[2,2] y) { a = MatMul (x, w)  y = MatMul (a, p) }",
         {"w": noise(4, 8).astype(np.float16), "p": noise(8, 2).astype(np.float16)},
