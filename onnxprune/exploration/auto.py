@@ -85,7 +85,8 @@ class Auto:
             lines.append(f"Promised besides: {', '.join(promised)}.")
         ram = "memory not known, as shapes depend on data"
         if was.ram is not None and is_.ram is not None:
-            ram = f"activations {long(was.ram, 'B')} → {long(is_.ram, 'B')} as planned"
+            how = "in onnxruntime, as foreseen" if options.ram_of == "onnxruntime" else "as planned"
+            ram = f"activations {long(was.ram, 'B')} → {long(is_.ram, 'B')} {how}"
         known, engine = "Measured", str(Engine(options.threads))
         if self.elsewhere is not None:
             known, engine = "Predicted, not measured", f"{self.elsewhere.engine}, by {self.elsewhere.file}"
@@ -195,6 +196,8 @@ def _possible(source: Model, options: AutoOptions, analysis: Analysis) -> None:
     if options.max_ram is None:
         return
     ram_of(source, options)
+    if options.ram_of == "onnxruntime":
+        return  # inputs are the caller's
     graph = analysis.coupling.graph
     least = held(graph, (*graph.inputs, *graph.outputs))
     largest = max((held(graph, (name,)) for name in (*graph.inputs, *graph.outputs)), default=0)
@@ -225,15 +228,14 @@ def _trials(searching: Searching, path: Callable[[str], None]) -> list[Trial[Can
 
     def made(reduce: float, way: str) -> Trial[Candidate]:
         trial = searching.floats(reduce, way)
-        noted(trial)
-        return trial
+        return trial if any(one is trial for one in found) else noted(trial) or trial
 
-    def more(trial: Trial[Candidate]) -> bool:
+    def excess(trial: Trial[Candidate]) -> float:
         if options.max_loss is not None:
-            return promise.foresees(trial)
+            return promise.excess(trial)
         # No loss is promised: as little goes as the budgets need, in integers where they may be.
         other = noted(searching.integers(trial)) if integers and not searching.late() else None
-        return all(one.made.over(options) for one in (trial, other) if one is not None)
+        return -1.0 if all(one.made.over(options) for one in (trial, other) if one is not None) else 1.0
 
     whole = promise.tried("the original", searching.original, searching.work.source)
     floats = [whole]
@@ -242,7 +244,7 @@ def _trials(searching: Searching, path: Callable[[str], None]) -> list[Trial[Can
     if not searching.work.analysis.coupling.groups:
         ways = [way for way in ways if way != CHANNELS]
     for number, way in enumerate(ways, 1):
-        floats += search(partial(made, way=way), more, enough=partial(searching.late, number / len(ways)))
+        floats += search(partial(made, way=way), excess, enough=partial(searching.late, number / len(ways)))
     if integers and options.max_loss is not None:
         # From bold to mild, until one is foreseen to keep the promise.
         for trial in sorted(filter(promise.foresees, floats), key=lambda trial: trial.made.seconds):
@@ -287,7 +289,7 @@ def _recover(
 
 
 def _tested(searching: Searching, trials: Sequence[Trial[Candidate]]) -> tuple[Trial[Candidate], ...]:
-    """Those that keep the budgets, tested from the least loss on, but for those that another beats in loss and time;
+    """Those that keep the budgets, tested from the least damage on, but for those that another beats in loss and time;
     then all others.
 
     Raises:
@@ -302,9 +304,13 @@ def _tested(searching: Searching, trials: Sequence[Trial[Candidate]]) -> tuple[T
             f"{'; '.join(near.made.over(options))}; its loss is {percent(near.losses.mean)}; allow more, or more levers"
         )
     order: list[Trial[Candidate]] = []
-    # Where no loss is promised one is taken, and what is won by chance counts as nothing lost.
-    least = 0.0 if options.max_loss is None else -1.0
-    for trial in sorted(fitting, key=lambda trial: (max(trial.losses.mean, least), trial.made.seconds)):
+
+    def first(trial: Trial[Candidate]) -> tuple[float, float]:
+        # Where no loss is promised one is taken, and what is won by chance counts as nothing lost.
+        damage = max(trial.losses.mean, 0.0) if options.max_loss is None else trial.damage
+        return damage, trial.made.seconds
+
+    for trial in sorted(fitting, key=first):
         if not order or trial.made.seconds < order[-1].made.seconds:
             order.append(trial)
     if options.max_loss is None:

@@ -13,6 +13,7 @@ from onnxprune.errors import BudgetError, ShapeError
 from onnxprune.ir.engine import Engine
 from onnxprune.ir.model import Model
 from onnxprune.ir.sampling import Rounds
+from onnxprune.latency.planner import taken
 from onnxprune.latency.predicting import Elsewhere
 from onnxprune.pruning.options import CHANNELS, AutoOptions, PlanOptions
 from onnxprune.pruning.pipeline import Calibration, Compression, Progress, Work, make, planned
@@ -83,6 +84,7 @@ class Searching:
     began: float
     elsewhere: Elsewhere | None = None
     skipped: list[str] = field(default_factory=list)
+    known: list[Trial[Candidate]] = field(default_factory=list)
 
     @property
     def left(self) -> float:
@@ -99,8 +101,13 @@ class Searching:
         with self.progress(f"Trying to remove {percent(reduce)} of the {what} ({levers})"):
             asked = replace(self.how, reduce=reduce, levers=levers)
             plan = planned(self.work.analysis, asked, self.work.fit, self.work.job)
+            for one in self.known:
+                was = one.made.made.plan
+                if (was.removed, was.replaced) == (plan.removed, plan.replaced):
+                    return one
             found = self.measured(make(self.work, plan), reduce, levers if plan.replaced else CHANNELS)
-            return self.promise.tried(f"{found.levers} {percent(reduce)}", found, found.made.model)
+            self.known.append(self.promise.tried(f"{found.levers} {percent(reduce)}", found, found.made.model))
+            return self.known[-1]
 
     def integers(self, trial: Trial[Candidate]) -> Trial[Candidate] | None:
         """The same with layers in integers; None where it is no faster."""
@@ -164,9 +171,9 @@ def original_of(
 
 
 def ram_of(model: Model, options: AutoOptions) -> int | None:
-    """Bytes of the arena; None if they are not known, and none are promised. Raises BudgetError."""
+    """Bytes of activations; None if they are not known, and none are promised. Raises BudgetError."""
     try:
-        return arena(model).size
+        return taken(model).size if options.ram_of == "onnxruntime" else arena(model).size
     except ShapeError as error:
         if options.max_ram is not None:
             raise BudgetError(f"max_ram cannot be promised: {error}; leave it out") from error

@@ -20,7 +20,7 @@ Arrays = dict[str, NDArray[Any]]
 #: Models beyond this size are handed over as files: protobuf messages end at 2 GB.
 _LARGEST_MESSAGE = 1_000_000_000
 
-_ELEMENT_TYPES = {
+ELEMENT_TYPES = {
     f"tensor({name})": value
     for name, value in {
         "float": TensorProto.FLOAT,
@@ -96,8 +96,8 @@ def inferred_by_runtime(skeleton: onnx.ModelProto) -> dict[str, tuple[int, tuple
     found: dict[str, tuple[int, tuple[int, ...]]] = {}
     for output in session.get_outputs():
         # An empty shape stands for a scalar as well as for a shape that could not be inferred.
-        if output.type in _ELEMENT_TYPES and output.shape and all(isinstance(extent, int) for extent in output.shape):
-            found[output.name] = (_ELEMENT_TYPES[output.type], tuple(output.shape))
+        if output.type in ELEMENT_TYPES and output.shape and all(isinstance(extent, int) for extent in output.shape):
+            found[output.name] = (ELEMENT_TYPES[output.type], tuple(output.shape))
     return found
 
 

@@ -315,7 +315,7 @@ def _promised(work: Work, data: Calibration, options: PlanOptions, wanted: Promi
     def left(trial: Trial[Compression]) -> float:
         return trial.made.plan.after[metric]
 
-    trials = sorted(search(candidate, promise.foresees), key=lambda trial: (trial.losses.mean, -left(trial)))
+    trials = sorted(search(candidate, promise.excess), key=lambda trial: (trial.damage, -left(trial)))
     with work.progress("Proving"):
         found: Kept[Compression] = kept(promise, prove(promise, trials, lambda made: made.model), left)
     made = found.best.made

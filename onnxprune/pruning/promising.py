@@ -6,6 +6,7 @@ the promise is *proven* on. The last is looked at when all candidates are made a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -20,9 +21,11 @@ from onnxprune.pruning.criteria.base import Criterion, FloatArray, Scoring
 
 _T = TypeVar("_T")
 
-#: Halvings of what is not yet known: the last candidates are 1.5 % apart.
-_HALVINGS = 6
+#: Candidates at most, and how near to each other the last ones are.
+_HALVINGS, _NEAR = 6, 0.015
 _BOLDEST = 0.95
+#: A step goes at least so far into what is not yet known, as a share of it.
+_INSIDE = 0.15
 
 
 def _percent(share: float) -> str:
@@ -38,6 +41,11 @@ class Trial(Generic[_T]):
     made: _T
     losses: Losses
     bound: Bound | None = None
+
+    @property
+    def damage(self) -> float:
+        """How much has changed for better or worse, as a mean over samples: known more surely than what is lost."""
+        return float(abs(self.losses.values).mean())
 
     @property
     def sentence(self) -> str:
@@ -85,7 +93,12 @@ class Promise:
 
     def foresees(self, trial: Trial[Any]) -> bool:
         """Whether a candidate is expected to keep it, by the samples to choose by."""
-        return trial.losses.foreseen(len(self.proven_on.samples), self.confidence) <= self.most
+        return self.excess(trial) <= 0
+
+    def excess(self, trial: Trial[Any]) -> float:
+        """By how much a candidate is expected to break it, as the logarithm of a factor; not above 0 if not at all."""
+        foreseen = trial.losses.foreseen(len(self.proven_on.samples), self.confidence)
+        return math.log(max(foreseen, 1e-9) / self.most)
 
     def tried(self, name: str, made: _T, model: Model) -> Trial[_T]:
         """A candidate, on the samples to choose by."""
@@ -145,32 +158,40 @@ class Kept(Generic[_T]):
 
 def search(
     make: Callable[[float], Trial[_T]],
-    more: Callable[[Trial[_T]], bool],
+    excess: Callable[[Trial[_T]], float],
     *,
     enough: Callable[[], bool] = lambda: False,
 ) -> list[Trial[_T]]:
-    """Candidates around the most (or least) that may go, by halving: nested, and close to each other at the end.
+    """Candidates around the most (or least) that may go, close to each other at the end.
+
+    Once one is known on either side, the next is where a straight line between both would be right, and an end that
+    stays for a second time counts half (the Illinois method); else in the middle.
 
     Args:
         make: a candidate with so large a share removed; BudgetError where so much cannot go.
-        more: whether to go on with more removed than this one has.
+        excess: how much too bold this one is; not above 0 to go on with more removed.
         enough: tells that there is no time for another.
     """
     low, high = 0.0, _BOLDEST
+    below = above = math.nan
+    side: bool | None = None
     found: list[Trial[_T]] = []
     for _ in range(_HALVINGS):
-        if found and enough():
+        if (found and enough()) or high - low <= _NEAR:
             break
-        middle = (low + high) / 2
+        part = below / (below - above) if below < 0 < above else 0.5
+        middle = low + min(max(part, _INSIDE), 1 - _INSIDE) * (high - low)
         try:
             found.append(make(middle))
         except BudgetError:
-            high = middle
+            high, above = middle, math.nan
             continue
-        if more(found[-1]):
-            low = middle
+        much = excess(found[-1])
+        again, side = side == (much <= 0), much <= 0
+        if side:
+            low, below, above = middle, much, above / 2 if again else above
         else:
-            high = middle
+            high, above, below = middle, much, below / 2 if again else below
     if not found:
         found.append(make(low + (high - low) / 2))  # or it says why nothing can go
     return found

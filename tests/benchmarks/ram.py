@@ -1,8 +1,9 @@
 """Is the planned arena what engines take? ``python -m tests.benchmarks.ram MODEL... ``.
 
-Each model runs in a process of its own in onnxruntime, with one thread and without its arena, so that every tensor is
-taken from the system and given back; what the process holds at most during a run, over what it held before, is beside
-what ``onnxprune.analysis.arena`` plans. The input is the caller's in both. ``docs/ram.csv`` gets a row for every model.
+Each model runs in a process of its own in onnxruntime, with one thread and without its arena: every tensor is taken
+from the system and given back. What the process holds at most during a run, over what it held before, is beside
+what ``onnxprune.latency.planner`` foresees, and what ``onnxprune.analysis.arena`` plans for any engine. The input is
+the caller's in all. ``docs/ram.csv`` gets a row for every model.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import onnxprune
 from onnxprune.analysis.arena import arena
 from onnxprune.analysis.binding import find_binding
 from onnxprune.ir.session import random_inputs
+from onnxprune.latency.planner import taken
 from tests.benchmarks.rows import add_row, put_table
 
 TABLE = Path(__file__).parents[2] / "docs" / "ram.csv"
@@ -73,13 +75,16 @@ def measured(path: Path) -> dict[str, object]:
             [sys.executable, "-c", _PROGRAM, str(path), str(feed)],
             capture_output=True, text=True, check=True, env={**os.environ, **_GIVING_BACK},
         )  # fmt: skip
-    taken = int(json.loads(done.stdout))
+    peak = int(json.loads(done.stdout))
+    foreseen = taken(model).size
     return {
         "model": path.stem,
         "planned": round(planned.size / 1e6, 2),
         "alive": round(planned.live / 1e6, 2),
-        "onnxruntime": round(taken / 1e6, 2),
-        "planned / onnxruntime": round(planned.size / taken, 2) if taken else "",
+        "foreseen": round(foreseen / 1e6, 2),
+        "onnxruntime": round(peak / 1e6, 2),
+        "planned / onnxruntime": round(planned.size / peak, 2) if peak else "",
+        "foreseen / onnxruntime": round(foreseen / peak, 2) if peak else "",
     }
 
 

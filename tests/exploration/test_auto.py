@@ -111,6 +111,24 @@ def test_losses_below_nothing_are_noise(monkeypatch: pytest.MonkeyPatch) -> None
     assert _tested(searching, [lucky, fast])[0] is fast
 
 
+def test_what_has_changed_decides_the_order_of_tests_and_not_what_was_lost_by_luck(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("onnxprune.exploration.auto.prove", lambda promise, order, model: tuple(order))
+    searching: Any = SimpleNamespace(
+        options=AutoOptions(max_loss=0.1, calibration="SPEC"), promise=None, progress=nullcontext
+    )
+    made: Any = None
+    # Ten answers won and ten lost are more of a change than one lost.
+    wild = np.repeat([1.0, -1.0, 0.0], [10, 10, 80])
+    mild = np.repeat([1.0, 0.0], [1, 99])
+    trials = [
+        Trial(name, Candidate(made, 0.1, seconds, 9, 9), Losses(values, "paired", ""))
+        for name, seconds, values in (("wild", 1.0, wild), ("mild", 2.0, mild))
+    ]
+    assert [trial.name for trial in _tested(searching, trials)] == ["mild", "wild"]
+
+
 def test_no_time_for_a_recovery_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxprune.pruning.recovery.require_bridge", lambda: None)
     searching: Any = SimpleNamespace(left=0.5, skipped=[])

@@ -52,6 +52,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "onnxprune/latency/layer_models.py": ("ReduceMax", "a node of the models that it measures"),
     "onnxprune/ir/tracing.py": ("If Loop Scan", _BODIES),
     "onnxprune/latency/times.py": ("Add MatMul", "nodes of the models that it measures the machine's peaks with"),
+    "onnxprune/latency/planner.py": ("Conv Identity", "what onnxruntime calls what it has fused"),
     "onnxprune/latency/profile.py": ("Gemm MatMul", "what onnxruntime makes of a MatMul"),
     "onnxprune/splitting/wire.py": ("Cast DequantizeLinear QuantizeLinear", _INSERTS),
     "onnxprune/pruning/certificate/flat.py": ("Gather Identity If Loop Scan Shape Size", _BODIES),

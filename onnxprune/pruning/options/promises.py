@@ -92,7 +92,15 @@ class AutoOptions(PromiseOptions, TimesOptions):
 
     max_latency: float | None = most("Longest time of a run, measured here.", "duration", "5ms")
     max_flash: float | None = most("Largest file.", example="512kB")
-    max_ram: float | None = most("Most memory of activations, as an arena planner lays them out.", example="256kB")
+    max_ram: float | None = most("Most memory of activations.", example="256kB")
+    ram_of: str = defined(
+        "arena",
+        "Whose memory that is. arena: a planner's that lays tensors out in one piece, as of microcontrollers; "
+        "onnxruntime: what that takes for what it makes of the model on this processor, without the inputs.",
+        panel=BUDGET,
+        choices=("arena", "onnxruntime"),
+        rare=True,
+    )
     levers: str = levers_option((CHANNELS, INT8, RECOVERY), LEVERS, panel="How to search")
     minutes: float = defined(
         20.0, "The time there is.", panel="How to search", valid=lambda value: value > 0, must="be positive"
