@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.provenance import with_step
 from onnxprune.ir.session import Session
 from onnxprune.ir.shapes import Shapes, infer_shapes
-from onnxprune.ops import Operator, Registry
+from onnxprune.ops import Registry
 from onnxprune.ops.relations import AxisTable, IntArray, Relations
 from onnxprune.passes.eliminate_identity import EliminateIdentity
 from onnxprune.passes.normalize import normalize
+from onnxprune.pruning.branches import without_unread
 from onnxprune.pruning.certificate import Certificate, verify
 from onnxprune.pruning.certificate.verifying import usual_inputs
 from onnxprune.pruning.choosing import removed_by_axis
@@ -153,7 +155,10 @@ def keep(
     if certify and plan:
         certificate = verify(selected, result, plan, input_shapes=input_shapes, registry=registry)
         certificate.require()
-    kept = [_judged(place, analysis, plan) for place in places]
+    kept = []
+    for place in places:
+        result, gone = without_unread(result, place.chosen, partial(_passes_on, whole.registry))
+        kept.append(_judged(place, analysis, plan, gone))
     result = _without_gathers(result, places)
     draft = result.edit()
     classes_left = {
@@ -216,15 +221,16 @@ def _place(graph: Graph, shapes: Shapes, selection: Selection, registry: Registr
             break
         if operator.compares(node) == axis:
             return _Place(selection, source, axis, extent, node.index, node.op_type, made, source, f"{source}_kept")
-        if not _passes_on(operator, node, shapes, axis):
+        if not _passes_on(registry, node, shapes, axis):
             break
         made = source
     return _Place(selection, name, axis, extent, None, None, name, f"{name}_whole", name)
 
 
-def _passes_on(operator: Operator, node: Node, shapes: Shapes, axis: int) -> bool:
+def _passes_on(registry: Registry, node: Node, shapes: Shapes, axis: int) -> bool:
     """Whether a node of one operand gives for every position of an axis what it makes of that position."""
-    if len(node.inputs) != 1:
+    operator = registry.find(node)
+    if operator is None or len(node.inputs) != 1:
         return False
     relations = Relations(AxisTable({name: shapes.extents[name] for name in (*node.inputs, *node.outputs)}))
     relations.begin(node.index)
@@ -288,9 +294,10 @@ def _unread(analysis: Analysis, places: Sequence[_Place]) -> IntArray:
     return atoms
 
 
-def _judged(place: _Place, analysis: Analysis, plan: Plan) -> Kept:
+def _judged(place: _Place, analysis: Analysis, plan: Plan, branches: int) -> Kept:
+    """What became of a selection; ``branches`` positions went with whole branches."""
     gone = plan.removed.get(place.whole, {}).get(place.axis, ())
-    left = place.extent - len(place.selection.positions) - len(gone)
+    left = place.extent - len(place.selection.positions) - len(gone) - branches
     why: tuple[str, ...] = ()
     if left:
         pins = analysis.coupling.pins_on(analysis.coupling.axes.id(place.whole, place.axis))

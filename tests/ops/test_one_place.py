@@ -58,6 +58,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "onnxprune/pruning/certificate/flat.py": ("Gather Identity If Loop Scan Shape Size", _BODIES),
     "onnxprune/pruning/certificate/verifying.py": ("Equal", "what inputs are compared with, to be tried"),
     "onnxprune/pruning/compensation/biases.py": ("Add", "the addition behind a layer"),
+    "onnxprune/pruning/branches.py": ("Concat Identity", "branches that join, and what stands for a single one"),
     "onnxprune/pruning/keeping.py": ("Gather Identity", _INSERTS),
     "onnxprune/pruning/masking.py": ("Gather Mul", _INSERTS),
     "onnxprune/pruning/mutations/channels.py": (

@@ -214,3 +214,46 @@ def test_what_hands_positions_on_may_stand_behind_a_softmax() -> None:
     whole = run(model)[:, [0, 2, 4]]
     assert np.allclose(run(made.model), -whole / whole.sum(axis=1, keepdims=True), rtol=1e-5)
     assert made.kept[0].renormalised == "Softmax"
+
+
+def two_heads(ending: str = "") -> ModelProto:
+    """Classes 0 to 2 of one branch, 3 and 4 of another."""
+    nodes = [helper.make_node("Conv", ["x", "w"], ["f"], pads=[1, 1, 1, 1])]
+    for head in "ab":
+        nodes += [
+            helper.make_node("Conv", ["f", f"w{head}"], [f"h{head}"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", [f"h{head}"], [f"r{head}"]),
+            helper.make_node("GlobalAveragePool", [f"r{head}"], [f"g{head}"]),
+            helper.make_node("Flatten", [f"g{head}"], [f"d{head}"]),
+            helper.make_node("Gemm", [f"d{head}", f"v{head}"], [f"l{head}"], transB=1),
+        ]
+    nodes.append(helper.make_node("Concat", ["la", "lb"], ["logits"], axis=1))
+    nodes += [helper.make_node(ending, ["logits"], ["y"])] if ending else []
+    weights = {"w": (6, 3, 3, 3), "wa": (6, 6, 3, 3), "wb": (6, 6, 3, 3), "va": (3, 6), "vb": (2, 6)}
+    return model_of(nodes, weights, ("y" if ending else "logits", ("N", 5)), NAMES)
+
+
+@pytest.mark.parametrize("ending", ["", "Softmax", "Sigmoid"])
+@pytest.mark.parametrize(("positions", "convs"), [([0, 2], 2), ([3, 4], 2), ([4], 2), ([4, 0], 3), ([2, 1], 2)])
+def test_a_branch_that_nobody_reads_goes_with_all_that_fed_it(ending: str, positions: list[int], convs: int) -> None:
+    output = "y" if ending else "logits"
+    done = keep(two_heads(ending), positions=[f"{output}[1]={','.join(map(str, positions))}"])
+    nodes = [node.op_type for node in done.model.graph.node]
+    assert nodes.count("Conv") == convs
+    assert "Gather" not in nodes
+    assert done.kept[0].left == 0
+    x = np.random.default_rng(1).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    was, is_ = (
+        ort.InferenceSession(m.SerializeToString()).run(None, {"x": x})[0]
+        for m in (two_heads(ending), done.model.proto)
+    )
+    was = was[:, sorted(positions)]
+    np.testing.assert_allclose(is_, was / was.sum(axis=1, keepdims=True) if ending == "Softmax" else was, rtol=1e-5)
+
+
+def test_a_branch_that_something_else_reads_stays() -> None:
+    model = two_heads()
+    model.graph.node.append(helper.make_node("Relu", ["logits"], ["all"]))
+    model.graph.output.append(helper.make_tensor_value_info("all", TensorProto.FLOAT, ("N", 5)))
+    done = keep(model, positions=["logits[1]=0,2"])
+    assert sum(node.op_type == "Conv" for node in done.model.graph.node) == 3
