@@ -199,7 +199,16 @@ Comparison = keys(
     "Comparison", before=Totals, after=Totals, layers=list[LayerChange], approximate=list[str], said="Before and after."
 )
 Files = keys("Files", model=str, output=str)
-Epochs = keys("Epochs", epochs=list[Epoch], kept_epoch=int, seconds=float)
+Gradient = keys(
+    "Surrogate",
+    said="The gradient of thresholds.",
+    kind=Literal["fast-sigmoid", "atan"] | None,
+    slope=float,
+    thresholds=int,
+    weights=int,
+    of=int,
+)
+Epochs = keys("Epochs", epochs=list[Epoch], kept_epoch=int, seconds=float, surrogate=Gradient | None)
 Trained = keys("Trained", Epochs, costs=Totals, test=Score | None)
 Made = keys(
     "Made",
@@ -380,6 +389,7 @@ OUTPUTS: dict[str, Any] = {
             epochs=NotRequired[list[Epoch]],
             kept_epoch=NotRequired[int],
             seconds=NotRequired[float],
+            surrogate=NotRequired[Gradient | None],
         ),
         pruned=Trained,
         certificate=CertificateTold | None,

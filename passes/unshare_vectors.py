@@ -4,32 +4,53 @@ from __future__ import annotations
 
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Weight
 from onnxprune.passes.base import Pass, PassResult
 
 
 class UnshareVectors(Pass):
-    """Give every user of a shared vector (a bias, a scale, a Reshape target) a copy of its own.
+    """Give every layer that shares a vector (a bias, a scale, a Reshape target) a copy of its own.
 
     Exporters share equal vectors between layers that have nothing to do with each other, which would couple
-    them. Scalars and matrices stay shared: those were tied on purpose.
+    them. Scalars and matrices stay shared: those were tied on purpose. So does the bias of a layer that is applied
+    several times, unrolled over time, say: of nodes that have the same matrix.
     """
 
     name = "unshare_vectors"
 
     def run(self, model: Model) -> PassResult:
-        """Copy each shared vector for all users but the first, who keeps the name."""
+        """Copy each shared vector for all layers but the first, which keeps the name."""
         graph = model.derived(Graph)
-        shared = {}
+        copied: dict[str, list[tuple[str, int, int]]] = {}
         for name, weight in model.weights.items():
+            slots = graph.slots.get(name, [])
+            if len(slots) <= (name not in graph.fixed) or weight.size <= 1 or _long_axes(weight) != 1:
+                continue
+            layers = [_layer(graph, node, slot) for node, slot in slots]
             # What bodies, outputs and annotations refer to by name is used before any node's input.
-            slots = graph.slots.get(name, []) if name in graph.fixed else graph.slots.get(name, [])[1:]
-            if slots and weight.size > 1 and sum(extent > 1 for extent in weight.shape) == 1:
-                shared[name] = slots
-        if not shared:
+            first = None if name in graph.fixed else layers[0]
+            copied[name] = [(str(layer), *place) for layer, place in zip(layers, slots, strict=True) if layer != first]
+        copied = {name: uses for name, uses in copied.items() if uses}
+        if not copied:
             return PassResult(model, modified=False)
         draft = model.edit()
-        for name, slots in shared.items():
-            for node, slot in slots:
-                copy = draft.add(model.weights[name].renamed(draft.unique_name(name)))
-                draft.graph.node[node].input[slot] = copy.name
+        for name, uses in copied.items():
+            copies: dict[str, str] = {}
+            for layer, node, slot in uses:
+                if layer not in copies:
+                    copies[layer] = draft.add(model.weights[name].renamed(draft.unique_name(name))).name
+                draft.graph.node[node].input[slot] = copies[layer]
         return PassResult(draft.finish(), modified=True)
+
+
+def _long_axes(weight: Weight) -> int:
+    return sum(extent > 1 for extent in weight.shape)
+
+
+def _layer(graph: Graph, index: int, slot: int) -> object:
+    """What uses a vector in a slot: the operator and its weights if there is a matrix among them, else the node."""
+    node, weights = graph.nodes[index], graph.model.weights
+    fixed = tuple((place, name) for place, name in enumerate(node.inputs) if name in weights)
+    if any(_long_axes(weights[name]) > 1 for _, name in fixed):
+        return node.domain, node.op_type, fixed, slot
+    return index, slot

@@ -47,6 +47,8 @@ def train(
     clip: options.ClipOption = None,
     patience: options.PatienceOption = None,
     train_output: options.TargetOption = None,
+    surrogate: options.SurrogateOption = "auto",
+    slope: options.SlopeOption = None,
     device: options.DeviceOption = "auto",
     threads: options.TorchThreadsOption = 0,
     metrics_out: options.MetricsOption = None,
@@ -82,6 +84,8 @@ def train(
         patience=patience,
         precision=amp or "float32",
         output=train_output,
+        surrogate=surrogate,
+        slope=slope,
     )
     from onnxprune.data import read_data
 

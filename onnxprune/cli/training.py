@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,6 +97,20 @@ TargetOption = Annotated[
         rich_help_panel=_MORE,
         hidden=True,
         show_default=False,
+    ),
+]
+SurrogateOption = Annotated[
+    str,
+    typer.Option(
+        help="The gradient of thresholds, as spiking networks have: fast-sigmoid, atan, none, or auto: where weights "
+        "would learn nothing.",
+        rich_help_panel=_MORE,
+    ),
+]
+SlopeOption = Annotated[
+    float | None,
+    typer.Option(
+        help="How steep that is. [default: 25, atan 2]", rich_help_panel=_MORE, hidden=True, show_default=False
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …", rich_help_panel=_MORE)]
@@ -243,7 +257,7 @@ class Job:
         from onnxprune.torch import train
 
         with watching(self.terminal, title, quiet=not this_process().first) as callbacks:
-            return train(
+            result = train(
                 model,
                 self.data,
                 self.recipe,
@@ -253,6 +267,10 @@ class Job:
                 device=self.device,
                 callbacks=callbacks,
             )
+        if result.surrogate is not None and this_process().first:
+            style = "yellow" if result.surrogate.kind is None else ""
+            self.terminal.show(f"{result.surrogate}.", style=style)
+        return result
 
     def score(self, model: Model) -> Score | None:
         """Of a model on the held-out samples, in onnxruntime; None without any, and in all processes but the first."""
@@ -274,6 +292,7 @@ def training_report(training: Training) -> dict[str, Any]:
     return {
         "epochs": [epoch.to_dict() for epoch in training.history],
         "kept_epoch": training.kept,
+        "surrogate": None if training.surrogate is None else asdict(training.surrogate),
         "seconds": training.seconds,
     }
 

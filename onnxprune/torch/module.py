@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
+import torch
 from torch import fx
 
 from onnxprune.errors import ConversionError
@@ -19,6 +20,9 @@ from onnxprune.torch.builder import Builder
 from onnxprune.torch.layouts import Held
 from onnxprune.torch.ops import default_registry
 from onnxprune.torch.program import Program
+
+JUMPING = frozenset({torch.gt, torch.ge, torch.lt, torch.le, torch.sign, torch.floor, torch.ceil, torch.round})
+"""Functions whose value jumps where an operand hardly changes."""
 
 
 class OnnxModule(fx.GraphModule):
@@ -39,13 +43,18 @@ class OnnxModule(fx.GraphModule):
         """The graph's outputs, in the order of the results."""
         return cast("tuple[str, ...]", self.meta["onnx_outputs"])
 
+    @property
+    def onnx_jumps(self) -> dict[str, str]:
+        """Nodes of the PyTorch graph whose value jumps where their operands hardly change -> the tensors they make."""
+        return cast("dict[str, str]", self.meta.get("onnx_jumps", {}))
+
     def __reduce__(self) -> Any:
         """``torch.save`` and ``pickle`` keep what a plain GraphModule would lose: where the initialisers are."""
         build, state = super().__reduce__()
-        return _restored, (build, state, {key: self.meta[key] for key in _KEPT}, self.training)
+        return _restored, (build, state, {key: self.meta[key] for key in _KEPT if key in self.meta}, self.training)
 
 
-_KEPT = ("onnx_names", "onnx_inputs", "onnx_outputs")
+_KEPT = ("onnx_names", "onnx_inputs", "onnx_outputs", "onnx_jumps")
 
 
 def _restored(build: Callable[..., fx.GraphModule], state: Any, meta: dict[str, Any], training: bool) -> OnnxModule:
@@ -77,6 +86,9 @@ def to_module(model: ModelLike, *, registry: Converters | None = None) -> OnnxMo
     graph = builder.graph
     module = OnnxModule(builder.root, builder.fx, class_name="OnnxModule")
     module.meta.update(onnx_names=builder.names, onnx_inputs=graph.inputs, onnx_outputs=graph.outputs)
+    module.meta["onnx_jumps"] = {
+        made.name: node.outputs[0] for made, node in builder.origins.items() if made.target in JUMPING
+    }
     module.eval()
     return module
 

@@ -64,3 +64,14 @@ def test_names_that_are_taken(build, apply) -> None:
     after = apply(UnshareVectors(), draft.finish())
     assert list(after.weights) == ["v", "v_2"]
     assert [value.name for value in after.graph.input] == ["x", "v", "v_2"]
+
+
+def test_the_bias_of_one_layer_in_several_places_stays_shared(build, apply) -> None:
+    model = build(
+        """g (float[3, 2] x) => (float[3, 2] y, float[3, 2] z) {
+            a = Gemm(x, m, v)  b = Relu(a)  y = Gemm(b, m, v)  z = Gemm(b, other, v)
+        }""",
+        weights={"v": V, "m": np.ones((2, 2), np.float32), "other": np.eye(2, dtype=np.float32)},
+    )
+    after = apply(UnshareVectors(), model)
+    assert [list(node.input)[2:] for node in after.graph.node] == [["v"], [], ["v"], ["v_1"]]

@@ -23,6 +23,7 @@ from onnxprune.ir.files import same_place
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.provenance import steps_of, with_step
 from onnxprune.torch.module import OnnxModule
+from onnxprune.torch.surrogates import Surrogate
 from onnxprune.torch.training import checkpoints
 from onnxprune.torch.training.checking import check_written
 from onnxprune.torch.training.distributed import Processes, processes
@@ -49,12 +50,15 @@ class Training:
         module: the trained module; it gives logits where the model gives probabilities.
         history: the figures of every epoch.
         kept: the epoch (from 0) whose weights these are.
+        surrogate: what passed gradients through thresholds, or would have had to; None where weights reach the output
+            without.
     """
 
     model: Model
     module: OnnxModule
     history: tuple[Epoch, ...]
     kept: int
+    surrogate: Surrogate | None = None
 
     @property
     def seconds(self) -> float:
@@ -254,7 +258,7 @@ class _Run:
             told = {"recipe": self._recipe.to_dict(), "epochs": len(self._history)}
             model = with_step(model, "train", told, instead="write_back")
         kept = self._best_epoch if self._best else len(self._history) - 1
-        return Training(model, module, tuple(self._history), kept)
+        return Training(model, module, tuple(self._history), kept, self._prepared.surrogate)
 
 
 def _merit(epoch: Epoch) -> float:

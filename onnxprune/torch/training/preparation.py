@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
 
 from onnxprune.data.logits import ENDINGS, Head, head_of, without_ending
 from onnxprune.ir.graph import Graph
@@ -15,6 +19,7 @@ from onnxprune.passes.normalize import normalize
 from onnxprune.passes.reinitialize import Reinitialize
 from onnxprune.passes.restore_batchnorm import RestoreBatchnorm
 from onnxprune.torch.module import OnnxModule, to_module
+from onnxprune.torch.surrogates import Surrogate, install
 from onnxprune.torch.training.batching import any_batch, sized
 from onnxprune.torch.training.losses import is_classification
 from onnxprune.torch.training.recipe import Recipe
@@ -34,6 +39,7 @@ class Prepared:
         head: the output that it is trained on.
         cut: the operators that the module lacks at that output.
         restored: the outputs of the BatchNormalizations that were put in, to be folded again.
+        surrogate: the gradient that thresholds have in the module, or lack; None where there is no need.
     """
 
     model: Model
@@ -41,6 +47,7 @@ class Prepared:
     head: Head
     cut: tuple[str, ...]
     restored: frozenset[str]
+    surrogate: Surrogate | None = None
 
     def finished(self) -> Model:
         """The model with the module's present values."""
@@ -65,7 +72,13 @@ def prepare(model: ModelLike, recipe: Recipe, first: Batch) -> Prepared:
     head = head_of(start, recipe.output)
     # Values are compared with what the file gives, class numbers with logits.
     cut = ENDINGS if is_classification(recipe, first.targets) else ()
-    return Prepared(start, logits_module(start, head, cut), head, cut, restored)
+    module = logits_module(start, head, cut)
+    surrogate = None
+    if all(name in first.inputs for name in module.onnx_inputs):
+        few = [torch.from_numpy(np.array(first.inputs[name])) for name in module.onnx_inputs]
+        with suppress(RuntimeError, ValueError, IndexError, TypeError):  # Samples that do not fit: training says so.
+            surrogate = install(module, few, head.position, recipe.surrogate, recipe.slope)
+    return Prepared(start, module, head, cut, restored, surrogate)
 
 
 def begun(model: ModelLike, recipe: Recipe, first: Batch) -> tuple[Model, frozenset[str]]:

@@ -12,6 +12,7 @@ Start = Literal["fine-tune", "from-scratch"]
 LossName = Literal["auto", "cross-entropy", "mse"]
 OptimizerName = Literal["adamw", "adam", "sgd"]
 ScheduleName = Literal["cosine", "constant"]
+SurrogateName = Literal["auto", "none", "fast-sigmoid", "atan"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -40,6 +41,9 @@ class Recipe:
             there are none), and keep the best weights; None trains all epochs and keeps the last.
         precision: ``float32``, or autocast to ``bfloat16`` or ``float16`` (with loss scaling, on a GPU).
         output: the graph output to train on; may be None where there is one.
+        surrogate: the gradient of thresholds, which have none: ``fast-sigmoid``, ``atan``, ``none``, or ``auto``: a
+            fast sigmoid if there are weights that reach the output only through thresholds, as in spiking networks.
+        slope: how steep that is; None is 25 for a fast sigmoid and 2 for an arctan.
 
     Raises:
         UsageError: a value outside its range.
@@ -63,6 +67,8 @@ class Recipe:
     patience: int | None = None
     precision: Precision = "float32"
     output: str | None = None
+    surrogate: SurrogateName = "auto"
+    slope: float | None = None
 
     def __post_init__(self) -> None:
         _at_least("epochs", self.epochs, 1)
@@ -72,8 +78,9 @@ class Recipe:
             _at_least("patience", self.patience, 1)
         for name in ("lr", "temperature"):
             _above_zero(name, getattr(self, name))
-        if self.clip is not None:
-            _above_zero("clip", self.clip)
+        for name in ("clip", "slope"):
+            if getattr(self, name) is not None:
+                _above_zero(name, getattr(self, name))
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise UsageError(f"weight_decay must not be negative: {self.weight_decay}")
         for name in ("warm_up", "label_smoothing", "distill"):
@@ -84,6 +91,7 @@ class Recipe:
         _one_of("start", self.start, Start)
         _one_of("loss", self.loss, LossName)
         _one_of("precision", self.precision, Precision)
+        _one_of("surrogate", self.surrogate, SurrogateName)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
