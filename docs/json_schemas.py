@@ -17,6 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import NotRequired, TypedDict
 
 from onnxprune.analysis.analyzing import GroupReport, LayerReport, PinReport
+from onnxprune.analysis.connectivity import Connectivity
 from onnxprune.analysis.explain import Explanation
 from onnxprune.analysis.prunability import Summary
 from onnxprune.data.bounds import Bound
@@ -275,6 +276,7 @@ OUTPUTS: dict[str, Any] = {
         assumed_inputs=list[str],
         open_dimensions=list[plain(OpenExtent, origin=str)],
         totals=Totals,
+        connectivity=plain(Connectivity, paths=float | None),
         layers=list[LayerReport],
         groups=list[GroupReport],
         pins=list[PinReport],

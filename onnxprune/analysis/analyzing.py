@@ -12,6 +12,7 @@ import numpy as np
 from onnxprune._display import MOST_ROWS, TOTALS, Table, long, percent
 from onnxprune.analysis.atoms import Group, Grouping
 from onnxprune.analysis.binding import find_binding
+from onnxprune.analysis.connectivity import Connectivity, connectivity
 from onnxprune.analysis.cost import METRICS, CostModel, Layer, Metric, MetricFunction, cost_model
 from onnxprune.analysis.coupling import Coupling, solve
 from onnxprune.analysis.propagation import Split
@@ -139,6 +140,11 @@ class Analysis:
         return {**totals, "peak_activations": self.costs.peak_activations(full)}
 
     @cached_property
+    def connectivity(self) -> Connectivity:
+        """How deep the model is, how wide where it is narrowest, and how many ways lead through its channels."""
+        return connectivity(self.coupling, self.costs)
+
+    @cached_property
     def layers(self) -> tuple[LayerReport, ...]:
         """Every Conv, ConvTranspose, Gemm and MatMul."""
         per_metric = {metric: self.costs.per_layer(metric, self.costs.full) for metric in METRICS}
@@ -205,6 +211,7 @@ class Analysis:
             "assumed_inputs": list(self.shapes.assumed),
             "open_dimensions": self.shapes.bound.to_list(),
             "totals": self.totals,
+            "connectivity": self.connectivity.to_dict(),
             "layers": [asdict(layer) for layer in self.layers],
             "groups": [asdict(group) for group in self.groups],
             "pins": [asdict(pin) for pin in self.pins],

@@ -79,6 +79,8 @@ def _show(terminal: Terminal, analysis: Analysis, summary: Summary, seen: int) -
         f"Total: {long(totals['params'])} parameters, {long(totals['flops'])} MACs, "
         f"{long(totals['memory'], 'B')} memory, {long(totals['peak_activations'], 'B')} peak activations."
     )
+    if analysis.layers:
+        terminal.show(f"Connected: {analysis.connectivity}.")
     terminal.show(assumptions(analysis), *carried(analysis), MACS)
     if seen:
         layers = "1 layer" if seen == 1 else f"{seen} layers"

@@ -102,6 +102,7 @@ def measure(subject: Subject, opened: Opened, model: Model, path: Path) -> Figur
         path: its file.
     """
     analysis = opened.analysis if model is opened.model else analyze(model, subject.shapes)
+    connected = analysis.connectivity
     figures = Figures(
         accuracy=opened.judge.score(model, subject.engine.threads),
         params=analysis.totals["params"],
@@ -109,6 +110,10 @@ def measure(subject: Subject, opened: Opened, model: Model, path: Path) -> Figur
         memory=analysis.totals["memory"],
         peak_activations=analysis.totals["peak_activations"],
         size=float(model.file_size),
+        depth=connected.depth,
+        mean_depth=connected.mean_depth,
+        width=connected.width,
+        paths=connected.paths if connected.paths >= 0 else None,
     )
     return _timed(subject, opened, analysis, path, figures)
 

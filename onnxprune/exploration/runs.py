@@ -72,6 +72,8 @@ class Figures:
         params: elements. flops: multiply-accumulates. memory: bytes of weights and output activations.
         peak_activations: bytes. size: bytes of the file.
         latency: seconds per run, at best; ``latency_ratio`` is that over the original's, measured in turns with it.
+        depth: as :class:`onnxprune.analysis.connectivity.Connectivity` has it, with ``mean_depth``, ``width`` and
+            ``paths``; None in tables of earlier versions.
     """
 
     accuracy: float | None = None
@@ -82,6 +84,10 @@ class Figures:
     size: float | None = None
     latency: float | None = None
     latency_ratio: float | None = None
+    depth: float | None = None
+    mean_depth: float | None = None
+    width: float | None = None
+    paths: float | None = None
 
 
 @dataclass(frozen=True)

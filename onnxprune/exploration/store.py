@@ -43,6 +43,8 @@ _SCHEMA = (
     f"PRAGMA application_id = {_APPLICATION}",
     f"PRAGMA user_version = {_VERSION}",
 )
+_LATER = ("depth", "mean_depth", "width", "paths")
+"""Columns that tables of earlier versions lack."""
 # A run that failed may be tried again; one that is done stays as it is.
 _INSERT = (
     f"INSERT INTO runs ({_NAMES}) VALUES ({', '.join('?' for _ in _COLUMNS)}) ON CONFLICT (key) DO UPDATE SET "
@@ -80,6 +82,7 @@ class Store:
                     _original(connection, path)
                     _runs(connection, path)
                     connection.execute("PRAGMA journal_mode = WAL")
+                    store._complete()
         except BaseException:
             connection.close()
             raise
@@ -148,6 +151,16 @@ class Store:
                 connection.execute(statement)
             rows = [(name, json.dumps(value)) for name, value in asdict(about).items()]
             connection.executemany("INSERT INTO about VALUES (?, ?)", rows)
+
+    def _complete(self) -> None:
+        """Give a table of an earlier version the columns that it lacks."""
+        if set(_LATER) <= _present(self._connection):
+            return
+        with self._transaction() as connection:
+            present = _present(connection)
+            for name in _LATER:
+                if name not in present:
+                    connection.execute(f'ALTER TABLE runs ADD COLUMN "{name}" {_COLUMNS[name]}')
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -250,8 +263,16 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 
 
 def _runs(connection: sqlite3.Connection, path: Path) -> tuple[Run, ...]:
-    rows = connection.execute(f"SELECT rowid, {_NAMES} FROM runs ORDER BY rowid")
-    return tuple(run_of_row(dict(zip(_COLUMNS, row, strict=True)), number, path) for number, *row in rows)
+    present = _present(connection)
+    absent = {name: None for name in _LATER if name not in present}
+    names = [name for name in _COLUMNS if name not in absent]
+    quoted = ", ".join(f'"{name}"' for name in names)
+    rows = connection.execute(f"SELECT rowid, {quoted} FROM runs ORDER BY rowid")
+    return tuple(run_of_row(dict(zip(names, row, strict=True)) | absent, number, path) for number, *row in rows)
+
+
+def _present(connection: sqlite3.Connection) -> set[str]:
+    return {row[1] for row in connection.execute("PRAGMA table_info(runs)")}
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

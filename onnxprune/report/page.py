@@ -21,7 +21,13 @@ from onnxprune.report.errors import missing
 from onnxprune.report.payload import payload
 from onnxprune.report.verdict import verdicts
 
-_TOTALS = {**TOTALS, "time": ("time of a run", "s")}
+_TOTALS = {
+    **TOTALS,
+    "time": ("time of a run", "s"),
+    "depth": ("layers on the longest way", ""),
+    "width": ("channels at the narrowest place", ""),
+    "paths": ("ways through channels, log10", ""),
+}
 _METRICS = {"params": "parameters", "flops": "MACs", "memory": "memory", "time": "time"}
 _PACKAGES = ("onnxprune", "onnx", "onnxruntime", "numpy")
 _PROFILED = (
@@ -159,7 +165,8 @@ def _measures(report: Report, subject: ReportedModel, at: int) -> dict[str, floa
     found = {**subject.analysis.totals, "file_size": float(subject.file_size)}
     if report.times is not None and not isinstance(report.times, str):
         found["time"] = report.times.subjects[at].latency.median
-    return found
+    connected = subject.analysis.connectivity.to_dict()
+    return found | {name: float(connected[name]) for name in ("depth", "width", "paths") if connected[name] is not None}
 
 
 def _cell(before: float, after: float, unit: str) -> dict[str, Any]:

@@ -196,3 +196,14 @@ def test_reading_leaves_nothing_behind(tmp_path: Path) -> None:
     path.write_bytes(content)
     assert len(read_results(path).runs) == 1
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_table_of_an_earlier_version_is_read_and_gone_on_with(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "r.sqlite", made_up(0))
+    with sqlite3.connect(path) as connection:
+        for name in ("depth", "mean_depth", "width", "paths"):
+            connection.execute(f'ALTER TABLE runs DROP COLUMN "{name}"')
+    (old,) = read_results(path).runs
+    assert old == made_up(0)
+    recorded(path, made_up(1, depth=4.0, paths=7.5))
+    assert read_results(path).runs == (made_up(0), made_up(1, depth=4.0, paths=7.5))
