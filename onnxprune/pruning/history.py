@@ -86,18 +86,42 @@ def with_promise(model: Model, kept: Kept[Any]) -> Model:
     steps = steps_of(model)
     if not steps:
         return model
-    path = [trial.sentence for trial in kept.trials]
+    path = [
+        [one.name, round(one.losses.mean, 5), None if one.bound is None else round(one.bound.upper, 5)]
+        for one in kept.trials
+    ]
     told = {"what": kept.promise.proven_on.what, "max_loss": kept.promise.most, **kept.bound.to_dict()}
-    told |= {"words": [kept.sentences[0]], "path": path}
+    words = kept.sentences[0] if kept.promise.most < 1 else kept.measured
+    told |= {"words": [words], "path": path, "chosen": kept.best.name}
     return with_steps(model, [*steps[:-1], {**steps[-1], "promise": told}])
 
 
-def promise_told(model: Model) -> tuple[str, ...]:
-    """What a file tells of a promise, and of the candidates that were tried; nothing if weights have changed."""
+@dataclass(frozen=True)
+class ToldPromise:
+    """What a file tells of a promise: in words, which candidate was chosen, and of each its loss and bound, as shares.
+
+    The loss is that on the samples to choose by; the bound is None where a candidate was not tested.
+    """
+
+    words: tuple[str, ...]
+    chosen: str
+    most: float
+    path: tuple[tuple[str, float, float | None], ...]
+
+
+def promise_told(model: Model) -> ToldPromise | None:
+    """What a file tells of a promise, and of the candidates that were tried; None if weights have changed."""
     steps = steps_of(model)
     told = steps[-1].get("promise") if steps and as_left(model) else None
-    lines = [told.get(name) for name in ("words", "path")] if isinstance(told, dict) else []
-    return tuple(str(line) for part in lines if isinstance(part, list) for line in part)
+    if not isinstance(told, dict) or not isinstance(told.get("words"), list):
+        return None
+    path = told.get("path")
+    try:
+        rows = [(str(name), float(loss), None if upper is None else float(upper)) for name, loss, upper in path or ()]
+        most = float(told.get("max_loss", 1.0))
+    except (TypeError, ValueError):
+        rows, most = [], 1.0  # as an earlier version wrote it, or damaged: the words say what counts
+    return ToldPromise(tuple(map(str, told["words"])), str(told.get("chosen", "")), most, tuple(rows))
 
 
 @dataclass(frozen=True)

@@ -47,12 +47,6 @@ class Trial(Generic[_T]):
         """How much has changed for better or worse, as a mean over samples: known more surely than what is lost."""
         return float(abs(self.losses.values).mean())
 
-    @property
-    def sentence(self) -> str:
-        """What was found, in a line."""
-        proven = "not tested" if self.bound is None else f"proven {_percent(self.bound.upper)} at most"
-        return f"{self.name}: {_percent(self.losses.mean)} on the samples to choose by, {proven}."
-
     def to_dict(self) -> dict[str, Any]:
         """All but the candidate itself, as plain data for JSON."""
         told = None if self.bound is None else self.bound.to_dict()

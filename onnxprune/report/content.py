@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.data.fidelity import Fidelity
     from onnxprune.exploration.results import Results
     from onnxprune.latency.bench import Bench
-    from onnxprune.pruning.history import ToldAnswers
+    from onnxprune.pruning.history import ToldAnswers, ToldPromise
     from onnxprune.pruning.proving import Proof
 
 
@@ -53,7 +53,7 @@ class Candidate:
     remark: str = ""
     fidelity: Fidelity | None = None
     answers: ToldAnswers | None = None
-    promise: tuple[str, ...] = ()
+    promise: ToldPromise | None = None
     steps: tuple[Mapping[str, Any], ...] = ()
     job: Mapping[str, Any] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from onnxprune._display import percent
-from onnxprune.pruning.history import COMPENSATE, QUANTIZE
+from onnxprune.pruning.history import COMPENSATE, QUANTIZE, ToldPromise
 from onnxprune.pruning.proving import told_of
 from onnxprune.report.content import Candidate, Report
 
@@ -32,6 +32,9 @@ class Line:
     word: str
     sentences: tuple[str, ...]
     tone: Tone
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    """A table below the sentences, if there are rows."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def failed(report: Report) -> bool:
 
 def _verdict(report: Report, candidate: Candidate, at: int) -> Verdict:
     proof, answers = _certificate(candidate), _answers(candidate)
-    promise = (Line("Promise", "kept", candidate.promise, "good"),) if candidate.promise else ()
+    promise = () if candidate.promise is None else (_promise(candidate.promise),)
     lines = (proof, answers, *promise, *(_step(step) for step in candidate.steps), *_time(report, at), _size(candidate))
     tone = min((proof.tone, answers.tone), key=_ORDER.index)
     if proof.tone == "bad":
@@ -66,6 +69,21 @@ def _verdict(report: Report, candidate: Candidate, at: int) -> Verdict:
         first = {"passed": "Proven", "passed in part": "Proven in part"}.get(proof.word, "Not proven")
         headline = f"{first}; answers {answers.word}"
     return Verdict(candidate.subject.name, headline, tone, lines)
+
+
+def _promise(told: ToldPromise) -> Line:
+    """What is proven of the loss, and the path of candidates with their bounds, in the order of the tests."""
+
+    def bound(upper: float | None) -> str:
+        return "not tested" if upper is None else f"{100 * upper:.2f} %, {'kept' if upper <= told.most else 'broken'}"
+
+    rows = tuple(
+        (f"{name} (taken)" if name == told.chosen else name, f"{100 * loss:.2f} %", bound(upper))
+        for name, loss, upper in told.path
+    )
+    words = tuple(words.removeprefix("Promise kept: ") for words in told.words)
+    said = (words[0][:1].upper() + words[0][1:], *words[1:]) if words else ()
+    return Line("Promise", "kept", said, "good", ("candidate", "lost, to choose by", "lost at most, proven"), rows)
 
 
 def _certificate(candidate: Candidate) -> Line:

@@ -44,12 +44,16 @@ def test_as_much_goes_as_is_proven(tmp_path: Path) -> None:
     assert found.bound.mean < found.bound.upper
     assert result.plan.after["flops"] < result.plan.before["flops"]
     tested = [trial for trial in found.trials if trial.bound is not None]
-    assert [trial.losses.mean for trial in tested] == sorted(trial.losses.mean for trial in tested)
+    assert [trial.damage for trial in tested] == sorted(trial.damage for trial in tested)
     assert steps_of(result.model)[-1]["promise"]["upper"] == found.bound.upper
     assert "Promise kept" in repr(result)
-    path = promise_told(result.model)
-    assert len(path) == 1 + len(found.trials)
-    assert f"{found.best.name}: " in "".join(path)
+    told = promise_told(result.model)
+    assert told is not None
+    assert told.chosen == found.best.name
+    assert [name for name, _, _ in told.path] == [trial.name for trial in found.trials]
+    assert all(
+        (upper is None) == (trial.bound is None) for (_, _, upper), trial in zip(told.path, found.trials, strict=True)
+    )
     json.dumps(found.to_dict())
     passed = [trial.made for trial in tested if trial.bound and trial.bound.upper <= 0.1]
     assert result.plan.after["flops"] == min(made.plan.after["flops"] for made in passed)
