@@ -44,6 +44,7 @@ from onnxprune.splitting.costs import PartCost
 from onnxprune.splitting.exits import Exits
 from onnxprune.splitting.weighing import CutCost
 from onnxprune.torch import Recipe
+from onnxprune.torch.gates import Moment
 from onnxprune.torch.recovery import State
 from onnxprune.torch.training.history import Epoch
 
@@ -98,6 +99,18 @@ class BeforeAfter(TypedDict):
 CertificateTold = plain(Certificate, passed=bool, complete=bool)
 FidelityTold = plain(Fidelity, verdict=Verdict | None, share=float | None)
 SpreadTold = plain(Spread, iqr=float, relative_iqr=float)
+Gates = keys(
+    "Gates",
+    said="What gates learnt to remove, and how; `last` is the last step before all was settled.",
+    gates=int,
+    closed=int,
+    epochs=list[Epoch],
+    last=Moment,
+    before=Totals,
+    after=Totals,
+    replaced=list[dict[str, Any]],
+    certificate=CertificateTold | None,
+)
 ModelTimes = keys(
     "ModelTimes",
     said="Times in seconds, peak memory in bytes; the ratio is to the first model.",
@@ -375,6 +388,7 @@ OUTPUTS: dict[str, Any] = {
         Epochs,
         data=str,
         recipe=Recipe,
+        gates=NotRequired[Gates],
         before=NotRequired[Score],
         after=NotRequired[Score],
     ),

@@ -108,8 +108,8 @@ def _part(graph: Graph, node: Node) -> _Part | None:
         held = graph.model.weights[layer.weight]
         # A transposed convolution is no convolution of the same weight.
         convolves = isinstance(layer, ConvLayer) and not isinstance(layer, ConvTransposeLayer)
-        known = isinstance(layer, MatrixLayer) or (convolves and layer.pads is not None)
-        if not known or held.dtype.itemsize < _SINGLE:
+        unpadded = isinstance(layer, ConvLayer) and layer.pads is None
+        if not (isinstance(layer, MatrixLayer) or convolves) or unpadded or held.dtype.itemsize < _SINGLE:
             return None
         products = math.prod(made) // made[layer.out_dim] * held.array.size
         return _Part((node.index,), layer.input, layer.output, products, partial(_layer, graph, node, layer))

@@ -11,12 +11,24 @@ import typer
 from onnxprune._display import long
 from onnxprune.cli import training as options
 from onnxprune.cli.files import Paths, save_text
-from onnxprune.cli.options import ExternalDataOption, ForceOption, JsonOption, ModelArgument, OutputOption
+from onnxprune.cli.gates import GATES, GateEpochsOption, GateRateOption, GatesOption, Gating, show_gates
+from onnxprune.cli.options import (
+    ExternalDataOption,
+    ForceOption,
+    JsonOption,
+    ModelArgument,
+    Offer,
+    OutputOption,
+    offering,
+)
 from onnxprune.cli.reading import read
 from onnxprune.cli.terminal import Terminal
+from onnxprune.pruning.options import PlanOptions
 
 
+@offering
 def train(
+    *,
     model: ModelArgument,
     output: OutputOption,
     data: Annotated[str, typer.Option(metavar="SPEC", help=options.DATA_HELP, show_default=False)],
@@ -32,6 +44,21 @@ def train(
     teacher: options.TeacherOption = None,
     seed: options.SeedOption = 0,
     amp: options.AmpOption = None,
+    gates: GatesOption = None,
+    gate_epochs: GateEpochsOption = 1,
+    gate_lr: GateRateOption = None,
+    plan: Annotated[
+        PlanOptions,
+        Offer(
+            ("mode", "reduce", "floor", "round_to", "exclude"),
+            panel=GATES,
+            helps={"mode": "What --reduce counts: params, flops (MACs), memory or latency (measured here)."},
+        ),
+    ],
+    plan_out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what gates removed, too.", rich_help_panel=GATES, show_default=False),
+    ] = None,
     resume: options.ResumeOption = False,
     checkpoint: Annotated[
         Path | None,
@@ -57,6 +84,7 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a model, pruned or not, and write the values back into the same graph. Works under torchrun."""
+    gating = Gating.asked(gates, gate_epochs, gate_lr, plan, plan_out)
     options.require_torch(threads)
     terminal = Terminal(as_json)
     state = checkpoint if checkpoint is not None else output.with_name(f"{output.name}.checkpoint")
@@ -64,7 +92,7 @@ def train(
     paths.read_models(model, teacher)
     paths.read_data(data)
     paths.write_model(output)
-    paths.write(state, metrics_out)
+    paths.write(state, metrics_out, plan_out)
     recipe = options.recipe(
         epochs=epochs,
         lr=lr,
@@ -95,26 +123,36 @@ def train(
         samples = read_data(data, source)
     job = options.Job(terminal, samples, recipe, tutor, device)
     job.advise(source)
-    result = job.train("Training", source, checkpoint=state, resume=state if resume else None)
+    learned, report = None, dict[str, Any]()
+    if gating is not None:
+        learned = gating.learn(job, source, state, resume=resume)
+        trained, report = learned.training, {"gates": learned.to_dict()}
+    else:
+        trained = job.train("Training", source, checkpoint=state, resume=state if resume else None)
+    result = trained.model if learned is None else learned.model
     if not options.this_process().first:
         return
-    report: dict[str, Any] = {
+    report |= {
         "model": str(model),
         "output": str(output),
         "data": data,
         "recipe": recipe.to_dict(),
-        **options.training_report(result),
+        **options.training_report(trained),
     }
-    before, after = job.score(source), job.score(result.model)
+    before, after = job.score(source), job.score(result)
     if before is not None and after is not None:
         report |= {"before": before.to_dict(), "after": after.to_dict()}
         terminal.show(f"Before, in onnxruntime: {options.score_line(before)}.")
         terminal.show(f"After: {options.score_line(after)}.")
     with terminal.step(f"Writing {output.name}"):
-        paths.save_model(options.told(result.model, data), output)
+        paths.save_model(options.told(result, data), output)
         if metrics_out is not None:
             save_text(json.dumps(report, indent=2) + "\n", metrics_out)
+        if learned is not None and plan_out is not None:
+            learned.compression.plan.save(plan_out)
     state.unlink(missing_ok=True)
     terminal.json(report)
-    terminal.show(f"Trained in {result.seconds:.1f} s.")
-    terminal.show(f"Wrote {output} ({long(result.model.file_size, 'B')}).")
+    if learned is not None:
+        show_gates(terminal, learned)
+    terminal.show(f"Trained in {(trained if learned is None else learned).seconds:.1f} s.")
+    terminal.show(f"Wrote {output} ({long(result.file_size, 'B')}).")

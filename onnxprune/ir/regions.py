@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from onnxprune.errors import PlanError
 from onnxprune.ir.graph import Graph
@@ -126,6 +127,35 @@ class Regions:
         found = {(r.entry, r.exit): r for r in smallest.values()}
         found |= {(r.entry, r.exit): r for (_, ends), r in known.items() if ends}
         yield from sorted(found.values(), key=lambda r: (r.nodes[-1], r.nodes))
+
+    def around(self, index: int, allowed: Collection[int], most: int) -> tuple[str, str, tuple[int, ...]] | None:
+        """The entry, exit and nodes of the smallest region of allowed nodes that a node's result is used up in.
+
+        Where the result meets again what it was made of, behind nodes that it alone goes through, the region ends
+        there (x · sigmoid(x)); else it is the node alone. None where that is no region, or has more than so many nodes.
+        """
+        graph, found = self._graph, None
+        exit, node = graph.nodes[index].outputs[0], graph.nodes[index]
+        for _ in range(most):
+            entry, nodes = self._nearest(index, exit, most)
+            if nodes is None or len(nodes) > most or not set(nodes) <= set(allowed):
+                break
+            computed = {name for name in node.inputs if name and name not in graph.constants}
+            if found is None or len(computed) > 1:
+                found = entry, exit, nodes
+            readers = graph.consumers.get(exit, [])
+            if len(readers) != 1 or exit in graph.referred or readers[0] not in allowed:
+                break
+            node = graph.nodes[readers[0]]
+            exit = node.outputs[0]
+        return found
+
+    def _nearest(self, index: int, exit: str, most: int) -> tuple[str, tuple[int, ...] | None]:
+        for entry in islice(self._entries(exit), most):
+            nodes = self._inside(entry, exit)
+            if nodes is not None and index in nodes:
+                return entry, nodes
+        return "", None
 
     def ends_branch(self, exit: str) -> bool:
         """Whether a tensor is read once, by a node with another operand that is computed."""

@@ -129,6 +129,11 @@ class Operator:
     joining: ClassVar[frozenset[str]] = frozenset()
     """Those of these that need the factor on all their operands; of the others the first counts."""
 
+    bending: ClassVar[frozenset[str]] = frozenset()
+    """Those that bend what would be linear: activation functions, of each value by itself."""
+    placewise: ClassVar[bool] = False
+    """Whether each element of the result is made of the elements at its place, of any number of operands."""
+
     def relate(self, node: Node, relations: Relations) -> None:
         """State the relations between the axes of the node's inputs, weights and outputs."""
         raise NotImplementedError

@@ -20,6 +20,13 @@ class Unary(Operator):
     draws = frozenset({"Bernoulli"})
     in_place = True
     homogeneous = frozenset({"Dropout", "Identity", "LeakyRelu", "Relu"})
+    placewise = True
+    bending = frozenset(
+        {
+            "Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Relu", "Selu",
+            "Shrink", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
+        }
+    )  # fmt: skip
 
     def reads(self, node: Node, index: int, wanted: IntArray) -> IntArray | None:
         return wanted if index == 0 else None
@@ -56,6 +63,8 @@ class Broadcasting(Operator):
     )  # fmt: skip
     in_place = True
     homogeneous = joining = frozenset({"Add", "Max", "Mean", "Min", "Sub", "Sum"})
+    placewise = True
+    bending = frozenset({"PRelu"})
 
     def relate(self, node: Node, relations: Relations) -> None:
         for operand in dict.fromkeys(node.inputs):

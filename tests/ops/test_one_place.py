@@ -60,6 +60,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "onnxprune/pruning/compensation/biases.py": ("Add", "the addition behind a layer"),
     "onnxprune/pruning/branches.py": ("Concat Identity", "branches that join, and what stands for a single one"),
     "onnxprune/pruning/keeping.py": ("Gather Identity", _INSERTS),
+    "onnxprune/pruning/gating/inserting.py": ("Add Cast Mul Reshape Sub", _INSERTS),
     "onnxprune/pruning/masking.py": ("Gather Mul", _INSERTS),
     "onnxprune/pruning/mutations/channels.py": (
         "Add BatchNormalization Conv ConvTranspose Gemm GroupNormalization InstanceNormalization LayerNormalization "
