@@ -51,6 +51,16 @@ def _layer(graph: Graph, index: int, slot: int) -> object:
     """What uses a vector in a slot: the operator and its weights if there is a matrix among them, else the node."""
     node, weights = graph.nodes[index], graph.model.weights
     fixed = tuple((place, name) for place, name in enumerate(node.inputs) if name in weights)
-    if any(_long_axes(weights[name]) > 1 for _, name in fixed):
-        return node.domain, node.op_type, fixed, slot
+    scaled = tuple((place, name) for place, name in enumerate(node.inputs) if place and _has_matrix(graph, name))
+    if scaled or any(_long_axes(weights[name]) > 1 for _, name in fixed):
+        return node.domain, node.op_type, fixed, scaled, slot
     return index, slot
+
+
+def _has_matrix(graph: Graph, name: str) -> bool:
+    """Whether a tensor is computed from a matrix that is a weight, as one times a mask is."""
+    maker = graph.producer.get(name)
+    weights = graph.model.weights
+    return maker is not None and any(
+        name in weights and _long_axes(weights[name]) > 1 for name in graph.nodes[maker].inputs
+    )

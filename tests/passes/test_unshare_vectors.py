@@ -75,3 +75,14 @@ def test_the_bias_of_one_layer_in_several_places_stays_shared(build, apply) -> N
     )
     after = apply(UnshareVectors(), model)
     assert [list(node.input)[2:] for node in after.graph.node] == [["v"], [], ["v"], ["v_1"]]
+
+
+def test_the_bias_beside_one_matrix_times_a_mask_stays_shared(build, apply) -> None:
+    model = build(
+        """g (float[3, 2] x, float[2, 1] k) => (float[3, 2] y, float[3, 2] z) {
+            n = Mul(m, k)  o = Mul(other, k)  a = Gemm(x, n, v)  b = Relu(a)  y = Gemm(b, n, v)  z = Gemm(b, o, v)
+        }""",
+        weights={"v": V, "m": np.ones((2, 2), np.float32), "other": np.eye(2, dtype=np.float32)},
+    )
+    after = apply(UnshareVectors(), model)
+    assert [list(node.input)[2:] for node in after.graph.node][2:] == [["v"], [], ["v"], ["v_1"]]

@@ -28,7 +28,7 @@ from onnxprune.torch.training.history import Callback, Epoch, Step
 from onnxprune.torch.training.loop import AUTOCAST, first_batch, reproducible, teacher_of
 from onnxprune.torch.training.losses import is_classification, make_objective
 from onnxprune.torch.training.optimizers import make_optimizer
-from onnxprune.torch.training.preparation import logits_module
+from onnxprune.torch.training.preparation import logits_module, with_surrogate
 from onnxprune.torch.training.recipe import Recipe
 from onnxprune.torch.training.schedule import rate
 from onnxprune.torch.writing import write_back
@@ -137,6 +137,8 @@ class _Run:
         cut = ENDINGS if is_classification(recipe, first.targets) else ()
         fed = {value.name for value in gates.base.graph.input}
         inner = logits_module(gates.model, head, cut, among=fed)
+        opened = {vector.name: np.ones(len(vector.gates), dtype=np.float32) for vector in gates.vectors}
+        with_surrogate(inner, {**first.inputs, **opened}, head, recipe)
         self._module = GatedModule(inner, gates, how.flipped)
         self._module.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._module.train()

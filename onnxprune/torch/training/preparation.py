@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from onnxprune.data.logits import ENDINGS, Head, head_of, without_ending
 from onnxprune.ir.graph import Graph
@@ -73,12 +74,18 @@ def prepare(model: ModelLike, recipe: Recipe, first: Batch) -> Prepared:
     # Values are compared with what the file gives, class numbers with logits.
     cut = ENDINGS if is_classification(recipe, first.targets) else ()
     module = logits_module(start, head, cut)
-    surrogate = None
-    if all(name in first.inputs for name in module.onnx_inputs):
-        few = [torch.from_numpy(np.array(first.inputs[name])) for name in module.onnx_inputs]
+    return Prepared(start, module, head, cut, restored, with_surrogate(module, first.inputs, head, recipe))
+
+
+def with_surrogate(
+    module: OnnxModule, inputs: Mapping[str, NDArray[Any]], head: Head, recipe: Recipe
+) -> Surrogate | None:
+    """Give thresholds a gradient where weights reach the output through them alone; None where there is no need."""
+    if all(name in inputs for name in module.onnx_inputs):
+        few = [torch.from_numpy(np.array(inputs[name])) for name in module.onnx_inputs]
         with suppress(RuntimeError, ValueError, IndexError, TypeError):  # Samples that do not fit: training says so.
-            surrogate = install(module, few, head.position, recipe.surrogate, recipe.slope)
-    return Prepared(start, module, head, cut, restored, surrogate)
+            return install(module, few, head.position, recipe.surrogate, recipe.slope)
+    return None
 
 
 def begun(model: ModelLike, recipe: Recipe, first: Batch) -> tuple[Model, frozenset[str]]:

@@ -25,7 +25,8 @@ from onnxprune.torch import Callback, Recipe
 from onnxprune.torch.gates import Gates, Learning
 from onnxprune.torch.training import Step
 from tests.helpers import GraphBuilder
-from tests.torch.training.support import CLASSES, assert_equal_weights, classifier, squares
+from tests.torch.test_surrogates import spiking
+from tests.torch.training.support import CLASSES, assert_equal_weights, classifier, squares, weights
 
 Arrays = dict[str, NDArray[np.float32]]
 HALF = PlanOptions(mode="flops", reduce=0.5, round_to=1)
@@ -248,3 +249,17 @@ def test_a_checkpoint_goes_on_to_the_same_end(result: GatedTraining, tmp_path: P
     learnt(checkpoint=state)
     again = learnt(resume=state)
     assert_equal_weights(again.model, result.model)
+
+
+@pytest.mark.parametrize("batch", ["n", 1])
+def test_a_spiking_network_learns_what_to_remove(batch: int | str) -> None:
+    model = spiking(batch=batch)
+    made = learnt(model, gates=("channels",), options=replace(HALF, reduce=0.3))
+    # Behind thresholds lie the first weights: they move if gradients come through.
+    first = next(name for name, value in weights(model).items() if value.shape == (8, 1, 3, 3))
+    assert not np.isin(weights(made.model)[first], weights(model)[first]).all()
+    plan = made.compression.plan
+    assert plan.after["flops"] <= 0.7 * plan.before["flops"]
+    assert [value.type.tensor_type.shape.dim[0] for value in made.model.graph.input] == [
+        value.type.tensor_type.shape.dim[0] for value in model.graph.input
+    ]
