@@ -1,6 +1,8 @@
 """A real exploration: ResNet-20 on Fashion-MNIST, three modes, four reductions, two seeds, short training.
 
-    python -m tests.benchmarks.exploration [--model FILE] [--data FOLDER] [--only explore|overhead|scale|page]
+    python -m tests.benchmarks.exploration [--model FILE] [--data FOLDER] [--only PART]
+
+Parts are explore, overhead, scale, picks, connectivity and page.
 
 The runs go to docs/exploration.sqlite as they end (what is there is not made again), the page docs/exploration.md
 and its picture are made of them. The model is trained first if its file is not there.
@@ -28,6 +30,7 @@ from onnxprune.exploration.steps import Train
 from onnxprune.exploration.store import Store
 from onnxprune.ir.engine import Engine
 from onnxprune.ir.sampling import Rounds, sample
+from tests.benchmarks.exploration_connectivity import measured
 
 DOCS = Path(__file__).parents[2] / "docs"
 TABLE, PICTURE, PAGE = DOCS / "exploration.sqlite", DOCS / "img" / "exploration.svg", DOCS / "exploration.md"
@@ -46,13 +49,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("resnet20.onnx"))
     parser.add_argument("--data", default=str(DEBIAN_FOLDER))
-    parser.add_argument("--only", choices=("explore", "overhead", "scale", "picks", "page"))
+    parser.add_argument("--only", choices=("explore", "overhead", "scale", "picks", "connectivity", "page"))
     asked = parser.parse_args()
     parts = {
         "explore": lambda: explored(asked.model, asked.data),
         "overhead": lambda: note("overhead", asdict(overhead(asked.model, asked.data))),
         "scale": lambda: note("scale", scale()),
         "picks": lambda: note("picks", picks(asked.model)),
+        "connectivity": lambda: note("connectivity", measured(read_results(TABLE))),
         "page": page,
     }
     if not asked.model.exists():
