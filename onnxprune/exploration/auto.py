@@ -274,7 +274,7 @@ def _recover(
                 )
                 return
             try:
-                trial = searching.floats(refitted + share * (1 - refitted))
+                trial = searching.floats(refitted + share * (1 - refitted), searching.options.planned or CHANNELS)
             except BudgetError:
                 continue
             if trial.losses.mean > _RUINED:

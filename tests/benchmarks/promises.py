@@ -2,7 +2,7 @@
 
 Each reference classifier is pruned to many widths, once, with 512 training images; what every candidate says of the
 10,000 labelled test images is kept. Then hold-outs are drawn from these (with replacement: the 10,000 are the truth),
-and on each the candidate is chosen as ``--max-loss`` does: ordered by what it loses on a fifth of the hold-out,
+and on each the candidate is chosen as ``--max-loss`` does: ordered by what has changed on a fifth of the hold-out,
 tested on the rest until the first fails. ``docs/promises.csv`` has a row for every network, promise and way to count.
 """
 
@@ -144,7 +144,7 @@ def summary(every: list[dict[str, object]]) -> list[dict[str, object]]:
 def chosen(losses: FloatArray, kind: Kind, most: float) -> int | None:
     """The candidate that ``--max-loss`` takes, by losses [candidates, samples] on a hold-out; None for the original."""
     cut = losses.shape[1] // 5
-    order = np.argsort(losses[:, :cut].mean(axis=1), kind="stable")
+    order = np.argsort(np.abs(losses[:, :cut]).mean(axis=1), kind="stable")
     passed = fixed_sequence(order, lambda i: Losses(losses[i, cut:], kind, "").shows(most, CONFIDENCE))
     return int(max(passed)) if passed else None
 

@@ -162,3 +162,28 @@ def test_regions_are_a_lever_and_the_command_makes_the_same_again(monkeypatch: p
 def test_a_plan_does_not_know_what_is_done_after_it() -> None:
     with pytest.raises(UsageError, match=r"levers: int8 says nothing of a plan; here it is the option int8 \(--int8\)"):
         onnxprune.compress(VGG, reduce=0.5, levers="channels,int8")
+
+
+@pytest.mark.slow
+def test_recovery_is_a_lever_from_data_to_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All of it: bolder candidates than a refit makes good are taught, judged, proven, written, and told of."""
+    pytest.importorskip("torch")
+    monkeypatch.setattr("onnxprune.exploration.auto._LEAST_MINUTES", 0.05)
+    path = VGG.with_name("depthwise_dynamo.onnx")
+    spec = str(VGG.with_name("fashion_sample.npz"))
+    found = auto(path, calibration=spec, max_loss=0.1, levers="channels,int8,recovery", minutes=2)
+    taught = [trial for trial in found.kept.trials if trial.made.made.recovery is not None]
+    assert taught
+    assert not any("No recovery" in line for line in found.skipped)
+    refitted = [trial.made.reduce for trial in found.kept.trials if trial.made.made.recovery is None]
+    assert max(trial.made.reduce for trial in taught) > min(refitted)
+    for trial in taught:
+        before, after = trial.made.made.recovery.states[0], trial.made.made.recovery.states[-1]  # type: ignore[union-attr]
+        assert after.step >= before.step
+    assert found.kept.bound.upper <= 0.1
+    found.model.save(tmp_path / "best.onnx")
+    assert onnxprune.load(tmp_path / "best.onnx").file_size == found.chosen.flash
+    if found.chosen.made.recovery is not None:
+        assert "--recover --minutes" in found.command(path, tmp_path / "best.onnx")
+    else:
+        assert "--recover" not in found.command(path, tmp_path / "best.onnx")
