@@ -80,9 +80,9 @@ _HONEST = """What that says:
 - Parameters rank worse than MACs ({params:.2f}), in the runs up to −70 % by more than chance.
 - The narrowest place tells least over all runs. The longest way is the same in all of them: removing channels removes
   no layers.
-- The mean depth, which falls where branches become thin beside their skips, ranks best in the runs up to −70 %, and tells
-  something beyond MACs and parameters there. It is one of several comparisons that were looked at, on {runs} runs of one
-  network with two seeds: a hint, and no result.
+- The mean depth, which falls where branches become thin beside their skips, ranks best in the runs up to −70 %, and
+  tells something beyond MACs and parameters there. It is one of several comparisons that were looked at, on {runs} runs
+  of one network with two seeds: a hint, and no result.
 
 onnxprune plans by none of these."""
 
