@@ -39,6 +39,7 @@ from onnxprune.pruning.comparison import LayerChange
 from onnxprune.pruning.compensation.refit import LayerFit
 from onnxprune.pruning.mutations.power import Power
 from onnxprune.pruning.quantization.certificate import QuantizationCertificate
+from onnxprune.pruning.rounds import Round
 from onnxprune.pruning.sensitivity import Sensitivity
 from onnxprune.splitting.costs import PartCost
 from onnxprune.splitting.exits import Exits
@@ -238,6 +239,7 @@ Made = keys(
     latency=LatencyFit | plain(Foretold, measured=None) | None,
     compensation=Compensation | None,
     recovery=Recovery | None,
+    rounds=list[Round],
     quantization=Integers | None,
     fidelity=FidelityTold | None,
     promise=Promise | None,

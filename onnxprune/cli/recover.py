@@ -63,7 +63,7 @@ def recover(
     kept = None if output == STDOUT else output.with_name(f"{output.name}.checkpoint")
     if resume and kept is None:
         raise UsageError("--resume goes on from a checkpoint beside the output; name a file")
-    how: dict[str, Any] = {"minutes": job.minutes, "augment": job.augment}
+    how: dict[str, Any] = {"minutes": job.minutes, "augment": job.augment, "task": job.task}
     watch = watching(terminal, job.minutes)
     done = teach(pruned, source, samples, **how, progress=watch, checkpoint=kept, resume=resume)
     fidelity = None if same else measure_fidelity(source, done.model, others, task=job.task)

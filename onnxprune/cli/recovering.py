@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from onnxprune.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from onnxprune.pruning.recovery import Recovery
+    from onnxprune.pruning.rounds import Round
     from onnxprune.torch.recovery import State
 
 
@@ -26,6 +27,8 @@ def watching(terminal: Terminal, minutes: float) -> Callable[[State], None]:
 
 def figures(state: State) -> str:
     """What was measured on the samples held out."""
+    if state.measure == "cosine":
+        return f"cosine {1 - state.damage:.4f}"
     if state.agreement is None:
         return f"error {state.damage:.4f} of the outputs' variance"
     return f"as the original's {state.agreement:.1%}, KL {state.damage:.4f}"
@@ -33,6 +36,15 @@ def figures(state: State) -> str:
 
 def _time(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def rounds_line(rounds: Sequence[Round]) -> str:
+    """What went in each of several rounds, and how much of what was lost then came back."""
+    parts = []
+    for one in rounds:
+        healed = "" if one.damage is None else f" ({one.damage[0]:.4f} → {one.damage[1]:.4f} in {one.steps} steps)"
+        parts.append(f"{one.left:.1%}{healed}")
+    return f"In {len(rounds)} rounds, what was left, and damage before and after recovery: {', then '.join(parts)}."
 
 
 def recovery_line(done: Recovery) -> str:

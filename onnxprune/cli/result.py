@@ -15,7 +15,7 @@ from onnxprune.cli.integers import quantization_lines
 from onnxprune.cli.latency import latency_lines
 from onnxprune.cli.names import with_layers
 from onnxprune.cli.reading import Reading
-from onnxprune.cli.recovering import recovery_line, watching
+from onnxprune.cli.recovering import recovery_line, rounds_line, watching
 from onnxprune.cli.terminal import Terminal
 from onnxprune.cli.timing import timing_lines
 from onnxprune.errors import VerificationError
@@ -126,6 +126,7 @@ def _report(
         "latency": _plain(_latency(task, made)),
         "compensation": _plain(made.compensation),
         "recovery": _plain(made.recovery),
+        "rounds": [one.to_dict() for one in made.rounds],
         "quantization": _plain(made.quantization),
         "fidelity": _plain(made.fidelity),
         "promise": _plain(made.promise),
@@ -211,6 +212,8 @@ def data_lines(made: Compression) -> list[str]:
         )
         lines.extend(f"Not fitted: {name} ({reason})." for name, reason in done.skipped.items())
         lines.extend(_few_samples(done))
+    if made.rounds:
+        lines.append(rounds_line(made.rounds))
     if made.recovery is not None:
         lines.append(recovery_line(made.recovery))
     if fidelity is None:

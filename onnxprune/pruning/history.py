@@ -65,6 +65,17 @@ def with_repair(result: Model, before: Model, done: Compensation, job: JobOption
     return with_step(result, COMPENSATE, told)
 
 
+def with_rounds(result: Model, before: Model, rounds: Sequence[Mapping[str, Any]], job: JobOptions) -> Model:
+    """What rounds of removing, compensating and recovering have made, which tells so after the removal."""
+    told = {
+        "data": _data(job),
+        "changed": changed_weights(before, result),
+        "augment": job.augment,
+        "rounds": list(rounds),
+    }
+    return with_step(with_steps(result, steps_of(before)), "recover", told)
+
+
 def with_answers(model: Model, fidelity: Fidelity | None) -> Model:
     """The model, whose last step tells what is left of the answers after it, if that is known."""
     steps = steps_of(model)

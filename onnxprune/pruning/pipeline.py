@@ -20,8 +20,16 @@ from onnxprune.ops import Registry
 from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.certificate import Certificate, check, verify
 from onnxprune.pruning.choosing import choose
-from onnxprune.pruning.history import with_answers, with_integers, with_promise, with_removal, with_repair
-from onnxprune.pruning.options import CHANNELS, CompressOptions, JobOptions, PlanOptions, PromiseOptions, by_keyword
+from onnxprune.pruning.history import with_answers, with_integers, with_promise, with_removal, with_repair, with_rounds
+from onnxprune.pruning.options import (
+    AUTO,
+    CHANNELS,
+    CompressOptions,
+    JobOptions,
+    PlanOptions,
+    PromiseOptions,
+    by_keyword,
+)
 from onnxprune.pruning.plan import Plan
 from onnxprune.pruning.substituting import replaced
 
@@ -35,6 +43,7 @@ if TYPE_CHECKING:
     from onnxprune.pruning.promising import Kept
     from onnxprune.pruning.quantization.quantizing import Quantization
     from onnxprune.pruning.recovery import Recovery
+    from onnxprune.pruning.rounds import Round, Stepped
     from onnxprune.torch.recovery import State
 
 
@@ -42,10 +51,10 @@ if TYPE_CHECKING:
 class Compression:
     """The pruned model, the plan that made it, the analysis before, and the certificate (None if not asked for).
 
-    The certificate is about the removal alone. ``compensation`` and ``recovery`` tell what changed weights later, and
-    ``fidelity`` how the outputs compare with the original's where calibration data was given.
-    ``quantization`` has its own certificate, about the step from floats to integers. ``promise`` tells what is proven
-    of the loss, where one was promised.
+    The certificate is about the removal alone. ``compensation`` and ``recovery`` tell what changed weights later (of
+    several ``rounds``, in the last), and ``fidelity`` how the outputs compare with the original's where calibration
+    data was given. ``quantization`` has its own certificate, about the step from floats to integers. ``promise`` tells
+    what is proven of the loss, where one was promised.
     """
 
     model: Model
@@ -57,6 +66,7 @@ class Compression:
     recovery: Recovery | None = None
     quantization: Quantization | None = None
     promise: Kept[Compression] | None = None
+    rounds: tuple[Round, ...] = ()
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -185,11 +195,20 @@ def run(
         fit = apart(fit)[0]
     work = Work(source, analysis, registry, job, data, fit, engine, progress, watch)
     if isinstance(options, Plan):
+        if job.rounds not in (1, AUTO):
+            raise UsageError("a plan says what goes, all at once; rounds plan by a budget")
         return make(work, options)
     if fit is not None:
         options = replace(options, calibration=fit)
     if promise is not None and promise.max_loss is not None and data is not None:
         return _promised(work, data, options, promise)
+    if fit is not None and data is not None and job.rounds != 1:
+        from onnxprune.pruning.rounds import in_rounds, rounds_of
+
+        count = rounds_of(job.rounds, options, analysis, len(fit), job.minutes)
+        if count > 1:
+            stepped = in_rounds(analysis, options, job, fit, data.fit, count, progress, watch)
+            return make(work, stepped.plan, stepped)
     with progress("Planning"):
         plan = planned(analysis, options, fit, job)
     return make(work, plan)
@@ -219,8 +238,11 @@ class Work:
     watch: Callable[[State], None] | None
 
 
-def make(work: Work, plan: Plan) -> Compression:
-    """What a plan makes of the model: removed, verified, compensated, and compared with the original."""
+def make(work: Work, plan: Plan, stepped: Stepped | None = None) -> Compression:
+    """What a plan makes of the model: removed, verified, compensated, and compared with the original.
+
+    Where rounds have done all but verifying and comparing, ``stepped`` is what they have made.
+    """
     source, job, data, progress = work.source, work.job, work.data, work.progress
     if plan.new_layers and job.compensation != "refit" and job.compensate != "none":
         raise UsageError(
@@ -228,7 +250,7 @@ def make(work: Work, plan: Plan) -> Compression:
             "give calibration (--calibrate), or say that you train them (--compensate none)"
         )
     with progress("Removing channels"):
-        result = apply(source, plan, registry=work.registry)
+        result = apply(source, plan, registry=work.registry) if stepped is None else stepped.removed
     certificate = certified(work, result, plan) if job.certify else None
     if job.provenance:
         result = with_removal(result, source, plan, certificate, job)
@@ -237,7 +259,13 @@ def make(work: Work, plan: Plan) -> Compression:
         return Compression(result, plan, work.analysis, certificate)
     found = lesson = fidelity = None
     before = result
-    if method is not None:
+    if stepped is not None:
+        found, lesson = stepped.compensation, stepped.recovery
+        result = stepped.model
+        if job.provenance:
+            result = with_rounds(result, before, [one.to_dict() for one in stepped.rounds], job)
+        check(result, "the recovered model")
+    elif method is not None:
         from onnxprune.pruning.compensation import compensate
 
         with progress("Compensating"):
@@ -247,13 +275,13 @@ def make(work: Work, plan: Plan) -> Compression:
             if left := found.unfitted(plan):
                 raise UsageError(f"what stands for a region could not be fitted: {'; '.join(left)}; allow more memory")
             check(result, "the compensated model")
-    if job.recover and data is not None:
+    if job.recover and data is not None and stepped is None:
         from onnxprune.pruning.recovery import recover
 
         if job.provenance and found is not None:
             result = with_repair(result, before, found, job)
         with progress("Recovering"):
-            how = {"minutes": job.minutes, "augment": job.augment, "progress": work.watch}
+            how = {"minutes": job.minutes, "augment": job.augment, "task": job.task, "progress": work.watch}
             lesson = recover(result, source, data.fit, plan=plan, **how)
             result = lesson.model
             check(result, "the recovered model")
@@ -270,6 +298,8 @@ def make(work: Work, plan: Plan) -> Compression:
     if job.provenance:
         result = with_answers(result, fidelity)
     made = Compression(result, plan, work.analysis, certificate, found, fidelity, lesson)
+    if stepped is not None:
+        made = replace(made, rounds=stepped.rounds)
     return made if data is None or not job.int8 else _in_integers(made, source, data, job, work.engine, progress)
 
 

@@ -35,6 +35,8 @@ class Recovery:
     samples: int
     held_out: int
     blocks: tuple[str, ...]
+    interrupted: bool = False
+    """Whether somebody ended it."""
 
     def to_dict(self) -> dict[str, Any]:
         """How it went, as plain data for JSON."""
@@ -81,14 +83,15 @@ def recover(
     progress: Callable[[State], None] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
+    task: str = "auto",
 ) -> Recovery:
     """Train a pruned model, without labels, to compute what the original computes.
 
     Blocks are found in the graph: they lie between tensors through which everything passes, but masks and shapes. The
     first ones, as long as they hardly err, stay as they are. For a short time every block learns by itself to give what
     the original gives at its end, then all of them together, and the outputs (class probabilities where there are
-    classes). The weights are averaged over steps, and the best average on samples held out is kept: the result is never
-    worse there than what came.
+    classes, directions where there are embeddings). The weights are averaged over steps, and the best average on
+    samples held out is kept: the result is never worse there than what came.
 
     Args:
         pruned: the pruned model, compensated or not.
@@ -104,10 +107,12 @@ def recover(
         progress: called after each evaluation.
         checkpoint: a file that each evaluation is kept in; an interruption leaves it, the end removes it.
         resume: go on from that file: with the same models, samples and settings, but for ``minutes`` and ``steps``.
+        task: what the outputs say, as for :func:`onnxprune.compress`: classes are to have the same probabilities,
+            embeddings the same directions, all else the same values.
 
     Raises:
         CheckpointError: that file is missing, damaged, of another recovery, or cannot be written.
-        UsageError: PyTorch is not installed, or an argument is out of range.
+        UsageError: PyTorch is not installed, an argument is out of range, or the task reads none of the outputs.
         PlanError: no plan was given, and the file tells of none.
         ConversionError: the pruned model has operators that PyTorch has no converter for.
         DataError: the samples are empty, not finite, or do not fit the model.
@@ -135,15 +140,15 @@ def recover(
     how = Teaching(minutes, steps, parse_augmentations(augment), lr=lr, batch_size=batch_size, seed=seed)
     keeping = None
     if checkpoint is not None:
-        settings = {"augment": augment, "lr": str(lr), "batch_size": str(batch_size), "seed": str(seed)}
+        settings = {"augment": augment, "lr": str(lr), "batch_size": str(batch_size), "seed": str(seed), "task": task}
         models = {"student": model_digest(student), "teacher": model_digest(teacher)}
         keeping = Checkpoint(checkpoint, {**models, "samples": samples.digest(), **settings}, resume)
     elif resume:
         raise UsageError("to resume a recovery takes its checkpoint; give the file")
-    done = follow(student, teacher, plan.removed, learnt, held_out, how, progress, keeping)
+    done = follow(student, teacher, plan.removed, learnt, held_out, how, progress, keeping, task)
     model = done.model
     if steps_of(student) and done.kept:
         damage = [round(done.states[place].damage, 3) for place in (0, done.kept)]
         told = {"samples": len(learnt), "steps": done.states[done.kept].step, "damage": damage, "augment": augment}
         model = with_step(model, "recover", told, instead="write_back")
-    return Recovery(model, done.states, done.kept, len(learnt), len(held_out), done.blocks)
+    return Recovery(model, done.states, done.kept, len(learnt), len(held_out), done.blocks, done.interrupted)

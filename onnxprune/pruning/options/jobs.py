@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from onnxprune.errors import UsageError
 from onnxprune.pruning.options.definition import DATA, Given, defined, names
+from onnxprune.pruning.options.planning import AUTO
 
 if TYPE_CHECKING:
     pass
 
+MOST_ROUNDS = 16
 RANGE_METHODS = ("auto", "minmax", "entropy", "percentile")
 """How the range of a tensor follows from its values: ``auto`` is what keeps the outputs closest on other samples."""
 
@@ -84,6 +86,17 @@ class JobOptions(IntegerOptions):
     minutes: float = defined(
         10.0, "The time that it takes.", panel=DATA, valid=lambda value: value > 0, must="be positive"
     )
+    rounds: int | str = defined(
+        1,
+        "Remove in so many steps, with recovery between them. The budget is met by the last; they share the time. "
+        "auto: more than one where less than 45 % is to be left, by the samples and the time.",
+        kind="rounding",
+        example="auto|N",
+        panel=DATA,
+        text="1",
+        valid=lambda value: value == AUTO or (isinstance(value, int) and 1 <= value <= MOST_ROUNDS),
+        must="be auto, or a number from 1 to 16",
+    )
     augment: str = defined(
         "crop,flip,mix", "What it does with images, to see more of them: any of these, or none.", panel=DATA
     )
@@ -146,6 +159,11 @@ class JobOptions(IntegerOptions):
         if self.min_agreement is not None and self.calibration is None:
             raise UsageError(
                 "how much is left of the answers is measured with samples: min_agreement needs calibration data"
+            )
+        if self.rounds != 1 and not self.recover:
+            raise UsageError(
+                "rounds are for recovery: removing and refitting in steps, without learning between them, gave no "
+                "better answers than one step (docs/recovery.md); give recover (--recover), too, or no rounds"
             )
         if self.recover and self.calibration is None:
             raise UsageError("recovery learns from samples: recover needs calibration data")

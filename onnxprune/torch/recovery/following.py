@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
 from torch import Tensor, nn
-from torch.nn import functional
 
-from onnxprune.data.logits import ENDINGS, head_of, without_ending
+from onnxprune.data.logits import head_of, without_ending
 from onnxprune.data.samples import Samples
+from onnxprune.data.tasks import AUTO
 from onnxprune.errors import TrainingError, UsageError, VerificationError
 from onnxprune.ir.cuts import cut_tensors, without_parameters
 from onnxprune.ir.graph import Graph
@@ -29,6 +29,8 @@ from onnxprune.torch.module import OnnxModule, to_module
 from onnxprune.torch.outputs import giving
 from onnxprune.torch.recovery.checkpoints import Checkpoint, Standing, load, remove, save
 from onnxprune.torch.recovery.drawing import Draws
+from onnxprune.torch.recovery.likeness import Likeness, Measure, likenesses, relative
+from onnxprune.torch.recovery.precision import learning_precision, leave_strided
 from onnxprune.torch.training.batching import any_batch
 from onnxprune.torch.writing import write_back
 
@@ -83,8 +85,9 @@ class Teaching:
 class State:
     """Where recovery stands: steps and seconds, and on the samples held out what is lost of the outputs.
 
-    ``damage`` is the mean KL divergence of class probabilities, or for other outputs the squared error over the
-    variance; ``agreement`` the share with the original's class, None where there are no classes.
+    ``damage`` is, of the worst output, what ``measure`` says: the mean KL divergence of class probabilities, for
+    embeddings one less the mean cosine, for other outputs the squared error over the variance; ``agreement`` the share
+    with the original's class, None where there are no classes.
     """
 
     step: int
@@ -92,16 +95,21 @@ class State:
     left: float
     damage: float
     agreement: float | None
+    measure: Measure = "error"
 
 
 @dataclass(frozen=True)
 class Followed:
-    """The recovered model, the states that were measured (the first before any step), and which of them is kept."""
+    """The recovered model, the states that were measured (the first before any step), and which of them is kept.
+
+    ``interrupted`` tells that somebody ended it.
+    """
 
     model: Model
     states: tuple[State, ...]
     kept: int
     blocks: tuple[str, ...]
+    interrupted: bool = False
 
 
 def follow(
@@ -113,6 +121,7 @@ def follow(
     how: Teaching,
     progress: Callable[[State], None] | None = None,
     checkpoint: Checkpoint | None = None,
+    task: str = AUTO,
 ) -> Followed:
     """Let the original teach the pruned model.
 
@@ -128,6 +137,7 @@ def follow(
         how: time and method.
         progress: called after each evaluation.
         checkpoint: the file that each evaluation is kept in, and that an interruption leaves; the end removes it.
+        task: what the outputs say, which decides how they are compared; ``auto`` looks at the original's.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another recovery, or cannot be written.
@@ -139,7 +149,7 @@ def follow(
         raise TrainingError(
             f"recovery takes more samples than {len(samples)} to learn from and {len(held_out)} to choose by"
         )
-    lesson = _Lesson.of(student, teacher, removed, samples)
+    lesson = _Lesson.of(student, teacher, removed, samples, task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(how.seed)
         return _Run(student, lesson, samples, held_out, how).result(progress, checkpoint)
@@ -157,14 +167,19 @@ class _Lesson:
     teacher: Session
     outputs: tuple[str, ...]
     cuts: tuple[str, ...]
-    classes: frozenset[str]
+    likeness: Mapping[str, Likeness]
     takes: tuple[str, ...]
     before: Session | None = None
     kept: Mapping[str, tuple[tuple[int, Tensor], ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, student: Model, teacher: Model, removed: Mapping[str, Mapping[int, Sequence[int]]], samples: Samples
+        cls,
+        student: Model,
+        teacher: Model,
+        removed: Mapping[str, Mapping[int, Sequence[int]]],
+        samples: Samples,
+        task: str = AUTO,
     ) -> _Lesson:
         pupil, master = normalize(student), normalize(teacher)
         known = Graph(master, infer_shapes(master))
@@ -175,15 +190,15 @@ class _Lesson:
         extents = graph.shapes.extents
         if not outputs or any(extents.get(name) != shapes.extents.get(name) for name in outputs):
             raise VerificationError("the pruned model's outputs are not those of the original; is it another model?")
-        classes = frozenset(name for name in outputs if len(extents.get(name, ())) == 2)
+        likeness = likenesses(teacher, samples, outputs, task)
         cuts = tuple(
             name
             for name in cut_tensors(graph, _MOST_CUTS, without_parameters(graph))
             if name in shapes.extents and graph.shapes.elem_types.get(name) in floats
         )
-        for name in graph.outputs:
-            if name in classes:
-                pupil, master = (without_ending(m, head_of(m, name), ENDINGS[:2]) for m in (pupil, master))
+        for name, found in likeness.items():
+            if found.ending is not None:
+                pupil, master = (without_ending(m, head_of(m, name), (found.ending,)) for m in (pupil, master))
         kept = {
             name: tuple(
                 (dim, torch.from_numpy(np.delete(np.arange(shapes.extents[name][dim]), list(gone))))
@@ -195,8 +210,9 @@ class _Lesson:
         threads = torch.get_num_threads()
         # Depthwise convolutions are twice as fast with channels last.
         module = to_module(giving(pupil, outputs, cuts)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        leave_strided(module)
         session = Session(giving(master, outputs, cuts), "the original", threads=threads)
-        lesson = cls(module, session, outputs, cuts, classes, module.onnx_inputs, None, kept)
+        lesson = cls(module, session, outputs, cuts, likeness, module.onnx_inputs, None, kept)
         settled = lesson._settled(samples)
         if not settled:
             return lesson
@@ -204,14 +220,14 @@ class _Lesson:
         takes = _entered_at(module, len(outputs), settled, entry)
         session = Session(giving(master, outputs, cuts), "the original", threads=threads)
         before = Session(giving(pupil, (), (entry,)), "the pruned model", threads=threads)
-        return cls(module, session, outputs, cuts, classes, takes, before, kept)
+        return cls(module, session, outputs, cuts, likeness, takes, before, kept)
 
     def _settled(self, samples: Samples) -> int:
         """How many blocks, from the first one, need not learn."""
         few = {name: array[:_LOOKED_AT] for name, array in samples.inputs.items()}
         with torch.no_grad():
             found = self.tried(self.module, self.entered(few))
-        errors = [float(_relative(got, target)) for got, target in zip(found, self.answers(few), strict=True)]
+        errors = [float(relative(got, target)) for got, target in zip(found, self.answers(few), strict=True)]
         inner = errors[len(self.outputs) :]
         small = _SETTLED * max(errors)
         return next((place for place, error in enumerate(inner) if not error <= small), len(inner))
@@ -220,7 +236,7 @@ class _Lesson:
         """What the module takes, of these samples."""
         known = inputs if self.before is None else {**inputs, **self.before.run(inputs)}
         # A copy: what was read from a file may not be written to, and PyTorch warns of that.
-        return {name: torch.from_numpy(np.array(known[name])) for name in self.takes}
+        return {name: _channels_last(torch.from_numpy(np.array(known[name]))) for name in self.takes}
 
     def prepared(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Tensor], list[Tensor]]:
         """What the module takes of these samples, and what it should give."""
@@ -234,14 +250,13 @@ class _Lesson:
             tensor = torch.from_numpy(np.asarray(found[name], dtype=np.float32))
             for dim, positions in self.kept[name]:
                 tensor = tensor.index_select(dim, positions)
-            result.append(tensor)
+            result.append(_channels_last(tensor))
         return result
 
     def tried(self, module: nn.Module, entered: Mapping[str, Tensor]) -> list[Tensor]:
         """What a student gives."""
-        given = [entered[name] for name in self.takes]
-        found = module(*(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in given))
-        return [found] if isinstance(found, Tensor) else list(found)
+        found = module(*(entered[name] for name in self.takes))
+        return [x.float() for x in ([found] if isinstance(found, Tensor) else found)]
 
 
 class _Run:
@@ -255,7 +270,7 @@ class _Run:
             raise TrainingError("the pruned model has no weights that could learn")
         # Exporters fold scales of any size into weights: a step is a share of how large a tensor's values are.
         self._sizes = [max(float(p.detach().square().mean().sqrt()), _LEAST_SIZE) for p in parameters]
-        self._optimizer = torch.optim.Adam([{"params": [p]} for p in parameters], lr=how.lr)
+        self._optimizer = torch.optim.Adam([{"params": [p]} for p in parameters], lr=how.lr, fused=True)
         self._draws = Draws(
             samples, how.batch_size, how.augment, how.seed, lambda x: (lesson.entered(x), lesson.answers(x))
         )
@@ -275,6 +290,7 @@ class _Run:
             best_weights = copy.deepcopy(self._average.state_dict())
         begin = time.monotonic() - used
         first, last, pause = math.inf, used, min(limit / _EVALUATIONS, _AT_MOST_BETWEEN)
+        interrupted = False
         if progress is not None:
             progress(states[-1])
         try:
@@ -306,9 +322,9 @@ class _Run:
             if checkpoint is not None:
                 remove(checkpoint)
         except KeyboardInterrupt:
-            pass
+            interrupted = True
         self._module.load_state_dict(best_weights)
-        return Followed(write_back(self._module, self._student), tuple(states), best, self._lesson.cuts)
+        return Followed(write_back(self._module, self._student), tuple(states), best, self._lesson.cuts, interrupted)
 
     def _standing(self, step: int, seconds: float, states: list[State], best: int, weights: dict[str, Any]) -> Standing:
         module, average, optimizer = (o.state_dict() for o in (self._module, self._average, self._optimizer))
@@ -334,13 +350,14 @@ class _Run:
         for group, size in zip(self._optimizer.param_groups, self._sizes, strict=True):
             group["lr"] = rate * size
         entered, wanted = self._draws.next()
-        found = lesson.tried(self._module, entered)
+        with learning_precision():
+            found = lesson.tried(self._module, entered)
         loss = torch.zeros(())
         for name, got, target in zip(lesson.outputs, found, wanted, strict=False):
-            loss = loss + _relative(got, target) + (_divergence(got, target) if name in lesson.classes else 0.0)
+            loss = loss + lesson.likeness[name].loss(got, target)
         inner = list(zip(found, wanted, strict=True))[len(lesson.outputs) :]
         for got, target in inner:
-            loss = loss + _relative(got, target) / len(inner)
+            loss = loss + relative(got, target) / len(inner)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._module.parameters(), 1.0)
@@ -354,23 +371,19 @@ class _Run:
         return float(loss.detach())
 
     def _measured(self, step: int, seconds: float, left: float) -> State:
-        lesson, damage, right, count = self._lesson, 0.0, 0, 0
-        total = [[0.0, 0.0] for _ in lesson.outputs]
+        lesson, count, same = self._lesson, 0, 0.0
+        kinds = [lesson.likeness[name] for name in lesson.outputs]
+        lost = np.zeros(len(kinds))
         with torch.no_grad():
             for batch, wanted in self._tests:
-                found = lesson.tried(self._average, batch)
-                count += len(wanted[0])
-                for place, (name, got, target) in enumerate(zip(lesson.outputs, found, wanted, strict=False)):
-                    if name in lesson.classes:
-                        total[place][0] += float(_divergence(got, target)) * len(target)
-                        total[place][1] += len(target)
-                        right += int((got.argmax(1) == target.argmax(1)).sum()) if place == 0 else 0
-                    else:
-                        total[place][0] += float(_relative(got, target)) * len(target)
-                        total[place][1] += len(target)
-        damage = max(error / weight for error, weight in total)
-        agreement = right / count if lesson.outputs[0] in lesson.classes else None
-        return State(step, seconds, max(left, 0.0), damage, agreement)
+                found, size = lesson.tried(self._average, batch), len(wanted[0])
+                count += size
+                lost += [float(how.damage(*pair)) * size for how, *pair in zip(kinds, found, wanted, strict=False)]
+                if kinds[0].measure == "KL":
+                    same += float(kinds[0].agreement(found[0], wanted[0])) * size
+        worst = int(lost.argmax())
+        agreement = same / count if kinds[0].measure == "KL" else None
+        return State(step, seconds, max(left, 0.0), float(lost[worst]) / count, agreement, kinds[worst].measure)
 
 
 class _Gate(nn.Module):
@@ -425,24 +438,13 @@ def _gated(module: OnnxModule, outputs: int) -> list[_Gate]:
     return gates
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    """In the order that the module computes in: mixed orders cost more than the arithmetic of a loss."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
 def _batches(samples: Samples, size: int) -> list[dict[str, NDArray[Any]]]:
     return [
         {name: array[start : start + size] for name, array in samples.inputs.items()}
         for start in range(0, len(samples), size)
     ]
-
-
-def _relative(got: Tensor, target: Tensor) -> Tensor:
-    """The squared error over the variance of the target."""
-    spread = (target - target.mean(dim=0, keepdim=True)).square().mean() if len(target) > 1 else target.square().mean()
-    return functional.mse_loss(got, target) / spread.clamp(min=1e-12)
-
-
-def _divergence(got: Tensor, target: Tensor) -> Tensor:
-    """The Kullback-Leibler divergence of class probabilities from logits, in nats."""
-    return functional.kl_div(
-        functional.log_softmax(got, dim=1),
-        functional.log_softmax(target, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )

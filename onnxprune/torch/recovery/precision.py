@@ -1,0 +1,38 @@
+"""Numbers of 16 bits while a recovery learns, where the processor multiplies tiles of them.
+
+MobileNetV2, 16 pictures there and back with one thread: 26 milliseconds per picture in floats, 15 in bfloat16 on a
+processor with AMX. What is measured, and what is written, is computed in floats; weights stay floats all the time.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+
+def learning_precision() -> AbstractContextManager[object]:
+    """A context for the forward pass of a step of learning."""
+    return torch.autocast("cpu", torch.bfloat16) if multiplies_tiles() else nullcontext()
+
+
+def multiplies_tiles() -> bool:
+    """Whether this processor has AMX: without it, bfloat16 is emulated or hardly faster."""
+    known = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return known is not None and bool(known())
+
+
+class _Full(nn.Conv2d):
+    """A convolution in floats, whatever is around it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
+def leave_strided(module: nn.Module) -> None:
+    """Let grouped convolutions with strides compute in floats: their gradient in bfloat16 takes seven times as long."""
+    for part in module.modules():
+        if type(part) is nn.Conv2d and part.groups > 1 and max(part.stride) > 1:
+            part.__class__ = _Full
