@@ -5,9 +5,11 @@ name=value, by default those of ``onnxprune prune --calibrate``.
 
     python -m tests.benchmarks.answers MODEL.onnx CALIBRATE TEST [OPTIONS] [--reduce 0.5] [--task segmentation]
     python -m tests.benchmarks.answers --pages FOLDER
+    python -m tests.benchmarks.answers --crops FOLDER PNET.onnx PICTURES TEST_PICTURES [--side 24]
 
 The second form renders pages of text for a detector of text, from the documentation of this system: those of every
-other document into FOLDER/calibrate, the others into FOLDER/test.
+other document into FOLDER/calibrate, the others into FOLDER/test. The third cuts what the first network of mtcnn
+proposes (and as many places at random) from pictures, for the networks that refine that.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ import random
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageDraw, ImageFont
 
 import onnxprune
 from onnxprune.data.fidelity import measure_fidelity
@@ -32,8 +38,6 @@ PAGES, SIDE = {"calibrate": 96, "test": 64}, 480
 
 def render(folder: Path) -> None:
     """Pages of text in several fonts, sizes, colours and places."""
-    from PIL import Image, ImageDraw, ImageFont
-
     files = sentences(DOCS)
     fonts = sorted(FONTS.rglob("*.ttf"))
     for place, (part, count) in enumerate(PAGES.items()):
@@ -55,8 +59,32 @@ def render(folder: Path) -> None:
             page.save(folder / part / f"{number:03}.png")
 
 
+def cut(folder: Path, pnet: Path, pictures: dict[str, Path], side: int) -> None:
+    """Crops as mtcnn gives them to its second and third network: transposed, of what the first one finds likely."""
+    session = onnxruntime.InferenceSession(pnet)
+    (given,) = session.get_inputs()
+    for part, source in pictures.items():
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        chance = np.random.default_rng(0)
+        for file in sorted(source.iterdir()):
+            image = Image.open(file).convert("RGB")
+            boxes = []
+            for size in (24, 48, 96, 160):
+                scale = 12 / size
+                small = image.resize([max(round(extent * scale), 12) for extent in image.size])
+                x = (np.asarray(small, dtype=np.float32).transpose(1, 0, 2)[None] - 127.5) / 128
+                likely = session.run(None, {given.name: x})[1][0, :, :, 1]
+                left, top = np.unravel_index(likely.argmax(), likely.shape)
+                boxes.append((float(likely.max()), 2 * left / scale, 2 * top / scale, size))
+            found = [box[1:] for box in sorted(boxes)[-2:]]
+            for left, top, size in [*found, *((*chance.uniform(0, 200, 2), chance.uniform(24, 128)) for _ in range(1))]:
+                view = image.crop((int(left), int(top), int(left + size), int(top + size))).resize((side, side))
+                name = f"{file.stem}_{int(left)}_{int(top)}_{int(size)}.png"
+                view.transpose(Image.Transpose.TRANSPOSE).save(folder / part / name)
+
+
 def main() -> None:
-    """Run one case, and add its row; or render pages."""
+    """Run one case, and add its row; or render pages, or cut crops."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("calibrate", nargs="?")
@@ -68,9 +96,19 @@ def main() -> None:
     parser.add_argument("--recover", action="store_true")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--pages", type=Path)
+    parser.add_argument("--crops", type=Path)
+    parser.add_argument("--side", type=int, default=24)
     given = parser.parse_intermixed_args()
     if given.pages is not None:
         render(given.pages)
+        return
+    if given.crops is not None:
+        cut(
+            given.crops,
+            given.model,
+            dict(zip(PAGES, map(Path, (given.calibrate, given.test)), strict=True)),
+            given.side,
+        )
         return
     options: dict[str, Any] = dict(text.split("=", 1) for text in given.options)
     model = onnxprune.load(given.model)
@@ -91,7 +129,7 @@ def main() -> None:
         row = {
             "model": given.model.stem,
             "removed": f"{1 - made.plan.after['flops'] / made.plan.before['flops']:.3f}",
-            "options": " ".join(given.options) or "default",
+            "options": " ".join([*given.options, *(["recovered"] if given.recover else [])]) or "default",
             "steps": 0 if made.recovery is None else made.recovery.states[made.recovery.kept].step,
             "outputs": " ".join(said.outputs),
             "task": said.task,

@@ -1,7 +1,7 @@
 """What the pupil learns from, step by step: batches of an endless shuffle, each seen more than once.
 
 What the teacher says about a batch, and all that comes before the first step of learning, costs as much as the step. So
-each batch serves twice: in rounds, some batches are made one by one, and then come again in another order.
+each batch serves three times: some batches are made one by one, and then come again, and again, in other orders.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ Batch = tuple[dict[str, Tensor], list[Tensor]]
 
 #: The share of samples that are seen as they are: it is as such that the model will be asked.
 _PLAIN = 0.25
+#: How often each batch is learnt from.
+_TIMES = 3
 #: Batches of a round at most, and the bytes that they may take; with fewer than this each is seen once.
 _ROUND, _MEMORY, _FEWEST = 16, 1 << 28, 4
 
@@ -61,7 +63,7 @@ class Draws:
             fitting = _MEMORY // max(sum(t.nbytes for t in (*made[0].values(), *made[1])), 1)
             self._round = min(fitting, _ROUND) if fitting >= _FEWEST else 1
         if len(self._made) == self._round > 1:
-            self._again = self._rng.permutation(self._round).tolist()
+            self._again = np.concatenate([self._rng.permutation(self._round) for _ in range(_TIMES - 1)]).tolist()
         return made
 
     def stands(self) -> tuple[Mapping[str, Any], list[int], int]:

@@ -220,20 +220,21 @@ def test_blocks_that_err_little_are_left_as_they_are(samples: Samples) -> None:
     assert len(changed) <= len(whole)
 
 
-def test_batches_come_twice_and_go_on_from_anywhere(samples: Samples) -> None:
+def test_batches_come_again_and_go_on_from_anywhere(samples: Samples) -> None:
     def draws() -> Draws:
         return Draws(
             samples, 4, frozenset(("flip",)), 0, lambda x: ({}, [torch.from_numpy(v.copy()) for v in x.values()])
         )
 
-    first, count = draws(), 40
+    first, count = draws(), 54
     given = [first.next()[1][0] for _ in range(count)]
-    # Rounds of sixteen batches: each is there twice, the second time in another order.
-    for half in (given[:16], given[16:32]):
-        assert len({tuple(t.flatten().tolist()) for t in half}) == 16
-    sides = [sorted(float(t.sum()) for t in half) for half in (given[:16], given[16:32])]
-    assert sides[0] == sides[1]
-    for stop in (1, 15, 16, 17, 31, 32, 35):
+    # Sixteen batches at a time: each is there three times, in other orders.
+    parts = (given[:16], given[16:32], given[32:48])
+    sums = [[float(t.sum()) for t in part] for part in parts]
+    assert len(set(sums[0])) == 16
+    assert sorted(sums[0]) == sorted(sums[1]) == sorted(sums[2])
+    assert sums[0] != sums[1] != sums[2]
+    for stop in (1, 15, 16, 17, 31, 32, 35, 48, 50):
         one, other = draws(), draws()
         for _ in range(stop):
             one.next()
