@@ -48,6 +48,8 @@ class Session:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
+        # Threads that wait busily for the next run would take the processor from what is done between runs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if literal:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._what = what
