@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune._display import long, percent
+from onnxprune._display import TOTALS, long, percent
 from onnxprune.analysis.cost import FloatArray
 from onnxprune.errors import TrainingError
 from onnxprune.ops.relations import IntArray
@@ -40,7 +40,7 @@ class Settling:
         if left > self.limit + _SLACK * full:
             metric = self.cost.problem.limits[0][0]
             raise TrainingError(
-                f"the gates did not close: of {long(full)} {metric}, {percent(left / full)} are left, and "
+                f"the gates did not close: of {long(full)} {TOTALS.get(metric, (metric,))[0]}, {percent(left / full)} are left, and "
                 f"{percent(self.limit / full)} were asked for; nothing was written. Let them learn for longer "
                 "(--gate-epochs) or faster (--gate-lr), or ask for less"
             )

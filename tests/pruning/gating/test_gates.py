@@ -210,7 +210,7 @@ def test_batchnorm_that_was_put_in_is_folded_again() -> None:
 
 
 def test_gates_that_do_not_close_are_told() -> None:
-    with pytest.raises(TrainingError, match=r"did not close: .* 100.0 % are left, and 50.0 % were asked for"):
+    with pytest.raises(TrainingError, match=r"did not close: .* MACs, 100.0 % are left, and 50.0 % were asked for"):
         learnt(learning=replace(LEARNING, lr=1e-4))
 
 
