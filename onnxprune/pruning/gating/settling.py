@@ -39,8 +39,9 @@ class Settling:
         left = self.cost.total(self._above(scores, 0.0, self._levels(ANY)))
         if left > self.limit + _SLACK * full:
             metric = self.cost.problem.limits[0][0]
+            title, unit = TOTALS.get(metric, (metric, ""))
             raise TrainingError(
-                f"the gates did not close: of {long(full)} {TOTALS.get(metric, (metric,))[0]}, {percent(left / full)} are left, and "
+                f"the gates did not close: of {long(full, unit)} {title}, {percent(left / full)} are left, and "
                 f"{percent(self.limit / full)} were asked for; nothing was written. Let them learn for longer "
                 "(--gate-epochs) or faster (--gate-lr), or ask for less"
             )
