@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.analysis.analyzing import Analysis, again
+from onnxprune.analysis.atoms import Grouping
 from onnxprune.analysis.cost import METRICS
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.ops.relations import IntArray
@@ -83,7 +84,7 @@ class Candidates:
         closed_regions = [one for one, stays in zip(self.regions, open[units:], strict=True) if not stays]
         regions = tuple(one.replacement for one in outermost(closed_regions))
         after = again(analysis, replaced(analysis.model, regions)) if regions else analysis
-        after = after.measured(self.options.sources)
+        after = after.under(analysis.coupling.grouping).measured(self.options.sources)
         coupling = after.coupling
         stays = np.append(open, True)
         # What is left of the graph is coupled as before or less, and its tensors have their names.
@@ -138,11 +139,15 @@ def candidates(analysis: Analysis, options: PlanOptions, what: Sequence[str]) ->
         what: of ``channels``, ``branches`` and ``activations``.
 
     Raises:
-        UsageError: no budget or more than one, or nothing of this may go.
+        UsageError: no budget or more than one, an option that gates do not know, or nothing of this may go.
         BudgetError: the budget cannot be met with all gates closed.
     """
     if odd := [one for one in what if one not in GATED]:
         raise UsageError(f"'{odd[0]}' can have no gates; name some of {', '.join(GATED)}")
+    if options.exact_norm or options.grouped == "best":
+        raise UsageError("gates do without exact_norm, and know grouped convolutions as aligned, balanced or whole")
+    if options.grouped != "auto":
+        analysis = analysis.under(Grouping(options.grouped))
     analysis = analysis.measured(options.sources)
     limits = limits_of(analysis, options)
     if len(limits) != 1:

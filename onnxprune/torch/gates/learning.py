@@ -132,6 +132,8 @@ class _Run:
         self, gates: Gates, data: Data, recipe: Recipe, how: Learning, tutor: Model | None, group: Processes
     ) -> None:
         self._gates, self._data, self._recipe, self._how = gates, data, recipe, how
+        if recipe.precision == "float16":
+            raise TrainingError("gates learn in float32 or bfloat16: float16 would need a scaled loss")
         first = first_batch(data.train, recipe)
         head = head_of(gates.base, recipe.output)
         cut = ENDINGS if is_classification(recipe, first.targets) else ()

@@ -90,6 +90,21 @@ def test_open_gates_change_nothing_and_closed_ones_are_what_the_plan_removes(nam
     assert gap(gated_outputs(replace(gates, vectors=tuple(vectors)), inputs, open), left) > 1e-4
 
 
+@pytest.mark.parametrize("grouped", ["aligned", "balanced", "whole"])
+def test_grouped_convolutions_shrink_as_asked(grouped: str) -> None:
+    g = GraphBuilder(17)
+    h = g.op("Relu", g.op("Conv", g.input("x", (1, 3, 6, 6)), g.weight(16, 3, 1, 1), g.vector(16)))
+    h = g.op("Relu", g.op("Conv", h, g.weight(16, 4, 3, 3), g.vector(16), group=4))
+    g.output(g.op("Conv", h, g.weight(5, 16, 1, 1), g.vector(5)))
+    found, inputs = of(onnxprune.load(g.model()), ("channels",), replace(HALF, grouped=grouped))
+    gates = found.gates()
+    open = gates.settle(np.random.default_rng(0).standard_normal(gates.count) - 0.5)
+    plan = found.plan(open)
+    assert plan.settings["grouped"] == grouped
+    left = Session(onnxprune.apply(found.analysis.model, plan), "what is left", threads=1).run(inputs)
+    assert gap(gated_outputs(gates, inputs, open), left) < 1e-5
+
+
 @pytest.mark.parametrize("metric", ["params", "flops", "memory"])
 @pytest.mark.parametrize("name", ["residual_torchscript", "vgg_torchscript"])
 def test_what_a_gate_costs_is_the_difference_that_it_makes(metric: str, name: str) -> None:
@@ -231,6 +246,8 @@ def test_what_cannot_be_is_told_before_anything_is_learnt() -> None:
         ({"gates": ("channels", "bits")}, UsageError, "bits"),
         ({"gates": ("activations",)}, UsageError, "nothing here"),
         ({"options": replace(HALF, mode="latency")}, UsageError, "latency"),
+        ({"options": replace(HALF, exact_norm=True)}, UsageError, "exact_norm"),
+        ({"recipe": replace(RECIPE, precision="float16")}, TrainingError, "float16"),
     ):
         with pytest.raises(error, match=word):
             learnt(callbacks=[watching], **changes)
