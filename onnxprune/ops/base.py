@@ -120,6 +120,8 @@ class Operator:
     until: ClassVar[int | None] = None
     draws: ClassVar[frozenset[str]] = frozenset()
     """Those of the types whose results are drawn at random, anew in every run."""
+    comparing: ClassVar[frozenset[str]] = frozenset()
+    """Those whose result jumps where their two operands are equal, or where the only one is zero."""
     in_place: ClassVar[bool] = False
     """Whether the result may be written over an input of the same size."""
     packs: ClassVar[bool] = False

@@ -18,6 +18,7 @@ class Unary(Operator):
         "ThresholdedRelu",
     )  # fmt: skip
     draws = frozenset({"Bernoulli"})
+    comparing = frozenset({"Sign"})
     in_place = True
     homogeneous = frozenset({"Dropout", "Identity", "LeakyRelu", "Relu"})
     placewise = True
@@ -65,6 +66,7 @@ class Broadcasting(Operator):
     homogeneous = joining = frozenset({"Add", "Max", "Mean", "Min", "Sub", "Sum"})
     placewise = True
     bending = frozenset({"PRelu"})
+    comparing = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 
     def relate(self, node: Node, relations: Relations) -> None:
         for operand in dict.fromkeys(node.inputs):

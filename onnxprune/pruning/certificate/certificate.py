@@ -32,7 +32,9 @@ class Certificate:
     ``changed`` are weights whose values are not the original's. ``unwitnessed`` is what no comparison could have
     noticed. ``approximate`` tells that groups were pruned across which the model normalises (the reference then
     normalises over kept channels only); ``samples`` counts the inputs, and ``replaced`` the regions that gave way,
-    which are compared first: the original is then that in which numpy computes what stands for them.
+    which are compared first: the original is then that in which numpy computes what stands for them. ``decisions``
+    counts the values that the model compares with thresholds in these runs, and ``near`` those that rounding may decide
+    otherwise elsewhere (here both models decide on the same values).
     """
 
     outputs: tuple[TensorDifference, ...]
@@ -46,6 +48,8 @@ class Certificate:
     unwitnessed: tuple[Unwitnessed, ...] = ()
     changed: tuple[str, ...] = ()
     replaced: int = 0
+    decisions: int = 0
+    near: int = 0
 
     @property
     def passed(self) -> bool:
@@ -74,7 +78,16 @@ class Certificate:
         )
         more = len(self.unwitnessed) - _MOST_SAID
         named = [f"Not witnessed: {found.where}: {found.reason}." for found in self.unwitnessed[:_MOST_SAID]]
-        return (first, *named, *([f"Not witnessed: {more} more."] if more > 0 else []))
+        return (first, *named, *([f"Not witnessed: {more} more."] if more > 0 else []), *self._decided)
+
+    @property
+    def _decided(self) -> tuple[str, ...]:
+        if not self.near:
+            return ()
+        return (
+            f"{self.near:,} of {self.decisions:,} values are so near to their thresholds that rounding may turn them "
+            "over in another runtime; here both models decided on the same values.",
+        )
 
     def require(self, *, accept_unwitnessed: bool = False) -> None:
         """Raise VerificationError where it did not pass, or could not have failed and that is not accepted."""

@@ -31,6 +31,7 @@ from onnxprune.pruning.certificate.execution import Values
 from onnxprune.pruning.certificate.flat import Step, flatten
 from onnxprune.pruning.certificate.kept import Kept
 from onnxprune.pruning.certificate.stimuli import blank, fed_directly
+from onnxprune.pruning.certificate.thresholds import Thresholds
 from onnxprune.pruning.certificate.walking import DoesNotRunError, Walk
 from onnxprune.pruning.certificate.witnesses import Witnesses
 from onnxprune.pruning.masking import masked
@@ -133,12 +134,14 @@ class Certifier:
             before = (Cells(unrolled, self._normal, "the original model", shared),)
         findings = Findings({}, {})
         witnesses = Witnesses(self._losing(), self._tolerance, self._seed)
+        thresholds = Thresholds(self._analysis.graph, self._analysis.registry, self.kept, self._tolerance)
         done: list[Arrays] = []
         refusal: DoesNotRunError | None = None
         for inputs in (*runs, *tentative):
             try:
                 for made, walk in self._walk(inputs, (cells, *before)):
                     self.compare_made(cells, made, walk.values, walk.alive, findings, witnesses)
+                    thresholds.observe(made, _Cut(walk.values, self.kept))
                     for unnormalised in before:
                         self._check_normalisation(unnormalised, made, walk)
             except DoesNotRunError as error:
@@ -165,6 +168,8 @@ class Certifier:
             approximate=approximate,
             unwitnessed=self._unwitnessed(cells, findings, witnesses),
             changed=() if self._mends_weights else self.changed_weights(cells),
+            decisions=thresholds.decisions,
+            near=thresholds.near,
         )
 
     def cells(self, result: Model) -> Cells:
