@@ -142,7 +142,7 @@ class Analysis:
     @cached_property
     def connectivity(self) -> Connectivity:
         """How deep the model is, how wide where it is narrowest, and how many ways lead through its channels."""
-        return connectivity(self.coupling, self.costs)
+        return connectivity(self.coupling, self.costs, self.registry)
 
     @cached_property
     def layers(self) -> tuple[LayerReport, ...]:

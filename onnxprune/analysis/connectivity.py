@@ -21,8 +21,7 @@ import numpy as np
 from onnxprune.analysis.cost import CostModel, Layer
 from onnxprune.analysis.coupling import Coupling
 from onnxprune.ir.graph import Graph, Node
-
-_PARTS = frozenset({"Split", "Slice", "Gather"})
+from onnxprune.ops import Registry
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class _Ways:
         return cls(most + math.log(sum(shares)), max(one.longest for one in known), mean)
 
 
-def connectivity(coupling: Coupling, costs: CostModel) -> Connectivity:
+def connectivity(coupling: Coupling, costs: CostModel, registry: Registry) -> Connectivity:
     """Depth, width and ways of an analysed graph."""
     graph = coupling.graph
     layers = {layer.node: layer for layer in costs.layers if layer.weights}
@@ -90,7 +89,8 @@ def connectivity(coupling: Coupling, costs: CostModel) -> Connectivity:
             found = _Ways(found.log + math.log(_fan_out(coupling, layer)), found.longest + 1, found.mean + 1)
         for name in node.outputs:
             if name and name not in graph.constants:
-                share = 0.0 if layer is not None else _part(node, name)
+                operator = registry.find(node)
+                share = _part(node, name) if operator is not None and operator.selects else 0.0
                 ways[name] = _Ways(found.log + share, found.longest, found.mean)
     end = _Ways.joined(ways[name] for name in dict.fromkeys(graph.outputs) if name in ways)
     if end is None:
@@ -107,7 +107,7 @@ def _fan_out(coupling: Coupling, layer: Layer) -> float:
 def _part(node: Node, output: str) -> float:
     """The logarithm of the share of its first operand's values that an output selects."""
     extents = node.graph.shapes.extents
-    if node.op_type not in _PARTS or output not in extents or node.inputs[0] not in extents:
+    if output not in extents or node.inputs[0] not in extents:
         return 0.0
     part, whole = math.prod(extents[output]), math.prod(extents[node.inputs[0]])
     return math.log(min(part / whole, 1.0)) if part and whole else 0.0

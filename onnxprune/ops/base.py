@@ -122,6 +122,8 @@ class Operator:
     """Those of the types whose results are drawn at random, anew in every run."""
     comparing: ClassVar[frozenset[str]] = frozenset()
     """Those whose result jumps where their two operands are equal, or where the only one is zero."""
+    selects: ClassVar[bool] = False
+    """Whether a result holds some of the operand's positions, each as it is."""
     in_place: ClassVar[bool] = False
     """Whether the result may be written over an input of the same size."""
     packs: ClassVar[bool] = False

@@ -13,6 +13,7 @@ class Slice(Operator):
     """A range of positions along some axes (bounds are attributes before opset 10, inputs since)."""
 
     types = ("Slice",)
+    selects = True
 
     def _ranges(self, node: Node) -> dict[int, tuple[int, int, int, int]] | None:
         """Per sliced axis: its place in the operands, start, stop and step; None if computed from data."""
@@ -92,6 +93,7 @@ class Gather(Operator):
     """Positions of one axis, by index."""
 
     types = ("Gather",)
+    selects = True
 
     def _parts(self, node: Node) -> tuple[int, int]:
         """The gathered axis, and the number of dimensions that the indices put in its place."""

@@ -44,6 +44,7 @@ class Split(Operator):
     """The operand cut along an axis; each part has its offset."""
 
     types = ("Split",)
+    selects = True
 
     def relate(self, node: Node, relations: Relations) -> None:
         x, rank = node.inputs[0], len(node.in_shape(0))

@@ -41,7 +41,7 @@ def with_original_values(
             continue
         wanted = np.zeros(weight.shape, weight.dtype) if not source else kept.cut(source, original[source].array)
         if wanted.size == 1:
-            wanted = np.broadcast_to(wanted.reshape(-1), weight.shape)
+            wanted = np.full(weight.shape, wanted.item(), wanted.dtype)
         elif [e for e in wanted.shape if e != 1] == [e for e in weight.shape if e != 1]:
             wanted = wanted.reshape(weight.shape)
         if wanted.shape == weight.shape and wanted.tobytes() != weight.array.tobytes():

@@ -61,3 +61,11 @@ def test_values_at_their_thresholds_are_told() -> None:
     assert calm.near == 0
     assert edge.near >= 4 * 16
     assert any("near to their thresholds" in sentence for sentence in edge.sentences)
+
+
+def test_a_file_whose_thresholds_are_scalars_is_proven_as_it_is() -> None:
+    model = spiking(batch=1)
+    plan = onnxprune.plan(model, channels=0.5)
+    pruned = onnxprune.apply(model, plan)
+    assert any(weight.shape == () and weight.dtype.kind == "f" for weight in pruned.weights.values())
+    assert onnxprune.prove(model, pruned, plan).passed
