@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 _GRID, _WHERE, _MEASURE = "What to try", "Where runs are made", "What is measured"
 _TRAINING = "Training"
 _LIST = "A,B,…"
+SEARCHES = ("halton", "tpe")
+"""How ``--search`` chooses its runs."""
 
 DataOption = Annotated[
     str,
@@ -111,6 +115,15 @@ def explore(
             show_default=False,
         ),
     ] = None,
+    search_by: Annotated[
+        str,
+        typer.Option(
+            metavar="halton|tpe",
+            help="How: halton covers evenly; tpe (optuna) chooses each run by accuracy and resource (the first of "
+            "--over, else flops) of those before.",
+            rich_help_panel=_GRID,
+        ),
+    ] = "halton",
     search_seed: Annotated[int, typer.Option(min=0, help="Of the search.", rich_help_panel=_GRID, hidden=True)] = 0,
     plan: Annotated[
         PlanOptions,
@@ -250,7 +263,12 @@ def explore(
         precisions=_steps("--precision", _listed(precision, "--precision", str), numbers),
         options=plan,
     )
-    settings = grid.settings() if search is None else grid.search(search, search_seed)
+    if search_by not in SEARCHES:
+        raise UsageError(unknown("--search-by", search_by, SEARCHES))
+    learning = search_by == "tpe"
+    if learning and search is None:
+        raise UsageError("--search-by tpe says how to search: give --search N, too")
+    settings = grid.settings() if search is None else () if learning else grid.search(search, search_seed)
     where = _backend(backend, scheduler, jobs, threads)
     with _bar(terminal) as progress:
         how = Exploration(
@@ -263,7 +281,14 @@ def explore(
         )
         try:
             shapes = input_shapes(input_shape, loaded)
-            results = make(model, data, output, settings, input_shapes=shapes, task=job.task, how=how)
+            made = partial(make, model, data, output, input_shapes=shapes, task=job.task, how=how)
+            if learning and search is not None:
+                from onnxprune.exploration.optimising import optimise
+
+                weighed, together = (resources or ("flops",))[0], jobs or os.cpu_count() or 1
+                results = optimise(grid, search, made, over=weighed, seed=search_seed, together=together)
+            else:
+                results = made(settings)
         except KeyboardInterrupt:
             typer.echo("What was recorded is safe: give the same command again to go on.", err=True)
             raise

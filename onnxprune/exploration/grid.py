@@ -49,7 +49,7 @@ class Grid:
             self.precisions,
         )
         found = (
-            self._setting(mode, float(reduce), allocation, criterion, seed, step, precision)
+            self._exact(float(reduce), mode, allocation, criterion, seed, step, precision)
             for seed, step, allocation, criterion, reduce, mode, precision in product
         )
         return tuple(dict.fromkeys(found))
@@ -64,24 +64,37 @@ class Grid:
 
         if count < 1:
             raise UsageError(f"a search takes at least one run, not {count}")
-        choices: list[Sequence[Any]] = [
-            self._canonical_modes, self.allocations, self.criteria, self.seeds, self.steps,
-            self.precisions,
-        ]  # fmt: skip
-        points = qmc.Halton(1 + len(choices), seed=seed).random(count)
+        points = qmc.Halton(1 + len(self.choices), seed=seed).random(count)
         least, greatest = min(self.reduce), max(self.reduce)
         found = []
         for first, *rest in points.tolist():
-            mode, allocation, criterion, draw, step, precision = (
+            chosen = (
                 options[min(int(at * len(options)), len(options) - 1)]
-                for options, at in zip(choices, rest, strict=True)
+                for options, at in zip(self.choices.values(), rest, strict=True)
             )
-            reduce = round(least + (greatest - least) * first, _DECIMALS)
-            found.append(self._setting(mode, reduce, allocation, criterion, draw, step, precision))
+            found.append(self.setting(least + (greatest - least) * first, *chosen))
         return tuple(dict.fromkeys(found))
 
-    def _setting(
-        self, mode: str, reduce: float, allocation: str, criterion: str, seed: int, then: Step, precision: Step
+    @property
+    def choices(self) -> dict[str, Sequence[Any]]:
+        """All that is chosen besides the reduction, in the order that :meth:`setting` takes."""
+        return {
+            "mode": self._canonical_modes,
+            "allocation": self.allocations,
+            "criterion": self.criteria,
+            "seed": self.seeds,
+            "then": self.steps,
+            "precision": self.precisions,
+        }
+
+    def setting(
+        self, reduce: float, mode: str, allocation: str, criterion: str, seed: int, then: Step, precision: Step
+    ) -> Setting:
+        """A setting with any reduction."""
+        return self._exact(round(reduce, _DECIMALS), mode, allocation, criterion, seed, then, precision)
+
+    def _exact(
+        self, reduce: float, mode: str, allocation: str, criterion: str, seed: int, then: Step, precision: Step
     ) -> Setting:
         varied = {"mode": mode, "reduce": reduce, "allocation": allocation, "criterion": criterion, "seed": seed}
         return Setting(**{**self.options.given(), **varied}, then=then, precision=precision)

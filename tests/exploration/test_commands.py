@@ -99,6 +99,15 @@ def test_a_search(files: tuple[Path, Path, Path]) -> None:
     assert len(explored(files, "--search", 5)["runs"]) == 5
 
 
+def test_a_search_that_learns(files: tuple[Path, Path, Path]) -> None:
+    model, data, table = files
+    how = ("explore", model, "--data", data, "-o", table, "--search-by")
+    assert "give --search N" in refused(2, *how, "tpe")
+    pytest.importorskip("optuna")
+    assert len(explored(files, "--search", 4, "--search-by", "tpe", "--jobs", 1)["runs"]) == 4
+    assert len(explored(files, "--search", 4, "--search-by", "tpe", "--jobs", 1)["runs"]) == 4
+
+
 def test_precisions(files: tuple[Path, Path, Path]) -> None:
     found = explored(files, "--modes", "fa", "--reduce", "0.5", "--precision", "float,int8")
     assert [run["precision"] for run in found["runs"]] == ["float", "int8"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from onnxprune.exploration.exploring import Exploration, Progress
 from onnxprune.exploration.judging import share_left
 from onnxprune.exploration.picking import setting_of
 from onnxprune.exploration.results import Results
+from onnxprune.exploration.runs import Run, Setting, run_of
 from onnxprune.exploration.steps import Compensate, Float, Int8, Nothing, Train
 from onnxprune.ir.model import Model, load
 from onnxprune.ir.sampling import exactly
 from onnxprune.pruning.plan import Plan
 from onnxprune.pruning.proving import prove
 from onnxprune.pruning.quantization import quantizing, selecting
-from tests.exploration.support import QUICK, made_up, recorded, tiny_data, tiny_model
+from tests.exploration.support import ABOUT, QUICK, made_up, recorded, tiny_data, tiny_model
 
 GRID = Grid(modes=["flops", "params"], reduce=[0.3, 0.6])
 
@@ -292,6 +293,40 @@ def test_the_choice_follows_the_limits(tmp_path: Path) -> None:
         choose(results, Limits(min_accuracy=0.9, max_latency=0.005))
     with pytest.raises(BudgetError, match="no finished run"):
         choose(read_results(recorded(tmp_path / "s.sqlite", made_up(3, status="failed"))), Limits())
+
+
+def test_a_search_that_learns_finds_what_is_best_and_asks_the_same_again(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    from onnxprune.exploration.optimising import optimise
+
+    grid = Grid(reduce=[0.1, 0.9], criteria=["l1", "l2"], allocations=["uniform", "global"])
+    asked: list[list[Setting]] = []
+
+    def search(name: str) -> Results:
+        runs: dict[str, Run] = {}
+        asked.append([])
+
+        def make(settings: Sequence[Setting]) -> Results:
+            asked[-1] += settings
+            for setting in settings:
+                reduce = setting.reduce or 0.0
+                good = setting.criterion == "l2" and setting.allocation == "global"
+                accuracy = 1 - reduce**3 if good else 0.5 - 0.5 * reduce
+                fields: dict[str, Any] = run_of(str(len(runs)), setting)
+                status: Any = "failed" if reduce > 0.85 else "done"
+                run = Run(**{**fields, "status": status, "accuracy": accuracy, "flops": 1 - reduce})
+                runs.setdefault(run.settings, run)
+            return Results(tmp_path / name, ABOUT, None, tuple(runs.values()))
+
+        return optimise(grid, 40, make, together=2)
+
+    found = search("a")
+    search("b")
+    assert asked[0] == asked[1]
+    assert len(asked[0]) == 40
+    late = asked[0][20:]
+    assert sum(s.criterion == "l2" and s.allocation == "global" for s in late) > len(late) / 2
+    assert found.failed or all((setting.reduce or 0) <= 0.85 for setting in asked[0])
 
 
 def test_searches_grow(tmp_path: Path) -> None:
