@@ -17,7 +17,7 @@ from onnxprune.pruning.allocation import Problem
 from onnxprune.pruning.choosing import limits_of, problem_of, removed_by_axis, rounding, unmet
 from onnxprune.pruning.gating.costs import GatedCost
 from onnxprune.pruning.gating.inserting import gated, unmasked
-from onnxprune.pruning.gating.regions import Gateable, branches, outermost, relaxations
+from onnxprune.pruning.gating.regions import Gateable, branches, outermost, relaxed
 from onnxprune.pruning.gating.settling import Settling
 from onnxprune.pruning.options import PlanOptions
 from onnxprune.pruning.plan import Plan
@@ -171,7 +171,7 @@ def candidates(analysis: Analysis, options: PlanOptions, what: Sequence[str]) ->
     coupling = analysis.coupling
     per_class = tuple(of_atom[coupling.class_labels(owner)] for owner in range(len(coupling.members)))
     regions = (branches(analysis) if BRANCHES in what else []) + (
-        relaxations(analysis, limits[0][0]) if ACTIVATIONS in what else []
+        relaxed(analysis, limits[0][0]) if ACTIVATIONS in what else []
     )
     found = Candidates(analysis, options, problem, np.array(group, dtype=np.int64), per_class, tuple(regions))
     if not group and not regions:
