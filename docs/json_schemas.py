@@ -199,7 +199,14 @@ Form = keys(
 BoundTold = plain(Bound, method=str)
 Tried = keys("Tried", candidate=str, foreseen=float, bound=BoundTold | None)
 Candidate = keys(
-    "Candidate", reduce=float, int8=bool, recovered=bool, seconds=float | None, flash=float | None, ram=float | None
+    "Candidate",
+    reduce=float,
+    levers=str,
+    int8=bool,
+    recovered=bool,
+    seconds=float | None,
+    flash=float | None,
+    ram=float | None,
 )
 Promise = keys(
     "Promise",
@@ -326,6 +333,7 @@ OUTPUTS: dict[str, Any] = {
         quantization=Integers | None,
         seconds=float,
         skipped=list[str],
+        times=Annotated[str | None, Field(description="what latency was predicted from; None where it was measured")],
         sentences=list[str],
         command=str,
     ),

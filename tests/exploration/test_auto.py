@@ -20,8 +20,10 @@ from onnxprune.errors import AnswersError, BudgetError, DataError, UsageError
 from onnxprune.exploration.auto import _recover, _tested, auto
 from onnxprune.exploration.candidates import Candidate, ram_of
 from onnxprune.ir.model import as_model
+from onnxprune.latency.planner import taken
 from onnxprune.pruning.options import AutoOptions
 from onnxprune.pruning.promising import Trial
+from tests.cli.support import done_json
 
 VGG = Path(__file__).parents[2] / "models" / "vgg_dynamo.onnx"
 
@@ -87,6 +89,25 @@ def test_a_loss_that_cannot_hold_names_the_nearest() -> None:
         auto(VGG, calibration=images(3600), max_loss=0.0016, levers="channels", minutes=0.02)
 
 
+def test_what_the_command_prints_is_what_the_schema_says(tmp_path: Path) -> None:
+    told: Any = done_json(
+        *(
+            "auto",
+            VGG,
+            "-o",
+            tmp_path / "o.onnx",
+            "--data",
+            VGG.with_name("fashion_sample.npz"),
+            "--max-flash",
+            "370kB",
+        ),
+        *("--levers", "channels", "--minutes", 0.1),
+    )
+    assert told["chosen"]["levers"] == "channels"
+    assert told["times"] is None
+    assert (tmp_path / "o.onnx").stat().st_size == told["chosen"]["flash"] <= 370_000
+
+
 def test_levers_are_a_list() -> None:
     assert AutoOptions(levers=" int8,int8, channels").pulled == ("int8", "channels")
 
@@ -144,6 +165,7 @@ def test_memory_that_depends_on_data_is_refused_where_it_is_promised() -> None:
         unknown (float[400] x) => (float[1, n] y) { at = NonZero(x) y = Cast<to = 1>(at) }""")
     )
     assert ram_of(model, AutoOptions(max_flash=10)) is None
+    assert ram_of(onnxprune.load(VGG), AutoOptions(max_ram=10, ram_of="onnxruntime")) == taken(VGG).size
     with pytest.raises(BudgetError, match="max_ram cannot be promised: the shape of 'at'"):
         ram_of(model, AutoOptions(max_ram=10))
 
