@@ -27,7 +27,8 @@ _SAID = {
 def levers_option(default: Sequence[str], known: Sequence[str], **said: Any) -> str:
     """The option ``levers`` of a command that knows these; ``said`` as for :func:`defined`."""
     meaning = "; ".join(f"{name}: {_SAID[name]}" for name in known)
-    told = f"What may be done, with commas. {meaning}. How much of the budget each takes is tried out."
+    names = ", ".join(known)
+    told = f"What may be done: {names} (with commas). {meaning}. How much of the budget each takes is tried out."
     return defined(",".join(default), told, example="NAMES", **said)
 
 

@@ -90,7 +90,7 @@ class AutoOptions(PromiseOptions, TimesOptions):
         UsageError: a value outside its range, a lever that is not known, no promise, or no data.
     """
 
-    max_latency: float | None = most("Longest time of a run, measured here.", "duration", "5ms")
+    max_latency: float | None = most("Longest time of a run, measured here or predicted by --times.", "duration", "5ms")
     max_flash: float | None = most("Largest file.", example="512kB")
     max_ram: float | None = most("Most memory of activations.", example="256kB")
     ram_of: str = defined(
