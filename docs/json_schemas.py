@@ -38,7 +38,9 @@ from onnxprune.pruning.certificate import Certificate
 from onnxprune.pruning.comparison import LayerChange
 from onnxprune.pruning.compensation.refit import LayerFit
 from onnxprune.pruning.mutations.power import Power
+from onnxprune.pruning.plan import Replacement
 from onnxprune.pruning.quantization.certificate import QuantizationCertificate
+from onnxprune.pruning.region_costs import RegionCost
 from onnxprune.pruning.rounds import Round
 from onnxprune.pruning.sensitivity import Sensitivity
 from onnxprune.splitting.costs import PartCost
@@ -308,7 +310,9 @@ OUTPUTS: dict[str, Any] = {
         normalisation_statistics=int,
         summary=Summary,
     ),
-    "explain": Explanation | keys("Graph", axes=int, relations=int),
+    "explain": Explanation
+    | keys("Graph", axes=int, relations=int)
+    | keys("Regions", regions=list[RegionCost], replaced=list[plain(Replacement, words=str)]),
     "sensitivity": plain(Sensitivity, model=str, kept_in=str),
     "report": keys(
         "Report",

@@ -31,6 +31,14 @@ def explain(
     layer: Annotated[
         str | None, typer.Argument(help="A layer's name, as 'onnxprune analyze' shows it.", show_default=False)
     ] = None,
+    regions: Annotated[
+        bool, typer.Option("--regions", help="List the regions that may give way, and what they cost.")
+    ] = False,
+    times: Annotated[bool, typer.Option("--times", help="With --regions: time each region alone, too.")] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Tell which regions give way by this plan, and why.", show_default=False),
+    ] = None,
     dot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the coupling graph for Graphviz.", show_default=False),
@@ -46,15 +54,31 @@ def explain(
 ) -> None:
     """Show what a layer's filters are coupled with, through which nodes, and what pins them.
 
-    Without LAYER, write the coupling graph of the whole model.
+    Without LAYER, list regions, or write the coupling graph of the whole model.
     """
-    if layer is None and dot is None and graphml is None:
-        raise UsageError("give a layer ('onnxprune analyze' lists them), or a file for the graph: --dot or --graphml")
+    of_regions = regions or plan is not None
+    named = layer is not None or dot is not None or graphml is not None
+    if not named and not of_regions:
+        raise UsageError(
+            "give a layer ('onnxprune analyze' lists them), a file for the graph (--dot or --graphml), "
+            "or ask for --regions or a --plan"
+        )
+    if named and of_regions:
+        raise UsageError("--regions and --plan tell of the whole model; leave out the layer, --dot and --graphml")
+    if times and not regions:
+        raise UsageError("--times goes with --regions")
     terminal = Terminal(as_json)
     paths = Paths()
     paths.read_models(model)
+    if plan is not None:
+        paths.read(plan)
     paths.write(dot, graphml)
     analysis = read_and_analyze(terminal, model, input_shape, split, state=carried_state(state)).analysis
+    if of_regions:
+        from onnxprune.cli.regions import show_regions
+
+        show_regions(terminal, analysis, plan, times=regions and times, all_of_them=regions)
+        return
     from onnxprune.analysis.explain import explain as find_out
 
     if layer is not None:

@@ -159,7 +159,7 @@ def _show(
 
     terminal.show(change_table(comparison, terminal.wide), "", totals_table(before, after), "")
     for region in made.plan.replaced:
-        terminal.show(f"Gave way: {region}.")
+        terminal.show(f"Gave way: {region.words}.")
     terminal.show(assumptions(task.reading.analysis), MACS)
     for line in carried(task.reading.analysis, made.model):
         terminal.show(line)

@@ -22,7 +22,9 @@ KINDS: tuple[Kind, ...] = ("nothing", "identity", "affine", "depthwise", "pointw
 ``nothing``: the branch ends, and what it was added to goes on alone; ``identity``: the entry itself; ``affine``: a
 factor and a shift for each channel; ``depthwise``: a kernel for each channel; ``pointwise``: a matrix at each
 position; ``full``: a kernel for each pair of channels; ``factors``: ``full`` (or ``pointwise``) to a few channels, so
-many as the rank, and ``pointwise`` from these.
+many as the rank, and ``pointwise`` from these (as filters that share codes have it: ALF, Frickenstein et al., 2020);
+with an inner rank a ``pointwise`` before both, so that the window looks at few channels, too (Tucker-2, Kim et al.,
+2016).
 """
 
 
@@ -61,22 +63,34 @@ def factors(
     dims: tuple[int, int],
     kernel: Sequence[int],
     rank: int,
+    inner: int = 0,
     open_dims: frozenset[int] = frozenset(),
-) -> tuple[Substitute, Substitute] | None:
-    """Two layers of which the first makes ``rank`` channels, without a bias; None where there are none.
+) -> tuple[Substitute, ...] | None:
+    """Two or three layers of which only the last has a bias; None where there are none.
 
-    Args are those of :func:`substitute`.
+    Args:
+        before, after, dims, kernel, open_dims: those of :func:`substitute`.
+        rank: channels that the last reads.
+        inner: channels that the window looks at, made by a layer before it; 0: it looks at those of the entry.
     """
-    between = list(after)
-    if len(before) != len(after) or not 0 < rank < after[dims[1]]:
+    if len(before) != len(after) or not 0 < rank < after[dims[1]] or not 0 <= inner < before[dims[0]]:
         return None
+    if inner and not kernel:
+        return None
+    read, between = list(before), list(after)
+    if inner:
+        read[dims[0]] = inner
     between[dims[1]] = rank
-    first = substitute("full" if kernel else "pointwise", before, between, dims, kernel, open_dims)
-    second = substitute("pointwise", between, after, (dims[1], dims[1]), ())
-    if first is None or second is None:
+    stages = [substitute("full" if kernel else "pointwise", read, between, dims, kernel, open_dims)]
+    if inner:
+        stages.insert(0, substitute("pointwise", before, read, (dims[0], dims[0]), ()))
+    stages.append(substitute("pointwise", between, after, (dims[1], dims[1]), ()))
+    found = [one for one in stages if one is not None]
+    if len(found) < len(stages):
         return None
     # A Gemm without a bias is not known to older operator sets.
-    return replace(first, bias=None, op_type="MatMul" if first.op_type == "Gemm" else first.op_type), second
+    codes = (replace(one, bias=None, op_type="MatMul" if one.op_type == "Gemm" else one.op_type) for one in found[:-1])
+    return (*codes, found[-1])
 
 
 def substitute(

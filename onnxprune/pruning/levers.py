@@ -21,8 +21,9 @@ from onnxprune.ops.substitutes import KINDS
 from onnxprune.pruning.choosing import amount, choose, limits_of
 from onnxprune.pruning.compensation import compensate
 from onnxprune.pruning.options import CHANNELS, RANKS, REGIONS, JobOptions, PlanOptions
+from onnxprune.pruning.paying import pays, select_paying
 from onnxprune.pruning.plan import Plan, Replacement
-from onnxprune.pruning.regions import candidates, select
+from onnxprune.pruning.regions import candidates
 from onnxprune.pruning.shrinking import Shrink
 from onnxprune.pruning.substituting import replaced
 
@@ -100,8 +101,12 @@ def _trials(
     refusal: BudgetError | None = None
     met = False
     alone = CHANNELS not in options.pulled
+    judged_times: dict[Replacement, bool] = {}
     for share in _SHARES[-1:] if alone else _SHARES:
-        regions = tuple(one.replacement for one in select(found, share * (before[metric] - limits[metric])))
+        chosen = select_paying(
+            found, share * (before[metric] - limits[metric]), partial(pays, analysis.model), judged_times
+        )
+        regions = tuple(one.replacement for one in chosen)
         if regions in tried:
             continue
         tried.add(regions)
@@ -116,7 +121,10 @@ def _trials(
         met = True
         yield Trial(share, plan, _damage(analysis.model, plan, fitted, judged, job))
     if refusal is not None and not met:
-        raise refusal
+        slow = sum(not paid for paid in judged_times.values())
+        left_out = f" ({slow} layers of low rank would be slower here than what they stand for, and were left out)"
+        why = left_out if slow else ""
+        raise BudgetError(f"{refusal}{why}")
 
 
 def _foreseen(analysis: Analysis, options: PlanOptions, levers: Sequence[str]) -> Plan:

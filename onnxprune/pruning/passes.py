@@ -1,18 +1,23 @@
-"""The main job as passes: what pipelines call ``prune``, ``quantize`` and ``keep``."""
+"""The main jobs as passes: what pipelines call ``prune``, ``substitute``, ``factorize``, ``quantize`` and ``keep``."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from onnxprune.ir.model import Model
 from onnxprune.passes.base import Pass, PassResult
+from onnxprune.passes.normalize import normalize
+from onnxprune.pruning.compensation import compensate
 from onnxprune.pruning.keeping import keep
 from onnxprune.pruning.options import CompressOptions, Given, Kind, options_of
 from onnxprune.pruning.pipeline import run
+from onnxprune.pruning.plan import Plan, Replacement
 from onnxprune.pruning.quantization.options import QuantizeOptions
 from onnxprune.pruning.quantization.quantizing import quantize
+from onnxprune.pruning.substituting import replaced
 
 _TYPES: Mapping[Kind, Any] = {
     "fraction": float,
@@ -63,6 +68,59 @@ class Prune(Pass):
 
 
 _documented(Prune.__init__, CompressOptions)
+
+
+class _Replace(Pass):
+    """Let what a plan names under ``replaced`` give way, as far as this pass does it, and fit what stands there."""
+
+    name = "replace"
+    claims_equality = False
+
+    def __init__(self, *, plan: str | Plan, calibrate: str | None = None) -> None:
+        """Choose the plan.
+
+        Args:
+            plan: the plan, or the file that holds it; only its ``replaced`` counts.
+            calibrate: samples to fit the new layers to; without, they hold random weights and want training.
+        """
+        found = plan if isinstance(plan, Plan) else Plan.load(plan)
+        self._plan = replace(found, removed={}, replaced=tuple(one for one in found.replaced if self.does(one)))
+        self._calibrate = calibrate
+
+    @staticmethod
+    def does(one: Replacement) -> bool:
+        """Whether this pass does a replacement."""
+        raise NotImplementedError
+
+    def run(self, model: Model) -> PassResult:
+        """Replace. Raises PlanError where a region is not there, DataError where samples do not fit the model."""
+        base = normalize(model)
+        result = replaced(base, self._plan.replaced)
+        if self._calibrate is not None and self._plan.new_layers:
+            result = compensate(result, base, self._plan, self._calibrate).model
+        return PassResult(result, modified=result is not model)
+
+
+class Substitute(_Replace):
+    """Let the regions that a plan names give way to nothing, the identity or a single layer."""
+
+    name = "substitute"
+
+    @staticmethod
+    def does(one: Replacement) -> bool:
+        """Everything but factors."""
+        return one.kind != "factors"
+
+
+class Factorize(_Replace):
+    """Make several layers of low rank of each layer that a plan names so."""
+
+    name = "factorize"
+
+    @staticmethod
+    def does(one: Replacement) -> bool:
+        """Factors."""
+        return one.kind == "factors"
 
 
 class Quantize(Pass):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune._display import Table, totals_table
+from onnxprune._display import TOTALS, Table, long, percent, totals_table
 from onnxprune.errors import PlanError, unknown
 from onnxprune.ir.files import write_text
 from onnxprune.ir.plain import is_number, parse
@@ -22,6 +22,7 @@ _FORMAT = "onnxprune-plan"
 _VERSION = 1
 _LARGEST = 2**63 - 1
 _REPLACED = "replaced"
+_SHAPES: tuple[tuple[str, Any], ...] = (("kernel", []), ("rank", 0), ("inner", 0))
 _UNDERSTOOD: frozenset[str] = frozenset((_REPLACED,))
 """What plans may require of a reader, beyond the schema; keys that it does not know it ignores."""
 
@@ -32,8 +33,10 @@ Removed = Mapping[str, Mapping[int, tuple[int, ...]]]
 class Replacement:
     """A region of the normalised model, from its entry to its exit, and the kind of what stands for it.
 
-    ``kernel`` is the window of a layer that has one, ``rank`` the channels between two factors; see
-    ``onnxprune.ops.substitutes``.
+    ``kernel`` is the window of a layer that has one, ``rank`` the channels that the last of several factors reads and
+    ``inner`` those that the window of three looks at; see ``onnxprune.ops.substitutes``. ``saved`` and ``error`` tell
+    why it was chosen: what it takes from a metric, and the squared error that it was foreseen to make there, over the
+    variance.
     """
 
     entry: str
@@ -41,32 +44,51 @@ class Replacement:
     kind: Kind
     kernel: tuple[int, ...] = ()
     rank: int = 0
+    inner: int = 0
+    saved: Mapping[str, float] = field(default_factory=dict, compare=False)
+    error: float | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         window = "×".join(map(str, self.kernel))
-        rank = f" of rank {self.rank}" if self.rank else ""
+        rank = f" of rank {f'{self.inner} and ' if self.inner else ''}{self.rank}" if self.rank else ""
         return f"{self.entry} → {self.exit}: {self.kind}{f' {window}' if window else ''}{rank}"
+
+    @property
+    def words(self) -> str:
+        """What it is, what it saves, and the error that was foreseen."""
+        told = []
+        for metric, amount in self.saved.items():
+            title, unit = TOTALS.get(metric, (metric, "s"))
+            told.append(f"{title} −{long(amount, unit)}")
+        if self.error is not None:
+            told.append(f"error {percent(self.error)} of the variance there")
+        return f"{self} ({', '.join(told)})" if told else str(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        found = {"entry": self.entry, "exit": self.exit, "kind": self.kind, "kernel": list(self.kernel)}
-        return found | ({"rank": self.rank} if self.rank else {})
+        found: dict[str, Any] = {"entry": self.entry, "exit": self.exit, "kind": self.kind, "kernel": list(self.kernel)}
+        more = {"rank": self.rank, "inner": self.inner, "saved": dict(self.saved)}
+        found |= {name: value for name, value in more.items() if value}
+        return found if self.error is None else {**found, "error": self.error}
 
     @classmethod
     def from_dict(cls, data: Any) -> Replacement:
         """The inverse of :meth:`to_dict`. Raises PlanError where it is none."""
         known = isinstance(data, Mapping) and all(isinstance(data.get(key), str) for key in ("entry", "exit", "kind"))
-        window, rank = (data.get("kernel", []), data.get("rank", 0)) if known else (None, 0)
+        window, rank, inner = (data.get(key, of) for key, of in _SHAPES) if known else (None, 0, 0)
         if (
             not isinstance(window, list)
-            or type(rank) is not int
-            or rank < 0
+            or not all(type(extent) is int and extent >= 0 for extent in (rank, inner))
             or not all(type(extent) is int and extent > 0 for extent in window)
         ):
             raise PlanError('each of the plan\'s "replaced" must have an entry, an exit, a kind, and maybe a kernel')
         if data["kind"] not in KINDS:
             raise PlanError(unknown("the plan's replacement", data["kind"], KINDS))
-        return cls(data["entry"], data["exit"], data["kind"], tuple(window), rank)
+        saved, error = data.get("saved", {}), data.get("error")
+        if not isinstance(saved, Mapping) or not all(map(is_number, saved.values())):
+            raise PlanError('what a replacement of the plan "saved" must map metrics to numbers')
+        told = error if is_number(error) else None
+        return cls(data["entry"], data["exit"], data["kind"], tuple(window), rank, inner, saved, told)
 
 
 @dataclass(frozen=True)
@@ -87,6 +109,11 @@ class Plan:
     before: Mapping[str, float] = field(default_factory=dict)
     after: Mapping[str, float] = field(default_factory=dict)
     replaced: tuple[Replacement, ...] = ()
+
+    @property
+    def factored(self) -> tuple[Replacement, ...]:
+        """Those of ``replaced`` that are single layers of which several of low rank are made."""
+        return tuple(one for one in self.replaced if one.kind == "factors")
 
     @property
     def new_layers(self) -> int:

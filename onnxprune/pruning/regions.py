@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,14 @@ from onnxprune.ir.regions import Region, Regions
 from onnxprune.ir.weights import Weight
 from onnxprune.ops.layers import LinearLayer, linear_layer
 from onnxprune.ops.substitutes import KINDS, Kind
+from onnxprune.pruning.compensation.factors import (
+    FloatArray,
+    by_channel,
+    inner_factors,
+    main_directions,
+    moments_of,
+    through,
+)
 from onnxprune.pruning.compensation.gathering import drawn
 from onnxprune.pruning.compensation.solving import solve_moments, solve_rows, way_of
 from onnxprune.pruning.plan import Replacement
@@ -37,6 +46,8 @@ MOST_LAYERS = 8
 _MEMORY = 1 << 30
 _RANKS, _RANK_STEP = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75), 8
 """Ranks of factors to try, as shares of the width, and their multiple."""
+_ROWS = 8192
+"""What is looked at of a layer that may become factors."""
 _MOST_SAMPLES = 256
 """What tells good substitutes from bad ones; the fit itself sees all samples."""
 
@@ -100,7 +111,8 @@ class _Candidates:
             error = _error(run, graph, one, samples, self.seed)
             if error is not None and one.region.exit in influence:
                 loss = error * influence[one.region.exit]
-                found.append(Candidate(one.place.replacement, one.place.nodes, one.saved, error, loss))
+                why = replace(one.place.replacement, saved={self.metric: one.saved}, error=error)
+                found.append(Candidate(why, one.place.nodes, one.saved, error, loss))
             run.drop(*(name for name, at in last.items() if at == number))
         return tuple(found)
 
@@ -130,32 +142,41 @@ def _options(analysis: Analysis, graph: Graph, metric: Metric, kinds: Sequence[K
             continue
         spent, macs = (sum(of.get(index, 0.0) for index in region.nodes) for of in (per_layer, flops))
         for kind in kinds:
-            for kernel, rank in _shapes(graph, region, kind, dims[1]):
+            for kernel, rank, inner in _shapes(graph, region, kind, dims):
                 try:
-                    one = place(graph, regions, Replacement(region.entry, region.exit, kind, kernel, rank))
+                    one = place(graph, regions, Replacement(region.entry, region.exit, kind, kernel, rank, inner))
                 except PlanError:
                     continue  # Nothing of this kind fits here.
                 saved = spent - _cost(graph, region, one, metric, spent, macs)
-                if saved > 0:
+                fewer = kind != "factors" or sum(layer.macs for layer in one.layers) < macs
+                if saved > 0 and fewer:
                     found.append(_Option(region, one, saved, dims[1]))
     return sorted(found, key=lambda one: graph.producer[one.region.exit])
 
 
-def _shapes(graph: Graph, region: Region, kind: Kind, dim: int) -> Iterator[tuple[tuple[int, ...], int]]:
+def _shapes(
+    graph: Graph, region: Region, kind: Kind, dims: tuple[int, int]
+) -> Iterator[tuple[tuple[int, ...], int, int]]:
     """Windows and ranks to try: the largest window that a layer of the region has, and for a single layer factors."""
     if kind not in ("depthwise", "full", "factors"):
-        yield (), 0
+        yield (), 0, 0
         return
     if kind == "factors" and len(region.nodes) > 1:
         return
     windows = {graph.shapes.extents[graph.nodes[index].inputs[1]][2:] for index in region.layers}
     odd = [window for window in windows if window and all(k % 2 for k in window) and max(window) > 1]
     if kind != "factors":
-        yield from ((max(odd), 0),) if odd else ()
+        yield from ((max(odd), 0, 0),) if odd else ()
         return
-    width = graph.shapes.extents[region.exit][dim]
-    ranks = dict.fromkeys(round(width * share / _RANK_STEP) * _RANK_STEP for share in _RANKS)
-    yield from ((max(odd) if odd else (), rank) for rank in ranks if rank)
+    read, made = graph.shapes.extents[region.entry][dims[0]], graph.shapes.extents[region.exit][dims[1]]
+    pairs = dict.fromkeys((_on_grid(read * share), _on_grid(made * share)) for share in _RANKS)
+    yield from ((max(odd) if odd else (), rank, 0) for _, rank in pairs if rank)
+    if odd:
+        yield from ((max(odd), rank, inner) for inner, rank in pairs if rank and inner)
+
+
+def _on_grid(width: float) -> int:
+    return round(width / _RANK_STEP) * _RANK_STEP
 
 
 def _cost(graph: Graph, region: Region, place: Place, metric: Metric, spent: float, macs: float) -> float:
@@ -185,7 +206,11 @@ def _error(run: StagedRun, graph: Graph, one: _Option, samples: Samples, seed: i
     if kind == "identity":
         return _relative(xs, ys, one.dim)
     if kind == "factors":
-        return _beyond(ys, one.dim, place.replacement.rank)
+        (index,) = one.region.layers
+        layer = linear_layer(graph.nodes[index])
+        assert layer is not None, "a region of a layer"
+        weight = graph.model.weights[layer.weight].array
+        return _beyond(layer, weight, xs, ys, samples, seed, place.replacement)
     layer, weight = _alone(graph, place, xs[0], ys[0])
     start = layer.matrix(weight)
     total = sum(layer.count(y) for y in ys)
@@ -218,15 +243,48 @@ def _relative(xs: Sequence[NDArray[Any]], ys: Sequence[NDArray[Any]], dim: int) 
     return float(gap.var(axis=others).sum() / max(y.var(axis=others).sum(), 1e-30))
 
 
-def _beyond(ys: Sequence[NDArray[Any]], dim: int, rank: int) -> float:
-    """The variance outside of the best subspace of so many dimensions, chosen by half of the samples, in the others."""
-    y = np.concatenate(ys)
-    half = len(y) // 2
-    rows = [np.moveaxis(part, dim, -1).reshape(-1, y.shape[dim]).astype(np.float64) for part in (y[:half], y[half:])]
-    seen, unseen = (part - rows[0].mean(axis=0) for part in rows)
-    _, vectors = np.linalg.eigh(seen.T @ seen)
-    outside = unseen - (unseen @ vectors[:, -rank:]) @ vectors[:, -rank:].T
-    return float(np.square(outside).sum() / max(np.square(unseen).sum(), 1e-30))
+def _beyond(
+    layer: LinearLayer,
+    weight: NDArray[Any],
+    xs: Sequence[NDArray[Any]],
+    ys: Sequence[NDArray[Any]],
+    samples: Samples,
+    seed: int,
+    wanted: Replacement,
+) -> float | None:
+    """The error of factors of a layer whose directions some samples choose, on the others; None for groups."""
+    start = layer.matrix(weight)
+    if len(start) > 1 and wanted.inner:
+        return None
+    total = sum(layer.count(y) for y in ys)
+    pieces = list(drawn(layer, xs, ys, total, samples, start.shape, _ROWS, seed))
+    rows = [(part.held_out, part.x[0], np.moveaxis(part.y, 0, 1).reshape(part.y.shape[1], -1)) for part in pieces]
+    seen, unseen = ([(x, y) for held_out, x, y in rows if held_out == aside] for aside in (False, True))
+    variance, mean = moments_of(y for _, y in seen)
+    second = main_directions(variance, wanted.rank)
+    heard = partial(_codes, second, mean)
+    if wanted.inner:
+        matrix = start[0].astype(np.float64)
+        channels, _ = moments_of(by_channel(x, matrix.shape[0] // math.prod(wanted.kernel)) for x, _ in seen)
+        factors = inner_factors(matrix @ second.T, channels, wanted.inner)
+        heard = partial(_heard, *factors)
+    _, usual = moments_of(heard(x, y) for x, y in seen)
+    gap = lost = 0.0
+    for x, y in unseen or seen:
+        left = y - mean - (heard(x, y) - usual) @ second
+        gap, lost = gap + float(np.square(left).sum()), lost + float(np.square(y - mean).sum())
+    return gap / max(lost, 1e-30)
+
+
+def _codes(second: FloatArray, mean: FloatArray, x: NDArray[Any], y: NDArray[Any]) -> FloatArray:
+    """The best codes for outputs, whatever can be made of the input."""
+    found: FloatArray = (y - mean) @ second.T
+    return found
+
+
+def _heard(first: FloatArray, core: FloatArray, x: NDArray[Any], y: NDArray[Any]) -> FloatArray:
+    """The codes that few channels of the input give."""
+    return through(x, first) @ core
 
 
 def select(found: Sequence[Candidate], wanted: float) -> tuple[Candidate, ...]:

@@ -67,7 +67,7 @@ def place(graph: Graph, regions: Regions, replacement: Replacement) -> Place:
     if dims is not None:
         ends = extents[entry], extents[exit], dims, replacement.kernel
         if kind == "factors":
-            layers = factors(*ends, replacement.rank, frozenset(known))
+            layers = factors(*ends, replacement.rank, replacement.inner, frozenset(known))
         elif (one := substitute(kind, *ends, frozenset(known))) is not None:
             layers = (one,)
     if layers is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -61,7 +61,8 @@ def failed(report: Report) -> bool:
 def _verdict(report: Report, candidate: Candidate, at: int) -> Verdict:
     proof, answers = _certificate(candidate), _answers(candidate)
     promise = () if candidate.promise is None else (_promise(candidate.promise),)
-    lines = (proof, answers, *promise, *(_step(step) for step in candidate.steps), *_time(report, at), _size(candidate))
+    steps = (_step(step) for step in candidate.steps)
+    lines = (proof, answers, *promise, *_gave_way(candidate), *steps, *_time(report, at), _size(candidate))
     tone = min((proof.tone, answers.tone), key=_ORDER.index)
     if proof.tone == "bad":
         headline = "The certificate FAILED: do not use this file"
@@ -84,6 +85,14 @@ def _promise(told: ToldPromise) -> Line:
     words = tuple(words.removeprefix("Promise kept: ") for words in told.words)
     said = (words[0][:1].upper() + words[0][1:], *words[1:]) if words else ()
     return Line("Promise", "kept", said, "good", ("candidate", "lost, to choose by", "lost at most, proven"), rows)
+
+
+def _gave_way(candidate: Candidate) -> Iterator[Line]:
+    """What regions of the original went, why, and what that cost."""
+    gone = () if candidate.plan is None else candidate.plan.replaced
+    if gone:
+        word = f"{len(gone)} region{'s' if len(gone) > 1 else ''}"
+        yield Line("Gave way", word, tuple(f"{one.words}." for one in gone), "plain")
 
 
 def _certificate(candidate: Candidate) -> Line:

@@ -10,7 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 import onnxprune
-from onnxprune.errors import BudgetError, PlanError, UsageError
+from onnxprune.data.fidelity import measure_fidelity
+from onnxprune.data.samples import collect
+from onnxprune.errors import BudgetError, MeasurementError, PlanError, UsageError, VerificationError
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ops.substitutes import KINDS, Kind, substitute
@@ -18,6 +20,7 @@ from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.certificate.replaced import differences
 from onnxprune.pruning.certificate.verifying import usual_inputs
 from onnxprune.pruning.comparison import compare
+from onnxprune.pruning.paying import pays, select_paying
 from onnxprune.pruning.plan import Plan, Replacement
 from onnxprune.pruning.regions import Candidate, candidates, select
 from onnxprune.pruning.substituting import replaced
@@ -27,6 +30,12 @@ from tests.helpers import GraphBuilder
 RESIDUAL = "models/residual_torchscript.onnx"
 SAMPLES = "models/fashion_sample.npz"
 BLOCK = ("/stages/stages.0/Relu_1_output_0", "/stages/stages.1/second/second.0/Conv_output_0")
+
+
+@pytest.fixture
+def low_rank_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small layers of low rank are not always faster; what is tested with this is what becomes of them."""
+    monkeypatch.setattr("onnxprune.pruning.levers.pays", lambda model, one: True)
 
 
 def replacement(kind: Kind, ends: tuple[str, str] = BLOCK) -> Replacement:
@@ -219,6 +228,7 @@ def test_the_command_line_tells_what_gave_way(tmp_path: Path) -> None:
     assert proof["changed"]
 
 
+@pytest.mark.usefixtures("low_rank_pays")
 def test_a_layer_of_low_rank_becomes_two_without_a_loss(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     g = GraphBuilder()
@@ -230,12 +240,44 @@ def test_a_layer_of_low_rank_becomes_two_without_a_loss(tmp_path: Path) -> None:
     data = {"x": rng.standard_normal((64, 24, 6, 6)).astype(np.float32)}
     found = onnxprune.compress(model, mode="params", reduce=0.4, levers="ranks", calibration=data, round_to=1)
     (one,) = found.plan.replaced
-    assert (one.kind, one.kernel, one.rank) == ("factors", (3, 3), 8)
+    assert (one.kind, one.kernel, one.rank, one.inner) == ("factors", (3, 3), 8, 0)
+    assert found.plan.factored == (one,)
+    assert one.error is not None
+    assert one.error < 1e-9
+    assert one.saved == {"params": 24 * 24 * 9 - 8 * 24 * 9 - 8 * 24}
     assert found.fidelity is not None
     assert found.fidelity.outputs[0].error < 1e-6
     found.save(tmp_path / "out.onnx")
     (tmp_path / "in.onnx").write_bytes(model.to_bytes())
     assert done_json("verify", tmp_path / "in.onnx", tmp_path / "out.onnx")["passed"]
+
+
+@pytest.mark.usefixtures("low_rank_pays")
+def test_a_layer_of_low_rank_on_both_sides_becomes_three_without_a_loss(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    core, into, out = (rng.standard_normal(shape) for shape in ((8, 8, 3, 3), (8, 24), (24, 8)))
+    low = np.einsum("ijhw,jc,oi->ochw", core, into, out) / 40
+    g = GraphBuilder()
+    x = g.input("x", ("N", 24, 6, 6))
+    a = g.op("Conv", x, g.constant(low.astype(np.float32)), g.vector(24), pads=[1, 1, 1, 1])
+    g.output(g.op("Conv", g.op("Relu", a), g.weight(3, 24, 1, 1)), ("N", 3, 6, 6), TensorProto.FLOAT)
+    model = onnxprune.load(g.model())
+    data = {"x": rng.standard_normal((64, 24, 6, 6)).astype(np.float32)}
+    found = onnxprune.compress(model, mode="params", reduce=0.7, levers="ranks", calibration=data, round_to=1)
+    (one,) = found.plan.replaced
+    assert (one.kernel, one.rank, one.inner) == ((3, 3), 8, 8)
+    assert Replacement.from_dict(one.to_dict()) == one
+    assert "of rank 8 and 8" in str(one)
+    assert found.fidelity is not None
+    assert found.fidelity.outputs[0].error < 1e-6
+    found.save(tmp_path / "out.onnx")
+    (tmp_path / "in.onnx").write_bytes(model.to_bytes())
+    assert done_json("verify", tmp_path / "in.onnx", tmp_path / "out.onnx")["passed"]
+    base = normalize(model)
+    assert not faults(base, replaced(base, [one]), one)
+    for wrong in (replace(one, rank=7), replace(one, inner=7)):
+        with pytest.raises(VerificationError, match="of this rank"):
+            faults(base, replaced(base, [one]), wrong)
 
 
 def test_factors_are_the_best_of_their_rank() -> None:
@@ -251,8 +293,7 @@ def test_factors_are_the_best_of_their_rank() -> None:
     found = projected(Solution(200, 1.0, 0.0, 0.0, None, None, w[None], None), w[None], lambda: [piece], 3)
     best = np.square(np.linalg.svd((x - x.mean(axis=0)) @ w, compute_uv=False)[3:]).sum() / 200
     assert found.after == pytest.approx(best, rel=1e-9)
-    assert found.first.shape == (12, 3)
-    assert found.second.shape == (3, 7)
+    assert [matrix.shape for matrix in found.matrices] == [(12, 3), (3, 7)]
 
 
 def test_random_weights_are_not_written_by_mistake(tmp_path: Path) -> None:
@@ -288,3 +329,86 @@ def test_a_promise_with_regions_asks_the_criterion_for_each_form_of_the_model() 
     model, data = lines(600)
     found = onnxprune.compress(model, max_loss=0.9, levers="channels,regions", calibration=data, round_to=1)
     assert found.promise is not None
+
+
+def test_layers_that_do_not_pay_stay_as_they_are() -> None:
+    def factors(exit: str, rank: int) -> Replacement:
+        return Replacement("x", exit, "factors", (), rank)
+
+    found = [
+        Candidate(factors("a", 8), (1,), 100.0, 0.1, 1.0),
+        Candidate(factors("a", 16), (1,), 60.0, 0.05, 2.0),
+        Candidate(factors("b", 8), (2,), 100.0, 0.1, 9.0),
+        Candidate(Replacement("x", "c", "full", (3, 3)), (3,), 100.0, 0.1, 20.0),
+    ]
+    asked: list[Replacement] = []
+
+    def judge(one: Replacement) -> bool:
+        asked.append(one)
+        return one.exit != "a" or one.rank != 8
+
+    chosen = select_paying(found, 150.0, judge, {})
+    assert {one.replacement for one in chosen} == {factors("a", 16), factors("b", 8)}
+    assert len(asked) == len(set(asked)), "each is timed once"
+    assert all(one.kind == "factors" for one in asked)
+    assert [one.replacement.exit for one in select_paying(found, 50.0, lambda one: False, {})] == ["c"]
+
+
+def test_what_cannot_be_timed_alone_is_not_called_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = normalize(onnxprune.load(RESIDUAL))
+    one = replacement("factors")
+
+    def turns(models: list[Model], inputs: dict[str, np.ndarray], *rest: object) -> np.ndarray:
+        before, after = models
+        assert len(after.graph.node) == 2
+        assert [i.name for i in before.graph.input] == list(inputs) == [one.entry]
+        return times
+
+    monkeypatch.setattr("onnxprune.pruning.paying.taking_turns", turns)
+    single = ("/stages/stages.0/Relu_output_0", "/stages/stages.0/second/second.0/Conv_output_0")
+    one = replacement("factors", single)
+    for after, paid in ((0.5, True), (1.0, False), (2.0, False)):
+        times = np.array([[1.0, after]] * 3)
+        assert pays(source, one) is paid
+
+    def fails(*_: object) -> np.ndarray:
+        raise MeasurementError("no")
+
+    monkeypatch.setattr("onnxprune.pruning.paying.taking_turns", fails)
+    assert pays(source, one)
+
+
+def test_passes_apply_what_a_plan_names(tmp_path: Path) -> None:
+    single = ("/stages/stages.0/Relu_output_0", "/stages/stages.0/second/second.0/Conv_output_0")
+    both = (replacement("full"), replacement("factors", single))
+    plan, out = tmp_path / "plan.json", tmp_path / "out.onnx"
+    Plan({}, replaced=both).save(plan)
+    steps = f"substitute{{plan='{plan}'}}, factorize{{plan='{plan}'}}"
+    done_json("run", RESIDUAL, "-o", out, "--pipeline", steps)
+    made = normalize(onnxprune.load(out))
+    expected = replaced(normalize(onnxprune.load(RESIDUAL)), both)
+    assert [node.op_type for node in made.graph.node] == [node.op_type for node in expected.graph.node]
+    assert not faults(normalize(onnxprune.load(RESIDUAL)), made, *both)
+    done_json("run", RESIDUAL, "-o", out, "--force", "--pipeline", f"substitute{{plan='{plan}' calibrate='{SAMPLES}'}}")
+    fitted = normalize(onnxprune.load(out))
+    source = onnxprune.load(RESIDUAL)
+    (output,) = measure_fidelity(source, fitted, collect(SAMPLES, source, 64)).outputs
+    assert output.agreement is not None
+    assert output.agreement > 0.9, "random weights would leave a tenth"
+
+
+def test_explain_lists_regions_and_tells_of_a_plan(tmp_path: Path) -> None:
+    told = done_json("explain", RESIDUAL, "--regions")
+    branch = next(one for one in told["regions"] if (one["entry"], one["exit"]) == BLOCK)
+    assert branch["flops"] == 2 * 16 * 16 * 9 * 14 * 14
+    assert branch["params"] == 2 * (16 * 16 * 9 + 16)
+    assert (branch["reads"], branch["makes"], branch["seconds"]) == ([1, 16, 14, 14], [1, 16, 14, 14], None)
+    plan = tmp_path / "plan.json"
+    Plan({}, replaced=(replace(replacement("full"), saved={"flops": 451584.0}, error=0.125),)).save(plan)
+    (named,) = done_json("explain", RESIDUAL, "--plan", plan)["replaced"]
+    assert "MACs −452 k" in named["words"]
+    assert "12.5 %" in named["words"]
+    Plan({}, replaced=(Replacement("image", BLOCK[0], "identity"),)).save(plan)
+    assert "region" in refused(2, "explain", RESIDUAL, "--plan", plan)
+    assert "--times" in refused(2, "explain", RESIDUAL, "--times", "--plan", plan)
+    assert "leave out" in refused(2, "explain", RESIDUAL, "--regions", "--dot", tmp_path / "x.dot")

@@ -46,7 +46,7 @@ def differences(
     samples = Samples(inputs, None, max(len(array) for array in inputs.values()), fixed=True)
     makers = {name: index for index, node in enumerate(original.graph.node) for name in node.output if name}
     nodes = {name: node for node in result.graph.node for name in node.output if name}
-    between = {nodes[one.exit].input[0] for one in replaced if one.kind == "factors" and one.exit in nodes}
+    between = {name for one in replaced if one.kind == "factors" for name in _between(one, nodes)}
     foreign = [name for name in nodes if name not in makers and name not in between]
     found = [
         TensorDifference(name, nodes[name].name, np.inf, np.inf, passed=False, reason="is none of the original's")
@@ -100,18 +100,37 @@ def _stands_for(
     if one.kind == "identity":
         return x
     node, kind = nodes.get(one.exit), one.kind
-    if node is not None and kind == "factors":
-        first = nodes.get(node.input[0])
-        weight = None if first is None else _read(one, first, result)[0]
-        if first is None or weight is None or weight.shape[0 if weight.ndim > 2 else 1] != one.rank:
-            raise VerificationError(f"region {one}: there are no two layers of this rank")
-        dim = 1 if weight.ndim > 2 else was.ndim - 1
-        shape = tuple(one.rank if d == dim else extent for d, extent in enumerate(was.shape))
-        x = _layer(one, "full" if one.kernel else "pointwise", first, result, x, shape)
-        kind = "pointwise"
     if node is None:
         raise VerificationError(f"region {one}: the result makes no '{one.exit}'")
+    if kind == "factors":
+        wide: Kind = "full" if one.kernel else "pointwise"
+        # The first of three has the extents of the entry, what has the window those of the exit.
+        steps: list[tuple[Kind, int, Sequence[int]]] = [("pointwise", one.inner, x.shape)] if one.inner else []
+        steps.append((wide, one.rank, was.shape))
+        names = _between(one, nodes)
+        for (step, rank, made), name in zip(steps, names, strict=False):
+            code = nodes.get(name)
+            weight = None if code is None else _read(one, code, result)[0]
+            if code is None or weight is None or weight.shape[0 if weight.ndim > 2 else 1] != rank:
+                raise VerificationError(f"region {one}: there are no layers of this rank")
+            dim = 1 if weight.ndim > 2 else was.ndim - 1
+            x = _layer(one, step, code, result, x, tuple(rank if d == dim else e for d, e in enumerate(made)))
+        if len(names) < len(steps):
+            raise VerificationError(f"region {one}: there are no {len(steps) + 1} layers")
+        kind = "pointwise"
     return _layer(one, kind, node, result, x, was.shape)
+
+
+def _between(one: Replacement, nodes: Mapping[str, NodeProto]) -> list[str]:
+    """The tensors between the factors of a region, in order."""
+    found: list[str] = []
+    name = one.exit
+    for _ in range(2 if one.inner else 1):
+        if name not in nodes:
+            break
+        name = nodes[name].input[0]
+        found.insert(0, name)
+    return found
 
 
 def _read(one: Replacement, node: NodeProto, result: Model) -> list[NDArray[np.float64]]:

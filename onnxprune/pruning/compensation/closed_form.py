@@ -21,10 +21,10 @@ from onnxprune.pruning.compensation.products import mixes
 from onnxprune.pruning.compensation.refit import (
     LayerFit,
     begin,
+    factors_from,
     linear_layers,
     refit_factors,
     refit_layer,
-    second_factor,
 )
 from onnxprune.pruning.plan import Plan
 
@@ -134,12 +134,12 @@ def compensate(
     for layer in linear_layers(walk.graph, registry):
         if layer.node in fitted:
             continue
-        second = second_factor(walk, layer) if method == "refit" else None
-        if second is not None:
-            fit, reason = refit_factors(walk, layer, second)
-            fitted.add(second.node)
+        stages = factors_from(walk, layer) if method == "refit" else ()
+        if stages:
+            fit, reason = refit_factors(walk, stages)
+            fitted.update(stage.node for stage in stages)
             if reason:
-                skipped[second.name] = reason
+                skipped[stages[-1].name] = reason
             if fit is not None:
                 layers.append(fit)
             continue

@@ -86,15 +86,14 @@ def pieces(
 
 def pieces_of_factors(
     walk: Walk,
-    first: LinearLayer,
-    second: LinearLayer,
+    stages: Sequence[LinearLayer],
     other: tuple[OtherBranch, str] | None,
     shape: tuple[int, int, int],
     rows: int,
 ) -> Iterator[Piece]:
-    """The features of the first of two layers that stand for one, with what the second should give."""
-    xs, ys = walk.pruned.values(first.input), _targets(walk, second, other, None)
-    return drawn(first, xs, ys, row_count(walk, second), walk.samples, shape, rows, walk.seed)
+    """The features of layers that stand for one: what their window sees in the input, and what they should give."""
+    xs, ys = walk.pruned.values(stages[0].input), _targets(walk, stages[-1], other, None)
+    return drawn(stages[-2], xs, ys, row_count(walk, stages[-1]), walk.samples, shape, rows, walk.seed)
 
 
 def drawn(

@@ -6,7 +6,7 @@ targets are what the original computes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,53 +108,57 @@ def refit_layer(walk: Walk, layer: LinearLayer, *, weights: bool) -> tuple[Layer
     return LayerFit(layer.name, *sizes, *errors, found.share), reason
 
 
-def second_factor(walk: Walk, layer: LinearLayer) -> LinearLayer | None:
-    """The layer behind one whose output the original does not have, if the two stand for one of the original's."""
-    readers = walk.graph.consumers.get(layer.output, [])
-    if layer.output in walk.makers or len(readers) != 1 or layer.output in walk.graph.outputs:
-        return None
-    second = linear_layer(walk.graph.nodes[readers[0]])
-    if second is None or second.output not in walk.makers or second.groups * layer.groups > 1:
-        return None
-    between = walk.graph.shapes.extents[layer.output][layer.out_dim]
-    return second if second.matrix(walk.draft.weights[second.weight].array).shape[1] == between else None
+def factors_from(walk: Walk, layer: LinearLayer) -> tuple[LinearLayer, ...]:
+    """The layers from one on that together stand for one of the original's, which has none of what is between them."""
+    found = [layer]
+    while found[-1].output not in walk.makers:
+        last = found[-1]
+        readers = walk.graph.consumers.get(last.output, [])
+        behind = linear_layer(walk.graph.nodes[readers[0]]) if len(readers) == 1 else None
+        if behind is None or behind.groups * last.groups > 1 or last.output in walk.graph.outputs:
+            return ()
+        found.append(behind)
+    return tuple(found) if len(found) in (2, 3) else ()
 
 
-def refit_factors(walk: Walk, first: LinearLayer, second: LinearLayer) -> tuple[LayerFit | None, str | None]:
-    """Fit two layers that stand for one; returns as :func:`refit_layer`."""
-    place = bias_place(walk.graph, second)
-    weights = [walk.draft.weights[layer.weight] for layer in (first, second)]
-    left, right = (layer.matrix(weight.array) for layer, weight in zip((first, second), weights, strict=True))
-    shape = (1, left.shape[1], right.shape[2])
-    other = other_branch(walk.graph, second)
-    was = None if other is None else _was(walk, second, other)
+def refit_factors(walk: Walk, stages: Sequence[LinearLayer]) -> tuple[LayerFit | None, str | None]:
+    """Fit layers that stand for one; returns as :func:`refit_layer`."""
+    first, last = stages[0], stages[-1]
+    place = bias_place(walk.graph, last)
+    weights = [walk.draft.weights[layer.weight] for layer in stages]
+    matrices = [layer.matrix(weight.array) for layer, weight in zip(stages, weights, strict=True)]
+    channels, inner = (matrices[0].shape[1], matrices[0].shape[2]) if len(stages) > 2 else (0, 0)
+    features = channels * matrices[1].shape[1] // inner if inner else matrices[0].shape[1]
+    shape = (1, features, matrices[-1].shape[2])
+    other = other_branch(walk.graph, last)
+    was = None if other is None else _was(walk, last, other)
     beside = None if other is None or was is None else (other, was)
     added, there = ((), ()) if other is None or was is None else ((other.tensor,), (was,))
     walk.pruned.advance(first.node, (first.input, *added))
-    walk.original.advance(walk.makers[second.output] + 1, (second.output, *there))
-    way = way_of(shape, row_count(walk, second), walk.memory)
+    walk.original.advance(walk.makers[last.output] + 1, (last.output, *there))
+    way = way_of(shape, row_count(walk, last), walk.memory)
     if way.reason is not None:
         walk.pruned.drop(first.input, *added)
-        walk.original.drop(second.output, *there)
+        walk.original.drop(last.output, *there)
         return None, way.reason
 
     def parts() -> Iterator[Piece]:
-        return pieces_of_factors(walk, first, second, beside, shape, way.rows)
+        return pieces_of_factors(walk, stages, beside, shape, way.rows)
 
-    start, now = _single(walk, first, second, shape), _bias_now(walk, second, place, right)
+    start, now = _single(walk, first, last, shape), _bias_now(walk, last, place, matrices[-1])
     solver = solve_rows if way.few else solve_moments
     found = solver(parts(), start, np.zeros_like(now), intercept=place is not None)
-    fit = projected(found, start, parts, left.shape[2])
+    fit = projected(found, start, parts, matrices[-1].shape[1], inner, channels, solver)
     walk.pruned.drop(first.input, *added)
-    walk.original.drop(second.output, *there)
-    for layer, weight, matrix in zip((first, second), weights, (fit.first, fit.second), strict=True):
+    walk.original.drop(last.output, *there)
+    for layer, weight, matrix in zip(stages, weights, fit.matrices, strict=True):
         walk.draft.weights[layer.weight] = weight.with_array(layer.weights(matrix[None], weight.array))
     if place is not None:
-        add_to_bias(walk.draft, place, fit.bias - now.reshape(-1), weights[1].dtype, second.weight)
+        add_to_bias(walk.draft, place, fit.bias - now.reshape(-1), weights[-1].dtype, last.weight)
     spread = max(found.spread, 1e-30)
     unseen = None if found.unseen is None else found.unseen / spread
     sizes = (found.rows, len(walk.samples), shape[1])
-    return LayerFit(second.name, *sizes, found.before / spread, fit.after / spread, unseen, found.share), None
+    return LayerFit(last.name, *sizes, found.before / spread, fit.after / spread, unseen, found.share), None
 
 
 def _single(walk: Walk, first: LinearLayer, second: LinearLayer, shape: tuple[int, int, int]) -> NDArray[Any]:

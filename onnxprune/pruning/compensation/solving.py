@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,14 @@ class Way:
     rows: int
     few: bool
     reason: str | None = None
+
+
+class Solver(Protocol):
+    """A way to fit a matrix to rows, starting from one [G, K, N] and the bias [G, N] that there is now."""
+
+    def __call__(self, parts: Iterable[Piece], start: NDArray[Any], now: FloatArray, *, intercept: bool) -> Solution:
+        """Solve."""
+        ...
 
 
 @dataclass(frozen=True)
