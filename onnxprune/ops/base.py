@@ -165,6 +165,13 @@ class Operator:
         """The node as a factor and a shift for each channel, by vectors of its own; None if it is not that."""
         return None
 
+    def varies(self, node: Node) -> tuple[float, float] | None:
+        """Between which values of the first operand each element of the result follows it; None if not only there.
+
+        Below and above, the result is the same whatever the operand is.
+        """
+        return None
+
     def reads(self, node: Node, index: int, wanted: IntArray) -> IntArray | None:
         """The positions of input ``index``, of one dimension, that these of the result depend on; None for all."""
         return None

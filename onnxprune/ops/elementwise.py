@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Operator, broadcast_axes, same_axes
 from onnxprune.ops.relations import IntArray, Relations
@@ -32,6 +34,16 @@ class Unary(Operator):
     def reads(self, node: Node, index: int, wanted: IntArray) -> IntArray | None:
         return wanted if index == 0 else None
 
+    def varies(self, node: Node) -> tuple[float, float] | None:
+        if node.op_type == "Relu":
+            return 0.0, np.inf
+        if node.op_type == "HardSwish":
+            return -3.0, np.inf
+        if node.op_type == "HardSigmoid":
+            slope, start = float(node.attr("alpha", 0.2)), float(node.attr("beta", 0.5))
+            return (-start / slope, (1 - start) / slope) if slope > 0 else None
+        return _clipped(node) if node.op_type == "Clip" else None
+
     def relate(self, node: Node, relations: Relations) -> None:
         same_axes(relations, node, node.inputs[0], node.outputs[0])
         # Dropout's mask; a mask that nobody reads may have no shape.
@@ -41,6 +53,17 @@ class Unary(Operator):
             elif output in node.graph.outputs:
                 for dim in range(len(node.in_shape(0))):
                     relations.pin(node.inputs[0], dim, f"reaches graph output '{output}'")
+
+
+def _clipped(node: Node) -> tuple[float, float] | None:
+    """The bounds of a Clip, attributes before opset 11; None where they are computed."""
+    bounds = []
+    for index, name, without in ((1, "min", -np.inf), (2, "max", np.inf)):
+        value = node.value(index) if node.has_input(index) else node.attr(name, without)
+        if value is None or np.size(value) != 1:
+            return None
+        bounds.append(float(np.reshape(value, ())))
+    return bounds[0], bounds[1]
 
 
 class CastLike(Operator):

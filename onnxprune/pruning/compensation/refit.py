@@ -20,6 +20,7 @@ from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ops import Registry
 from onnxprune.ops.layers import LinearLayer, linear_layer
+from onnxprune.pruning.compensation.activations import bend_of
 from onnxprune.pruning.compensation.biases import BiasPlace, add_to_bias, bias_of_layer, bias_place
 from onnxprune.pruning.compensation.factors import projected
 from onnxprune.pruning.compensation.gathering import Piece, Walk, pieces, pieces_of_factors, row_count
@@ -88,8 +89,11 @@ def refit_layer(walk: Walk, layer: LinearLayer, *, weights: bool) -> tuple[Layer
     parts = pieces(walk, layer, beside, mixture, start.shape, way.rows)
     now = _bias_now(walk, layer, place, start)
     if weights and way.reason is None:
-        solver = solve_rows if way.few else solve_moments
-        found = solver(parts, start, now, intercept=place is not None)
+        if way.few:
+            found = solve_rows(parts, start, now, intercept=place is not None)
+        else:
+            bend = bend_of(walk.graph, layer) if mixture is None and place is not None else None
+            found = solve_moments(parts, start, now, intercept=place is not None, bend=bend)
     elif place is not None:
         found = solve_bias(parts, start, now)
     walk.pruned.drop(layer.input, *added)

@@ -99,13 +99,46 @@ def solve(
         xx, xy = moments.centred()
     else:
         xx, xy = _uncentred(moments)
-    scale = np.einsum("gkk->g", xx) / xx.shape[1]
-    ridge = np.where(scale > _TINY, share * scale, 1.0)
+    ridge = _ridge(xx, share)
     missing = xy - xx @ start
     diagonal = np.arange(xx.shape[1])
     xx[:, diagonal, diagonal] += ridge[:, None]
     matrix = start + _solved(xx, missing)
     return matrix, bias_of(moments, matrix) if intercept else None
+
+
+@dataclass(frozen=True)
+class Refitting:
+    """Fits of the same features, with a bias, to one target after the other: the system is inverted once.
+
+    ``mean`` [G, K] is that of the features.
+    """
+
+    start: FloatArray
+    covariance: FloatArray
+    inverse: FloatArray
+    mean: FloatArray
+
+    @classmethod
+    def of(cls, moments: Moments, start: FloatArray, share: float) -> Refitting:
+        """For features with these moments; ``start`` and ``share`` as for :func:`solve`."""
+        covariance, _ = moments.centred()
+        damped = covariance + _ridge(covariance, share)[:, None, None] * np.eye(covariance.shape[1])
+        inverse = np.asarray(np.linalg.inv(damped), dtype=np.float64)
+        return cls(start, covariance, inverse, moments.shift_x + moments.x / moments.count)
+
+    def solve(self, product: FloatArray, mean: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The matrix [G, K, N] and the bias [G, N], by the targets' means: with centred features, and of themselves."""
+        matrix = self.start + self.inverse @ (product - self.covariance @ self.start)
+        bias: FloatArray = mean - np.einsum("gk,gkn->gn", self.mean, matrix)
+        return matrix, bias
+
+
+def _ridge(covariance: FloatArray, share: float) -> FloatArray:
+    """What is added to the diagonal of each group's covariance, [G]."""
+    scale = np.einsum("gkk->g", covariance) / covariance.shape[1]
+    found: FloatArray = np.where(scale > _TINY, share * scale, 1.0)
+    return found
 
 
 def bias_of(moments: Moments, matrix: FloatArray) -> FloatArray:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune._display import long
+from onnxprune.pruning.compensation.activations import Bend, Rows, behind
 from onnxprune.pruning.compensation.few_rows import SHARES, fit_rows, rows_bytes
 from onnxprune.pruning.compensation.gathering import Piece, moments
 from onnxprune.pruning.compensation.ridge import bias_of, choose_share, moments_bytes, shares_to_try, solve
@@ -103,12 +104,16 @@ def solve_rows(parts: Iterable[Piece], start: NDArray[Any], now: FloatArray, *, 
     return Solution(outputs.count, outputs.variance(), before, fit.after, fit.unseen, fit.share, matrix, fit.bias)
 
 
-def solve_moments(parts: Iterable[Piece], start: NDArray[Any], now: FloatArray, *, intercept: bool) -> Solution:
-    """Solve for the features; see ``ridge``."""
+def solve_moments(
+    parts: Iterable[Piece], start: NDArray[Any], now: FloatArray, *, intercept: bool, bend: Bend | None = None
+) -> Solution:
+    """Solve for the features; see ``ridge``. With ``bend``, what comes out of the activation behind is what counts."""
     first = start.astype(np.float64)
-    both, held_out = moments(parts)
+    rows = Rows(parts, keep=bend is not None)
+    both, held_out = moments(rows)
     judge = both if held_out is None else held_out
-    share, unseen = choose_share(both, judge, first, shares_to_try(first.shape[1]), intercept=intercept)
+    shares = shares_to_try(first.shape[1])
+    share, unseen = choose_share(both, judge, first, shares, intercept=intercept)
     del judge
     known = held_out is not None
     if held_out is not None:
@@ -121,6 +126,12 @@ def solve_moments(parts: Iterable[Piece], start: NDArray[Any], now: FloatArray, 
     else:
         matrix, bias = solve(both, first, share, intercept=intercept)
         after = both.error(matrix, bias)
+    if bend is not None and bias is not None and rows.kept:
+        ridge = shares[-1] if share is None else share
+        bent = behind(rows.kept, bend, both, first, ridge, (first if matrix is None else matrix, bias))
+        if bent is not None:
+            matrix, bias = bent
+            share, after = ridge, both.error(matrix, bias)
     return Solution(both.count, both.variance(), before, after, unseen if known else None, share, matrix, bias)
 
 

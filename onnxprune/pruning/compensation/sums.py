@@ -36,14 +36,14 @@ def other_branch(graph: Graph, layer: LinearLayer) -> OtherBranch | None:
     """The other operand of the addition behind a layer, if it is computed before the layer; else None."""
     gain: NDArray[np.float64] | None = None
     tensor = layer.output
-    reader = _only_reader(graph, tensor)
+    reader = only_reader(graph, tensor)
     normalised = None if reader is None else affine(reader)
     if reader is not None and normalised is not None:
         gain = normalised.gain()
         if gain is None or not (np.abs(gain) > _LEAST_GAIN).all():
             return None
         tensor = reader.outputs[0]
-        reader = _only_reader(graph, tensor)
+        reader = only_reader(graph, tensor)
     if reader is None or not is_sum(reader):
         return None
     other = next(name for name in reader.inputs if name != tensor)
@@ -53,6 +53,7 @@ def other_branch(graph: Graph, layer: LinearLayer) -> OtherBranch | None:
     return OtherBranch(other, tensor, reader.outputs[0], gain) if graph.producer.get(other, -1) < layer.node else None
 
 
-def _only_reader(graph: Graph, tensor: str) -> Node | None:
+def only_reader(graph: Graph, tensor: str) -> Node | None:
+    """The node that reads a tensor, if no other and no output of the graph does."""
     readers = graph.consumers.get(tensor, [])
     return graph.nodes[readers[0]] if len(readers) == 1 and tensor not in graph.outputs else None
