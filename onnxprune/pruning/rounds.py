@@ -7,7 +7,6 @@ plans are put together into one against the original: the result is that plan's,
 from __future__ import annotations
 
 import glob
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -35,10 +34,9 @@ if TYPE_CHECKING:
 
 #: What all rounds but the last get of the time for recovery, together.
 _BEFORE = 0.5
-#: What ``auto`` asks of a job to make more than one round of it: how much is left of what the budget counts at most,
-#: and samples and minutes at least. The numbers of rounds follow from what is left: each keeps about so much.
-_LEFT, _SAMPLES, _MINUTES, _KEPT = 0.45, 128, 4.0, 0.65
-_MOST = 4
+#: What ``auto`` asks of a job to make several rounds of it: between these shares of what the budget counts are left,
+#: and there are samples and minutes at least; and how many it makes then. Measured: docs/recovery.md.
+_LEFT, _SAMPLES, _MINUTES, _SEVERAL = (0.25, 0.45), 128, 4.0, 3
 #: A share of a layer's channels that is all of them, but for what a product of numbers loses.
 _ALL = 1 - 1e-12
 
@@ -77,8 +75,8 @@ class Stepped:
 def rounds_of(asked: int | str, options: PlanOptions, analysis: Analysis, samples: int, minutes: float) -> int:
     """How many rounds: as asked, or by how much is to go, the samples and the time.
 
-    ``auto`` is one round where more than 45 % of what the budgets count is left, where there are fewer than 128
-    samples, or fewer than 4 minutes for recovery; else each round keeps about 65 % of what it finds (4 rounds at most).
+    ``auto`` is three rounds where between 25 and 45 % of what the budgets count are to be left, and there are 128
+    samples and 4 minutes for recovery at least; else one.
 
     Raises:
         UsageError: what is asked cannot be planned in rounds.
@@ -93,9 +91,8 @@ def rounds_of(asked: int | str, options: PlanOptions, analysis: Analysis, sample
         return int(asked)
     totals = {metric: analysis.costs.total(metric, analysis.costs.full) for metric, _ in limits_of(analysis, options)}
     left = min(limit / totals[metric] for metric, limit in limits_of(analysis, options))
-    if left > _LEFT or samples < _SAMPLES or minutes < _MINUTES:
-        return 1
-    return min(max(round(math.log(left) / math.log(_KEPT)), 2), _MOST)
+    worth = _LEFT[0] <= left <= _LEFT[1] and samples >= _SAMPLES and minutes >= _MINUTES
+    return _SEVERAL if worth else 1
 
 
 def _alone(options: PlanOptions) -> str:

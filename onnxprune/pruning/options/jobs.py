@@ -89,7 +89,7 @@ class JobOptions(IntegerOptions):
     rounds: int | str = defined(
         1,
         "Remove in so many steps, with recovery between them. The budget is met by the last; they share the time. "
-        "auto: more than one where less than 45 % is to be left, by the samples and the time.",
+        "auto: three where 25 to 45 % are to be left and samples and time suffice, else one.",
         kind="rounding",
         example="auto|N",
         panel=DATA,
