@@ -35,8 +35,10 @@ def random_plan(model: Model, seed: int, most: int = 3) -> Plan:
         wide = kind in ("depthwise", "full") or (kind == "factors" and bool(rng.integers(2)))
         kernel = (3,) * (len(graph.shapes.extents[region.exit]) - 2) if wide else ()
         rank = int(rng.integers(1, 4)) if kind == "factors" else 0
+        inner = int(rng.integers(0, 3)) if kind == "factors" and wide else 0
         try:
-            nodes = place(graph, regions, one := Replacement(region.entry, region.exit, kind, kernel, rank)).nodes
+            one = Replacement(region.entry, region.exit, kind, kernel, rank, inner)
+            nodes = place(graph, regions, one).nodes
         except PlanError:
             continue
         if taken.isdisjoint(nodes) and len(chosen) < most:
