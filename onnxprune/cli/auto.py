@@ -30,7 +30,12 @@ def auto(
     model: ModelArgument,
     output: OutputOption,
     options: Annotated[
-        AutoOptions, Offer(helps={"calibration": _DATA, "max_loss": _LOSS}, flags={"calibration": "--data --calibrate"})
+        AutoOptions,
+        Offer(
+            helps={"calibration": _DATA, "max_loss": _LOSS},
+            flags={"calibration": "--data --calibrate"},
+            usual=("times",),
+        ),
     ],
     force: ForceOption = False,
     as_json: JsonOption = False,

@@ -102,7 +102,7 @@ class _Replace(Pass):
 
 
 class Substitute(_Replace):
-    """Let the regions that a plan names give way to nothing, the identity or a single layer."""
+    """Let the regions that a plan names give way to a single layer, or to none."""
 
     name = "substitute"
 

@@ -96,6 +96,7 @@ class JobOptions(IntegerOptions):
         text="1",
         valid=lambda value: value == AUTO or (isinstance(value, int) and 1 <= value <= MOST_ROUNDS),
         must="be auto, or a number from 1 to 16",
+        rare=True,
     )
     augment: str = defined(
         "crop,flip,mix", "What it does with images, to see more of them: any of these, or none.", panel=DATA

@@ -79,6 +79,7 @@ class TimesOptions(Given):
         "nothing is measured here.",
         example="TIMES",
         panel=BUDGET,
+        rare=True,
     )
 
 
