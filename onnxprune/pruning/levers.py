@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 from onnxprune.analysis.analyzing import Analysis, again
@@ -102,10 +103,13 @@ def _trials(
     met = False
     alone = CHANNELS not in options.pulled
     judged_times: dict[Replacement, bool] = {}
-    for share in _SHARES[-1:] if alone else _SHARES:
-        chosen = select_paying(
-            found, share * (before[metric] - limits[metric]), partial(pays, analysis.model), judged_times
-        )
+    # What becomes factors cannot be part of a larger region, so regions are tried without them, too.
+    pools = (
+        [found, [one for one in found if one.replacement.kind != "factors"]] if REGIONS in options.pulled else [found]
+    )
+    for pool, share in product(pools, _SHARES[-1:] if alone else _SHARES):
+        wanted = share * (before[metric] - limits[metric])
+        chosen = select_paying(pool, wanted, partial(pays, analysis.model), judged_times)
         regions = tuple(one.replacement for one in chosen)
         if regions in tried:
             continue
