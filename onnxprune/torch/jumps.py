@@ -18,6 +18,9 @@ from torch import Tensor, fx
 from onnxprune.errors import VerificationError
 from onnxprune.torch.module import OnnxModule
 
+_FAR = 100
+"""What is so many times the median is a mask, or none of the values that decide."""
+
 
 def replayed(
     module: OnnxModule, inputs: Sequence[Tensor], decided: Mapping[str, NDArray[Any]], tolerance: float
@@ -71,8 +74,9 @@ class _Replay(fx.Interpreter):
         first, *others = operands
         if not isinstance(first, Tensor) or not first.is_floating_point():
             return [(first, *others)]
-        largest = (
-            max(float(o.abs().max()) for o in operands if isinstance(o, Tensor) and o.numel()) if first.numel() else 0
-        )
-        gap = self._tolerance * max(largest, 1e-6)
+        # The usual size of what is compared, not the largest: a mask of -1e38 would excuse every decision beside it.
+        sizes = first.detach().abs().flatten()
+        sizes = sizes[torch.isfinite(sizes) & (sizes > 0)]
+        usual = min(float(sizes.max()), _FAR * float(sizes.median())) if sizes.numel() else 0.0
+        gap = self._tolerance * max(usual, 1e-6)
         return [(first + move, *others) for move in (0.0, gap, -gap)]

@@ -141,3 +141,14 @@ def test_neurons_at_their_threshold_are_no_difference_and_wrong_ones_are() -> No
     flipped.flat[distance.argmax()] ^= True
     with pytest.raises(VerificationError, match="at 1 of"):
         replayed(module, (x,), {**decided, name: flipped}, 1e-3)
+
+
+def test_a_mask_does_not_excuse_what_is_decided_beside_it() -> None:
+    from types import SimpleNamespace
+
+    from onnxprune.torch.jumps import _Replay
+
+    first = torch.tensor([5.0, -5.0, 3.0, float("-inf"), -3.4e38])
+    moved = _Replay._moved(SimpleNamespace(_tolerance=1e-3), [first, torch.tensor(-3.4e38)])
+    assert all(float((at - first)[:3].abs().max()) < 1 for at, _ in moved)
+    assert any(float((at - first)[:3].abs().max()) > 1e-3 for at, _ in moved)
