@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxprune._display import long
 from onnxprune.analysis.analyzing import Analysis, MetricSource, analyze
-from onnxprune.errors import UsageError, installing
+from onnxprune.analysis.cost import Metric
+from onnxprune.errors import BudgetError, UsageError, installing
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.passes.fold_batchnorm import FoldBatchnorm
 from onnxprune.passes.merge_linear import MergeLinear
 from onnxprune.passes.normalize import normalize
+from onnxprune.pruning.choosing import limits_of
 from onnxprune.pruning.gating.candidates import GATED, candidates
 from onnxprune.pruning.options import JobOptions, PlanOptions
 from onnxprune.pruning.pipeline import Compression, run
@@ -140,4 +143,20 @@ def learn_gates(
     final = FoldBatchnorm(restored)(trained.model).model if restored else trained.model
     if any(one.merge and not stays for one, stays in zip(found.regions, learned.open[len(found.group) :], strict=True)):
         final = MergeLinear()(final).model
+        _require_budget(final, dict(limits_of(analysis, options)))
     return GatedTraining(final, made, learned, trained)
+
+
+def _require_budget(final: Model, limits: Mapping[Metric, float]) -> None:
+    """See that a merged model meets what was counted with the merges.
+
+    Raises:
+        BudgetError: it does not: a layer whose zeros at the edge met no bias before training has one now, say.
+    """
+    totals = analyze(final).totals
+    for metric, limit in limits.items():
+        if totals.get(metric, 0.0) > limit:
+            raise BudgetError(
+                f"{long(totals[metric])} {metric} are left after training, {long(limit)} were asked for: layers that "
+                "were to merge have biases now, which zeros at the edges meet; leave activations out of the gates"
+            )

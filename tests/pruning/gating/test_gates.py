@@ -280,3 +280,13 @@ def test_a_spiking_network_learns_what_to_remove(batch: int | str) -> None:
     assert [value.type.tensor_type.shape.dim[0] for value in made.model.graph.input] == [
         value.type.tensor_type.shape.dim[0] for value in model.graph.input
     ]
+
+
+def test_a_merge_that_training_has_undone_is_no_kept_budget() -> None:
+    from onnxprune.pruning.gating.training import _require_budget
+
+    model = onnxprune.load("models/residual_torchscript.onnx")
+    total = onnxprune.analyze(model).totals["flops"]
+    _require_budget(model, {"flops": total})
+    with pytest.raises(BudgetError, match="were asked for"):
+        _require_budget(model, {"flops": total - 1})
