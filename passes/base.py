@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -74,6 +75,14 @@ class Pass(ABC):
 
 def _size(model: Model) -> str:
     return f"{len(model.graph.node)} nodes and {len(model.weights)} weights"
+
+
+def until_settled(model: Model, once: Callable[[Model], Model | None]) -> PassResult:
+    """Rewrite again and again, until a rewriting finds nothing to do (None)."""
+    result = model
+    while (after := once(result)) is not None:
+        result = after
+    return PassResult(result, modified=result is not model)
 
 
 class GraphPass(Pass):

@@ -11,7 +11,7 @@ from onnxprune.ir.graph import Graph, Node
 from onnxprune.ir.model import Draft, Model
 from onnxprune.ir.weights import Array
 from onnxprune.passes._layers import Fold, apply_fold, drop_unused, put
-from onnxprune.passes.base import Pass, PassResult
+from onnxprune.passes.base import Pass, PassResult, until_settled
 
 _LAYERS = ("Conv", "ConvTranspose")
 _KINDS = ("Mul", "Div", "Add", "Sub")
@@ -28,10 +28,7 @@ class FoldAffine(Pass):
 
     def run(self, model: Model) -> PassResult:
         """Fold what can be folded, until nothing is left to fold."""
-        result = model
-        while (after := _round(result)) is not None:
-            result = after
-        return PassResult(result, modified=result is not model)
+        return until_settled(model, _round)
 
 
 @dataclass(frozen=True)

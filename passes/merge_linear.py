@@ -19,7 +19,7 @@ from onnxprune.ops.linear import LinearLayer, MatrixLayer
 from onnxprune.ops.substitutes import is_sum
 from onnxprune.passes._kernels import FloatArray, Kernel, identity, in_parallel, in_series, macs, scaling
 from onnxprune.passes._layers import drop_unused
-from onnxprune.passes.base import Pass, PassResult
+from onnxprune.passes.base import Pass, PassResult, until_settled
 
 _SINGLE = 4
 """Bytes of a number, at least: products of half precision would be rounded otherwise than one after another."""
@@ -37,10 +37,7 @@ class MergeLinear(Pass):
 
     def run(self, model: Model) -> PassResult:
         """Merge until nothing is left to merge."""
-        result = model
-        while (after := _round(result)) is not None:
-            result = after
-        return PassResult(result, modified=result is not model)
+        return until_settled(model, _round)
 
 
 @dataclass(frozen=True)
@@ -105,15 +102,18 @@ def _part(graph: Graph, node: Node) -> _Part | None:
     made = graph.shapes.extents[node.outputs[0]]
     layer = linear_layer(node)
     if layer is not None:
-        held = graph.model.weights[layer.weight]
+        weight = graph.model.weights[layer.weight]
         # A transposed convolution is no convolution of the same weight.
         convolves = isinstance(layer, ConvLayer) and not isinstance(layer, ConvTransposeLayer)
         unpadded = isinstance(layer, ConvLayer) and layer.pads is None
-        if not (isinstance(layer, MatrixLayer) or convolves) or unpadded or held.dtype.itemsize < _SINGLE:
+        if not (isinstance(layer, MatrixLayer) or convolves) or unpadded or weight.dtype.itemsize < _SINGLE:
             return None
-        products = math.prod(made) // made[layer.out_dim] * held.array.size
+        products = math.prod(made) // made[layer.out_dim] * weight.array.size
         return _Part((node.index,), layer.input, layer.output, products, partial(_layer, graph, node, layer))
-    if affine(node) is None or len(made) < 3:
+    # Statistics may be of another type than what is normalised.
+    held = [graph.model.weights[name] for name in node.inputs[1:] if name in graph.model.weights]
+    types = {weight.elem_type for weight in held} | {graph.shapes.elem_types.get(node.outputs[0])}
+    if affine(node) is None or len(made) < 3 or len(types) > 1 or any(w.dtype.itemsize < _SINGLE for w in held):
         return None
     return _Part((node.index,), node.inputs[0], node.outputs[0], math.prod(made), partial(_normalising, graph, node))
 

@@ -32,6 +32,8 @@ GatesOption = Annotated[
         show_default=False,
     ),
 ]
+GATE_EPOCHS = 1
+"""What --gate-epochs is by default."""
 GateEpochsOption = Annotated[
     int, typer.Option(min=1, help="Passes over the data in which gates learn.", rich_help_panel=GATES)
 ]
@@ -66,7 +68,7 @@ class Gating:
             UsageError: a budget without gates, or gates without one.
         """
         if gates is None:
-            if options.reduce is not None or plan_out is not None:
+            if options.given() or plan_out is not None or epochs != GATE_EPOCHS or lr is not None:
                 raise UsageError(
                     "training removes nothing by itself: say --gates channels,branches,activations to learn what to "
                     "remove, or prune before"

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune._display import TOTALS, compact, long, percent, seconds, short
+from onnxprune._display import compact, long, percent, seconds, short
 from onnxprune.cli.names import Name
 from onnxprune.cli.tables import empty_table
 from onnxprune.cli.terminal import Terminal
@@ -66,12 +66,6 @@ def _replaced(chosen: tuple[Replacement, ...]) -> Table:
         table.add_column(title)
     for one in chosen:
         kind = str(one).rpartition(": ")[2]
-        saved = [f"{long(amount, unit)} of {title}" for title, unit, amount in _saved(one)]
         error = "" if one.error is None else f"{percent(one.error)} of the variance"
-        table.add_row(Name(compact(one.entry)), Name(compact(one.exit)), kind, ", ".join(saved), error)
+        table.add_row(Name(compact(one.entry)), Name(compact(one.exit)), kind, one.savings, error)
     return table
-
-
-def _saved(one: Replacement) -> list[tuple[str, str, float]]:
-    known = ((TOTALS.get(metric, (metric, "s")), amount) for metric, amount in one.saved.items())
-    return [(title, unit, amount) for (title, unit), amount in known]

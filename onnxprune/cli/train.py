@@ -11,7 +11,7 @@ import typer
 from onnxprune._display import long
 from onnxprune.cli import training as options
 from onnxprune.cli.files import Paths, save_text
-from onnxprune.cli.gates import GATES, GateEpochsOption, GateRateOption, GatesOption, Gating, show_gates
+from onnxprune.cli.gates import GATE_EPOCHS, GATES, GateEpochsOption, GateRateOption, GatesOption, Gating, show_gates
 from onnxprune.cli.options import (
     ExternalDataOption,
     ForceOption,
@@ -45,7 +45,7 @@ def train(
     seed: options.SeedOption = 0,
     amp: options.AmpOption = None,
     gates: GatesOption = None,
-    gate_epochs: GateEpochsOption = 1,
+    gate_epochs: GateEpochsOption = GATE_EPOCHS,
     gate_lr: GateRateOption = None,
     plan: Annotated[
         PlanOptions,

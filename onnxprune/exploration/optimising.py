@@ -59,13 +59,17 @@ def optimise(
         found = {run.settings: run for run in results.done}
         for trial, setting in zip(asked, settings, strict=True):
             run = found.get(json.dumps(setting.to_dict(), sort_keys=True))
-            values = (math.nan, math.nan) if run is None else (run.accuracy or math.nan, getattr(run, over) or math.nan)
+            values = (math.nan, math.nan) if run is None else tuple(map(_number, (run.accuracy, getattr(run, over))))
             if all(map(math.isfinite, values)):
                 study.tell(trial, values)
             else:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
     assert results is not None, "there is one run at least"
     return results
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _setting(grid: Grid, trial: Any) -> Setting:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from onnxprune.ir.model import Model
+from onnxprune.ops.substitutes import KINDS
 from onnxprune.passes.base import Pass, PassResult
 from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.compensation import compensate
 from onnxprune.pruning.keeping import keep
 from onnxprune.pruning.options import CompressOptions, Given, Kind, options_of
 from onnxprune.pruning.pipeline import run
-from onnxprune.pruning.plan import Plan, Replacement
+from onnxprune.pruning.plan import Plan
 from onnxprune.pruning.quantization.options import QuantizeOptions
 from onnxprune.pruning.quantization.quantizing import quantize
 from onnxprune.pruning.substituting import replaced
@@ -75,6 +76,8 @@ class _Replace(Pass):
 
     name = "replace"
     claims_equality = False
+    kinds: ClassVar[frozenset[str]] = frozenset()
+    """What this pass does of a plan."""
 
     def __init__(self, *, plan: str | Plan, calibrate: str | None = None) -> None:
         """Choose the plan.
@@ -84,13 +87,8 @@ class _Replace(Pass):
             calibrate: samples to fit the new layers to; without, they hold random weights and want training.
         """
         found = plan if isinstance(plan, Plan) else Plan.load(plan)
-        self._plan = replace(found, removed={}, replaced=tuple(one for one in found.replaced if self.does(one)))
+        self._plan = replace(found, removed={}, replaced=tuple(one for one in found.replaced if one.kind in self.kinds))
         self._calibrate = calibrate
-
-    @staticmethod
-    def does(one: Replacement) -> bool:
-        """Whether this pass does a replacement."""
-        raise NotImplementedError
 
     def run(self, model: Model) -> PassResult:
         """Replace. Raises PlanError where a region is not there, DataError where samples do not fit the model."""
@@ -105,22 +103,14 @@ class Substitute(_Replace):
     """Let the regions that a plan names give way to a single layer, or to none."""
 
     name = "substitute"
-
-    @staticmethod
-    def does(one: Replacement) -> bool:
-        """Everything but factors."""
-        return one.kind != "factors"
+    kinds = frozenset(KINDS) - {"factors"}
 
 
 class Factorize(_Replace):
     """Make several layers of low rank of each layer that a plan names so."""
 
     name = "factorize"
-
-    @staticmethod
-    def does(one: Replacement) -> bool:
-        """Factors."""
-        return one.kind == "factors"
+    kinds = frozenset({"factors"})
 
 
 class Quantize(Pass):

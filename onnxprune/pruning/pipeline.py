@@ -260,7 +260,7 @@ def make(work: Work, plan: Plan, stepped: Stepped | None = None) -> Compression:
     found = lesson = fidelity = None
     before = result
     if stepped is not None:
-        found, lesson = stepped.compensation, stepped.recovery
+        found, lesson = stepped.compensation, stepped.recovery if stepped.rounds[-1].damage is not None else None
         result = stepped.model
         if job.provenance:
             result = with_rounds(result, before, [one.to_dict() for one in stepped.rounds], job)

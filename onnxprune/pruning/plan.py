@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune._display import TOTALS, Table, long, percent, totals_table
+from onnxprune._display import TOTALS, Table, long, percent, seconds, totals_table
 from onnxprune.errors import PlanError, unknown
 from onnxprune.ir.files import write_text
 from onnxprune.ir.plain import is_number, parse
@@ -54,12 +54,16 @@ class Replacement:
         return f"{self.entry} → {self.exit}: {self.kind}{f' {window}' if window else ''}{rank}"
 
     @property
+    def savings(self) -> str:
+        """What it takes from which metric, in words."""
+        counted = {metric: long(amount, TOTALS[metric][1]) for metric, amount in self.saved.items() if metric in TOTALS}
+        told = {metric: counted.get(metric, seconds(amount)) for metric, amount in self.saved.items()}
+        return ", ".join(f"{TOTALS.get(metric, (metric, ''))[0]} −{amount}" for metric, amount in told.items())
+
+    @property
     def words(self) -> str:
         """What it is, what it saves, and the error that was foreseen."""
-        told = []
-        for metric, amount in self.saved.items():
-            title, unit = TOTALS.get(metric, (metric, "s"))
-            told.append(f"{title} −{long(amount, unit)}")
+        told = [self.savings] if self.saved else []
         if self.error is not None:
             told.append(f"error {percent(self.error)} of the variance there")
         return f"{self} ({', '.join(told)})" if told else str(self)

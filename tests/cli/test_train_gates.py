@@ -53,6 +53,8 @@ def test_time_is_a_budget(ends: tuple[object, ...], tmp_path: Path) -> None:
     ("options", "word"),
     [
         (("--reduce", 0.5), "--gates"),
+        (("--floor", 0.2), "--gates"),
+        (("--gate-epochs", 2), "--gates"),
         (("--gates", "channels"), "--reduce"),
         (("--gates", "channels", "--reduce", 0.5, "--gate-lr", 1e-4, "--gate-epochs", 1), "did not close"),
         (("--gates", "channels", "--reduce", 0.999), "cannot"),

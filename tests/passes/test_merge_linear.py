@@ -111,6 +111,18 @@ KEPT: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         }""",
         {"w": noise(4, 4, 1, 1), "p": noise(4, 4, 1, 1)},
     ),
+    "normalised halves": (
+        """g (float16[1,4,5,5] x) => (float16[1,4,5,5] y) {
+            a = BatchNormalization (x, g, b1, m, v)  y = BatchNormalization (a, g, b1, m, v)
+        }""",
+        {name: value.astype(np.float16) for name, value in NORM.items()},
+    ),
+    "halves with statistics in single": (
+        """g (float16[1,4,5,5] x) => (float16[1,4,5,5] y) {
+            a = BatchNormalization (x, h, h, m, v)  y = BatchNormalization (a, h, h, m, v)
+        }""",
+        {"h": noise(4).astype(np.float16), "m": NORM["m"], "v": NORM["v"]},
+    ),
     "halves, which would be rounded otherwise": (
         "g (float16[2,4] x) => (float16[2,2] y) { a = MatMul (x, w)  y = MatMul (a, p) }",
         {"w": noise(4, 8).astype(np.float16), "p": noise(8, 2).astype(np.float16)},

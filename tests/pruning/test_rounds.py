@@ -88,6 +88,7 @@ def test_an_interruption_ends_recovering_and_the_budget_is_met(samples: Samples)
     made = run(onnxprune.load(RESIDUAL), PlanOptions(reduce=0.7, calibration=samples), job, watch=ended)
     assert len(heard) == 2
     assert [one.damage is None for one in made.rounds] == [False, True]
+    assert made.recovery is None, "what was recovered is not what is given"
     assert made.plan.after["flops"] <= 0.3 * made.plan.before["flops"]
     assert made.certificate
 

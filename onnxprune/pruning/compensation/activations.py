@@ -69,6 +69,8 @@ def bend_of(graph: Graph, layer: LinearLayer, registry: Registry | None = None) 
     normalised = None if reader is None else affine(reader, registry)
     if reader is not None and normalised is not None:
         found = normalised.gain()
+        if layer.out_dim != 1:
+            return None  # It normalises another dimension than that of the layer's outputs.
         if found is None or not normalised.held(normalised.shift, normalised.mean) or np.abs(found).min() < _LEAST_GAIN:
             return None
         weights = graph.model.weights

@@ -12,7 +12,9 @@ from onnxprune.analysis.analyzing import Analysis, MetricSource, analyze
 from onnxprune.analysis.cost import Metric
 from onnxprune.errors import BudgetError, UsageError, installing
 from onnxprune.ir.model import Model, ModelLike, as_model
+from onnxprune.passes.base import Pass
 from onnxprune.passes.fold_batchnorm import FoldBatchnorm
+from onnxprune.passes.manager import Check, PassManager
 from onnxprune.passes.merge_linear import MergeLinear
 from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.choosing import limits_of
@@ -140,9 +142,12 @@ def learn_gates(
         made.model, data, after, teacher=teacher, checkpoint=checkpoint, resume=resume, device=device,
         callbacks=callbacks,
     )  # fmt: skip
-    final = FoldBatchnorm(restored)(trained.model).model if restored else trained.model
-    if any(one.merge and not stays for one, stays in zip(found.regions, learned.open[len(found.group) :], strict=True)):
-        final = MergeLinear()(final).model
+    of_regions = zip(found.regions, learned.open[len(found.group) :], strict=True)
+    merges = any(one.merge and not stays for one, stays in of_regions)
+    steps: list[Pass] = [*([FoldBatchnorm(restored)] if restored else []), *([MergeLinear()] if merges else [])]
+    # What training has checked is the model before these: outputs have to stay equal.
+    final = PassManager(steps, Check.EQUALITY).run(trained.model).model
+    if merges:
         _require_budget(final, dict(limits_of(analysis, options)))
     return GatedTraining(final, made, learned, trained)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from onnxprune.data.logits import ENDINGS, Head, head_of, without_ending
+from onnxprune.errors import TrainingError
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ops.layers import affine
@@ -80,11 +80,21 @@ def prepare(model: ModelLike, recipe: Recipe, first: Batch) -> Prepared:
 def with_surrogate(
     module: OnnxModule, inputs: Mapping[str, NDArray[Any]], head: Head, recipe: Recipe
 ) -> Surrogate | None:
-    """Give thresholds a gradient where weights reach the output through them alone; None where there is no need."""
+    """Give thresholds a gradient where weights reach the output through them alone; None where there is no need.
+
+    Raises:
+        TrainingError: a surrogate was asked for by name, and cannot be put in.
+    """
     if all(name in inputs for name in module.onnx_inputs):
         few = [torch.from_numpy(np.array(inputs[name])) for name in module.onnx_inputs]
-        with suppress(RuntimeError, ValueError, IndexError, TypeError):  # Samples that do not fit: training says so.
+        try:
             return install(module, few, head.position, recipe.surrogate, recipe.slope)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            if recipe.surrogate not in ("auto", "none"):
+                raise TrainingError(
+                    f"surrogate '{recipe.surrogate}' cannot be put in: {error}; see that the samples fit the model"
+                ) from error
+            # Samples that do not fit: training says so.
     return None
 
 

@@ -147,3 +147,15 @@ def test_beyond_its_edges_an_operator_gives_the_same(op_type: str) -> None:
             there = np.array([edge, edge + beyond, edge + 9 * beyond, edge - 0.1 * beyond], dtype=np.float32)
             given = run(model, {"x": there})[0]
             assert np.ptp(given[:3]) < 1e-6 < abs(given[3] - given[0])
+
+
+def test_a_normalisation_of_another_dimension_has_no_edges() -> None:
+    g = GraphBuilder()
+    made = g.op("MatMul", g.input("x", (2, 6, 4)), g.weight(4, 6))
+    normalised = g.op("BatchNormalization", made, *(g.vector(6) for _ in range(3)), g.constant(np.ones(6, np.float32)))
+    g.output(g.op("Relu", normalised), (2, 6, 6))
+    graph = Graph(model := as_model(g.model()), infer_shapes(model))
+    layer = linear_layer(graph.nodes[0])
+    assert layer is not None
+    assert layer.out_dim == 2
+    assert bend_of(graph, layer) is None
