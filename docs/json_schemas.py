@@ -40,7 +40,7 @@ from onnxprune.pruning.compensation.refit import LayerFit
 from onnxprune.pruning.mutations.power import Power
 from onnxprune.pruning.plan import Replacement
 from onnxprune.pruning.quantization.certificate import QuantizationCertificate
-from onnxprune.pruning.region_costs import RegionCost
+from onnxprune.pruning.regions.costs import RegionCost
 from onnxprune.pruning.rounds import Round
 from onnxprune.pruning.sensitivity import Sensitivity
 from onnxprune.splitting.costs import PartCost

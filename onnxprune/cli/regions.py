@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from onnxprune.analysis.analyzing import Analysis
     from onnxprune.pruning.plan import Replacement
-    from onnxprune.pruning.region_costs import RegionCost
+    from onnxprune.pruning.regions.costs import RegionCost
 
 
 def show_regions(
@@ -24,7 +24,7 @@ def show_regions(
 ) -> None:
     """List the regions of a model, those that a plan names, or both. Raises PlanError where a plan does not fit."""
     from onnxprune.pruning.plan import Plan
-    from onnxprune.pruning.region_costs import region_costs
+    from onnxprune.pruning.regions.costs import region_costs
     from onnxprune.pruning.substituting import replaced
 
     chosen = () if plan is None else Plan.load(plan).replaced

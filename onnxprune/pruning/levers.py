@@ -22,9 +22,9 @@ from onnxprune.ops.substitutes import KINDS
 from onnxprune.pruning.choosing import amount, choose, limits_of
 from onnxprune.pruning.compensation import compensate
 from onnxprune.pruning.options import CHANNELS, RANKS, REGIONS, JobOptions, PlanOptions
-from onnxprune.pruning.paying import pays, select_paying
 from onnxprune.pruning.plan import Plan, Replacement
-from onnxprune.pruning.regions import candidates
+from onnxprune.pruning.regions.candidates import candidates
+from onnxprune.pruning.regions.paying import pays, select_paying
 from onnxprune.pruning.shrinking import Shrink
 from onnxprune.pruning.substituting import replaced
 

@@ -15,7 +15,7 @@ import onnxprune
 from onnxprune.errors import OnnxPruneError
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.regions import Regions
-from onnxprune.pruning.regions import MOST_LAYERS
+from onnxprune.pruning.regions.candidates import MOST_LAYERS
 from tests.random_graphs.test_random_regions import random_plan
 
 CHOSEN = 6

@@ -20,9 +20,9 @@ from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.certificate.replaced import differences
 from onnxprune.pruning.certificate.verifying import usual_inputs
 from onnxprune.pruning.comparison import compare
-from onnxprune.pruning.paying import pays, select_paying
 from onnxprune.pruning.plan import Plan, Replacement
-from onnxprune.pruning.regions import Candidate, candidates, select
+from onnxprune.pruning.regions.candidates import Candidate, candidates, select
+from onnxprune.pruning.regions.paying import pays, select_paying
 from onnxprune.pruning.substituting import replaced
 from tests.cli.support import done_json, refused
 from tests.helpers import GraphBuilder
@@ -364,7 +364,7 @@ def test_what_cannot_be_timed_alone_is_not_called_slow(monkeypatch: pytest.Monke
         assert [i.name for i in before.graph.input] == list(inputs) == [one.entry]
         return times
 
-    monkeypatch.setattr("onnxprune.pruning.paying.taking_turns", turns)
+    monkeypatch.setattr("onnxprune.pruning.regions.paying.taking_turns", turns)
     single = ("/stages/stages.0/Relu_output_0", "/stages/stages.0/second/second.0/Conv_output_0")
     one = replacement("factors", single)
     for after, paid in ((0.5, True), (1.0, False), (2.0, False)):
@@ -374,7 +374,7 @@ def test_what_cannot_be_timed_alone_is_not_called_slow(monkeypatch: pytest.Monke
     def fails(*_: object) -> np.ndarray:
         raise MeasurementError("no")
 
-    monkeypatch.setattr("onnxprune.pruning.paying.taking_turns", fails)
+    monkeypatch.setattr("onnxprune.pruning.regions.paying.taking_turns", fails)
     assert pays(source, one)
 
 

@@ -10,7 +10,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.session import Session
 from onnxprune.passes.merge_linear import MergeLinear
 from onnxprune.pruning.plan import Plan
-from onnxprune.pruning.relaxing import measured, relaxations
+from onnxprune.pruning.regions.relaxing import measured, relaxations
 from tests.helpers import GraphBuilder
 
 

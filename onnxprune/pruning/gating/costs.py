@@ -12,7 +12,7 @@ from onnxprune.analysis.cost import CostModel, FloatArray, Metric
 from onnxprune.ops.relations import IntArray
 from onnxprune.pruning.allocation import Problem
 from onnxprune.pruning.gating.regions import Gateable
-from onnxprune.pruning.relaxing import Merge
+from onnxprune.pruning.regions.relaxing import Merge
 from onnxprune.torch.gates.spec import BoolArray
 
 _PART = 8

@@ -12,7 +12,7 @@ from onnxprune.ir.graph import Graph
 from onnxprune.ir.regions import Region, Regions
 from onnxprune.ops.substitutes import Kind
 from onnxprune.pruning.plan import Replacement
-from onnxprune.pruning.relaxing import Merge, is_plain, relaxations
+from onnxprune.pruning.regions.relaxing import Merge, is_plain, relaxations
 from onnxprune.pruning.substituting import place
 
 _MOST_LAYERS = 8

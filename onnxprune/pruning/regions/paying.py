@@ -11,8 +11,8 @@ from onnxprune.ir.engine import Engine
 from onnxprune.ir.model import Model
 from onnxprune.ir.timing import taking_turns
 from onnxprune.pruning.plan import Replacement
-from onnxprune.pruning.region_costs import ROUNDS, cut_out, noise_for
-from onnxprune.pruning.regions import Candidate, select
+from onnxprune.pruning.regions.candidates import Candidate, select
+from onnxprune.pruning.regions.costs import ROUNDS, cut_out, noise_for
 from onnxprune.pruning.substituting import replaced
 
 _FASTER = 0.98

@@ -19,7 +19,7 @@ from onnxprune.ir.regions import Regions
 from onnxprune.ir.sampling import Rounds
 from onnxprune.ir.timing import taking_turns
 from onnxprune.ops.layers import linear_layer
-from onnxprune.pruning.regions import MOST_LAYERS
+from onnxprune.pruning.regions.candidates import MOST_LAYERS
 
 ROUNDS = Rounds(warmup=2, most=60, least=9, seconds=0.25, turn=0.001)
 """How long a region is timed."""
