@@ -412,3 +412,24 @@ def test_explain_lists_regions_and_tells_of_a_plan(tmp_path: Path) -> None:
     assert "region" in refused(2, "explain", RESIDUAL, "--plan", plan)
     assert "--times" in refused(2, "explain", RESIDUAL, "--times", "--plan", plan)
     assert "leave out" in refused(2, "explain", RESIDUAL, "--regions", "--dot", tmp_path / "x.dot")
+
+
+def test_products_that_cancel_each_other_are_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = GraphBuilder()
+    x = g.input("x", (2, 15, 8))
+    g.output(g.op("Relu", g.op("MatMul", x, g.weight(8, 4))), (2, 15, 4))
+    source = normalize(onnxprune.load(g.model()))
+    one = Replacement("x", source.graph.node[0].output[0], "pointwise")
+    result = replaced(source, [one])
+    (name,) = (node.input[1] for node in result.graph.node if node.op_type == "MatMul")
+    draft = result.edit()
+    weight = draft.weights[name].array.copy()
+    weight[4:] = -weight[:4]
+    draft.weights[name] = draft.weights[name].with_array(weight)
+    cancelling = draft.finish()
+    rng = np.random.default_rng(0)
+    half = rng.standard_normal((2, 15, 4)).astype(np.float32)
+    inputs = {"x": np.concatenate([half, half + np.float32(1e-6) * half], axis=2)}
+    assert all(found.passed for found in differences(source, cancelling, [one], inputs))
+    monkeypatch.setattr("onnxprune.pruning.certificate.replaced._ROUNDING", 0)
+    assert not all(found.passed for found in differences(source, cancelling, [one], inputs)), "nothing cancels here"
