@@ -5,14 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from onnxprune.errors import UsageError
 from onnxprune.pruning.options.definition import DATA, Given, defined, names
 from onnxprune.pruning.options.planning import AUTO
-
-if TYPE_CHECKING:
-    pass
 
 MOST_ROUNDS = 16
 RANGE_METHODS = ("auto", "minmax", "entropy", "percentile")

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from onnxprune.errors import UsageError
 from onnxprune.pruning.options.definition import BUDGET, DATA, Given, defined, most
 from onnxprune.pruning.options.jobs import JobOptions
 from onnxprune.pruning.options.levers import CHANNELS, INT8, LEVERS, PLANNED, RECOVERY, levers_option, pulled
 from onnxprune.pruning.options.planning import PlanOptions
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
