@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from onnxprune.data.samples import Samples
-from onnxprune.errors import DataError, VerificationError
+from onnxprune.errors import DataError
 from onnxprune.ir.model import Model
 from onnxprune.ir.protos import captured_names
 from onnxprune.ir.session import Session
@@ -175,13 +175,15 @@ class StagedRun:
     def _piece(
         self, indices: Sequence[int], inputs: Sequence[str], outputs: Sequence[str], used: Sequence[str]
     ) -> Model:
-        for name in outputs:
-            if name not in self._types:
-                raise VerificationError(f"the type of tensor '{name}' of {self._what} is not known")
         return self._model.piece(
             [self.nodes[index] for index in indices],
             [self._declared(name) for name in inputs],
-            [helper.make_tensor_value_info(name, self._types[name], None) for name in outputs],
+            [
+                helper.make_tensor_value_info(name, self._types[name], None)
+                if name in self._types
+                else onnx.ValueInfoProto(name=name)  # onnxruntime finds types that onnx does not know.
+                for name in outputs
+            ],
             {name: self._model.weights[name] for name in used},
         )
 

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 import onnxprune
@@ -77,3 +78,12 @@ def test_random_graphs_have_regions() -> None:
     plans = [replace_some(build(seed, 10)) for seed in range(12)]
     assert sum(len(plan.replaced) for plan in plans) >= 12
     assert len({one.kind for plan in plans for one in plan.replaced}) >= 4
+
+
+@pytest.mark.parametrize(
+    ("seed", "size"),
+    [(719, 6), (55, 10)],
+    ids=["products that cancel each other", "a tensor whose type onnx does not know"],
+)
+def test_right_files_that_were_refused(seed: int, size: int) -> None:
+    assert replace_some(build(seed, size))
