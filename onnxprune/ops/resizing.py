@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+from onnx import NodeProto, helper
+
 from onnxprune.ir.graph import Node
 from onnxprune.ops.base import Operator, Rewriter, normalized_axis
 from onnxprune.ops.relations import Relations
@@ -27,6 +32,24 @@ class Resize(Operator):
         fresh = {place: rewriter.extent(y, dim) for place, dim in enumerate(axes) if rewriter.kept(y, dim) is not None}
         if fresh:
             rewriter.set_elements(node, 3, fresh)
+
+
+CENTRED_SINCE, WITHOUT_ROI_SINCE = 11, 13
+"""The first operator set whose Resize looks at the centres of pixels, and the first in which it needs no ``roi``."""
+
+
+def linear_resize(name: str, reads: str, makes: str, scales: str, roi: str) -> NodeProto:
+    """A Resize that interpolates between the centres of pixels, by factors that a tensor holds."""
+    how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    return helper.make_node("Resize", [reads, roi, scales], [makes], name=name, **how)
+
+
+def factor(was: int, now: int) -> float:
+    """The factor in single precision whose product with an extent, rounded down as Resize does, is the other one."""
+    found = np.float32(now / was)
+    while math.floor(np.float32(was) * found) < now:
+        found = np.float32(np.nextafter(found, np.float32(np.inf)))
+    return float(found)
 
 
 OPERATORS: tuple[Operator, ...] = (Resize(),)

@@ -26,6 +26,11 @@ many as the rank, and ``pointwise`` from these (as filters that share codes have
 with an inner rank a ``pointwise`` before both, so that the window looks at few channels, too (Tucker-2, Kim et al.,
 2016).
 """
+Way = Kind | Literal["resized"]
+RESIZED: Literal["resized"] = "resized"
+"""The region itself, on maps of other extents: nothing stands for it, and its weights are as they were."""
+WAYS: tuple[Way, ...] = (*KINDS, RESIZED)
+"""All that a region may give way to."""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def _with_replaced(analysis: Analysis, plan: Plan) -> Comparison:
     rest = compare(after, replace(plan, replaced=()))
     names = dict(zip(_by_name(after), rest.layers, strict=True))
     layers = [
-        names.pop(key, LayerChange(layer.name, layer.op_type, _cost(layer), _NOTHING))
+        LayerChange(layer.name, layer.op_type, _cost(layer), names.pop(key).after if key in names else _NOTHING)
         for key, layer in _by_name(analysis).items()
     ]
     layers += [replace(layer, before=_NOTHING) for layer in names.values()]

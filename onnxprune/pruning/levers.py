@@ -1,12 +1,13 @@
-"""More than channels: how much of a budget regions take and how much channels, decided by what is left of the answers.
+"""More than channels: how much of a budget each lever takes, decided by what is left of the answers.
 
-Several shares are tried. For each, regions give way until that share of what is to go is saved, channels go until the
-budget is met, all is fitted, and the outputs on samples that the fit has not seen decide.
+Several resolutions and several shares are tried. For each, regions give way until that share of what is to go is saved,
+channels go until the budget is met, all is fitted, and the outputs on samples that the fit has not seen decide.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,22 +15,26 @@ from itertools import product
 from typing import Any
 
 from onnxprune.analysis.analyzing import Analysis, again
+from onnxprune.analysis.cost import Metric
 from onnxprune.data.fidelity import measure_fidelity
 from onnxprune.data.samples import Samples
-from onnxprune.errors import BudgetError, UsageError
+from onnxprune.errors import BudgetError, PlanError, UsageError
 from onnxprune.ir.model import Model
 from onnxprune.ops.substitutes import KINDS
 from onnxprune.pruning.choosing import amount, choose, limits_of
 from onnxprune.pruning.compensation import compensate
-from onnxprune.pruning.options import CHANNELS, RANKS, REGIONS, JobOptions, PlanOptions
+from onnxprune.pruning.options import CHANNELS, RANKS, REGIONS, RESOLUTION, JobOptions, PlanOptions
 from onnxprune.pruning.plan import Plan, Replacement
 from onnxprune.pruning.regions.candidates import candidates
 from onnxprune.pruning.regions.paying import pays, select_paying
+from onnxprune.pruning.resizing import resolutions
 from onnxprune.pruning.shrinking import Shrink
 from onnxprune.pruning.substituting import replaced
 
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """The parts of what is to go that regions take."""
+_RESOLUTIONS = 3
+"""How many smaller ones are tried, at most: that which alone meets the budget is one."""
 _HELD_OUT = 4
 """Of every so many samples, one judges and is not fitted to."""
 _FEWEST = 16
@@ -39,7 +44,6 @@ _FEWEST = 16
 class Trial:
     """One way to meet the budget, and the damage to the outputs of it: nats, or squared error over variance."""
 
-    share: float
     plan: Plan
     damage: float
 
@@ -66,12 +70,13 @@ def plan_levers(
     """
     options = options if samples is None else replace(options, calibration=samples)
     analysis = analysis.measured(options.sources)
+    named = f"levers '{options.levers}'"
     if samples is None or job.compensation != "refit":
-        raise UsageError("what stands for a region is fitted to samples: levers 'regions' needs calibration and refit")
+        raise UsageError(f"{named}: samples decide what gives way; give calibration, and compensation refit")
     if len(samples) < _FEWEST:
-        raise UsageError(f"levers 'regions' takes {_FEWEST} samples at least, not {len(samples)}")
+        raise UsageError(f"{named}: that takes {_FEWEST} samples at least, not {len(samples)}")
     if options.channels is not None:
-        raise UsageError("levers 'regions' takes a budget, such as reduce, and no share of channels")
+        raise UsageError(f"{named}: that takes a budget, such as reduce, and no share of channels")
     cut = len(samples) // _HELD_OUT
     if samples.fixed:
         cut = max(1, cut // samples.step) * samples.step
@@ -88,7 +93,7 @@ def plan_levers(
 def _trials(
     analysis: Analysis, options: PlanOptions, judged: Samples, job: JobOptions, planner: Planner
 ) -> Iterator[Trial]:
-    """Plans with more and more regions. Raises BudgetError if there is none."""
+    """Plans at all resolutions, with more and more regions. Raises BudgetError if there is none."""
     fitted = options.calibration
     assert isinstance(fitted, Samples)
     limits = dict(limits_of(analysis, options))
@@ -96,39 +101,86 @@ def _trials(
     absolute = replace(options, reduce=None, levers=CHANNELS, **asked)
     metric = next(iter(limits))
     before = _totals(analysis)
-    kinds = [kind for kind in KINDS if (RANKS if kind == "factors" else REGIONS) in options.pulled]
-    found = candidates(analysis, metric, fitted, kinds, seed=options.seed)
-    tried: set[tuple[Replacement, ...]] = set()
+    share = max(limits[metric] / before[metric], 0.0)
     refusal: BudgetError | None = None
-    met = False
-    alone = CHANNELS not in options.pulled
+    tried, met = set[tuple[Replacement, ...]](), False
     judged_times: dict[Replacement, bool] = {}
-    # What becomes factors cannot be part of a larger region, so regions are tried without them, too.
-    pools = (
-        [found, [one for one in found if one.replacement.kind != "factors"]] if REGIONS in options.pulled else [found]
-    )
-    for pool, share in product(pools, _SHARES[-1:] if alone else _SHARES):
-        wanted = share * (before[metric] - limits[metric])
-        chosen = select_paying(pool, wanted, partial(pays, analysis.model), judged_times)
-        regions = tuple(one.replacement for one in chosen)
-        if regions in tried:
-            continue
-        tried.add(regions)
-        after = again(analysis, replaced(analysis.model, regions)) if regions else analysis
-        try:
-            # What a scan tells is of the original's groups.
-            plan = planner(after, replace(absolute, sensitivity=None) if regions else absolute)
-        except BudgetError as error:
-            refusal = error
-            continue
-        plan = replace(plan, replaced=regions, before={**before, **plan.before} if not regions else before)
-        met = True
-        yield Trial(share, plan, _damage(analysis.model, plan, fitted, judged, job))
+    for smaller, base in _resolutions(analysis, options, share):
+        kept = absolute if base is analysis else replace(absolute, sensitivity=None)
+        wanted = max(_totals(base).get(metric, before[metric]) - limits[metric], 0.0)
+        for regions in _giving_way(base, options, fitted, metric, wanted, judged_times):
+            ways = (*smaller, *regions)
+            if ways in tried:
+                continue
+            tried.add(ways)
+            after = again(base, replaced(base.model, regions)) if regions else base
+            try:
+                # What a scan tells is of the original's groups.
+                plan = planner(after, replace(kept, sensitivity=None) if regions else kept)
+            except BudgetError as error:
+                refusal = error
+                continue
+            plan = replace(plan, replaced=ways, before={**before, **plan.before} if not ways else before)
+            met = True
+            yield Trial(plan, _damage(analysis.model, plan, fitted, judged, job))
     if refusal is not None and not met:
         slow = sum(not paid for paid in judged_times.values())
         left_out = f" ({slow} layers of low rank would be slower here than what they stand for, and were left out)"
         why = left_out if slow else ""
         raise BudgetError(f"{refusal}{why}")
+
+
+def _resolutions(
+    analysis: Analysis, options: PlanOptions, share: float
+) -> Iterator[tuple[tuple[Replacement, ...], Analysis]]:
+    """The resolutions to try: as it is, and smaller and smaller until the MACs are no more than a share is to be left.
+
+    Raises:
+        UsageError: no smaller one is possible, and nothing else was asked for.
+    """
+    yield (), analysis
+    if RESOLUTION not in options.pulled:
+        return
+    totals, metric = analysis.totals, options.metric
+    found = list[tuple[tuple[Replacement, ...], Analysis]]()
+    try:
+        for one, model in resolutions(analysis.model):
+            smaller = again(analysis, model)
+            saved = totals[metric] - smaller.totals[metric] if metric in totals else 0.0
+            found.append(((replace(one, saved={metric: saved} if saved else {}),), smaller))
+            if smaller.totals["flops"] <= share * totals["flops"]:
+                break
+    except PlanError as error:
+        if options.pulled == (RESOLUTION,):
+            raise UsageError(f"levers '{RESOLUTION}': {error}") from error
+        warnings.warn(f"the resolution stays as it is: {error}", stacklevel=2)
+    # Each is a plan of channels and a fit: some of many do.
+    few = min(len(found), _RESOLUTIONS)
+    yield from (found[-1 - number * len(found) // few] for number in reversed(range(few)))
+
+
+def _giving_way(
+    base: Analysis,
+    options: PlanOptions,
+    fitted: Samples,
+    metric: Metric,
+    wanted: float,
+    judged_times: dict[Replacement, bool],
+) -> Iterator[tuple[Replacement, ...]]:
+    """Which regions give way, more and more of them, for shares of what is ``wanted`` of a metric."""
+    kinds = [kind for kind in KINDS if (RANKS if kind == "factors" else REGIONS) in options.pulled]
+    if not kinds:
+        yield ()
+        return
+    found = candidates(base, metric, fitted, kinds, seed=options.seed)
+    alone = not {CHANNELS, RESOLUTION}.intersection(options.pulled)
+    # What becomes factors cannot be part of a larger region, so regions are tried without them, too.
+    pools = (
+        [found, [one for one in found if one.replacement.kind != "factors"]] if REGIONS in options.pulled else [found]
+    )
+    for pool, share in product(pools, _SHARES[-1:] if alone else _SHARES):
+        chosen = select_paying(pool, share * wanted, partial(pays, base.model), judged_times)
+        yield tuple(one.replacement for one in chosen)
 
 
 def _foreseen(analysis: Analysis, options: PlanOptions, levers: Sequence[str]) -> Plan:

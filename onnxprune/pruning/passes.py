@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from onnxprune.ir.model import Model
-from onnxprune.ops.substitutes import KINDS
+from onnxprune.ops.substitutes import WAYS
 from onnxprune.passes.base import Pass, PassResult
 from onnxprune.passes.normalize import normalize
 from onnxprune.pruning.compensation import compensate
@@ -103,7 +103,7 @@ class Substitute(_Replace):
     """Let the regions that a plan names give way to a single layer, or to none."""
 
     name = "substitute"
-    kinds = frozenset(KINDS) - {"factors"}
+    kinds = frozenset(WAYS) - {"factors"}
 
 
 class Factorize(_Replace):

@@ -13,7 +13,7 @@ from onnxprune._display import TOTALS, Table, long, percent, seconds, totals_tab
 from onnxprune.errors import PlanError, unknown
 from onnxprune.ir.files import write_text
 from onnxprune.ir.plain import is_number, parse
-from onnxprune.ops.substitutes import KINDS, Kind
+from onnxprune.ops.substitutes import RESIZED, WAYS, Way
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,15 +33,15 @@ Removed = Mapping[str, Mapping[int, tuple[int, ...]]]
 class Replacement:
     """A region of the normalised model, from its entry to its exit, and the kind of what stands for it.
 
-    ``kernel`` is the window of a layer that has one, ``rank`` the channels that the last of several factors reads and
-    ``inner`` those that the window of three looks at; see ``onnxprune.ops.substitutes``. ``saved`` and ``error`` tell
-    why it was chosen: what it takes from a metric, and the squared error that it was foreseen to make there, over the
-    variance.
+    ``kernel`` is the window of a layer that has one (of ``resized``, the extents of the maps that the region computes
+    with), ``rank`` the channels that the last of several factors reads and ``inner`` those that the window of three
+    looks at; see ``onnxprune.ops.substitutes``. ``saved`` and ``error`` tell why it was chosen: what it takes from a
+    metric, and the squared error that it was foreseen to make there, over the variance.
     """
 
     entry: str
     exit: str
-    kind: Kind
+    kind: Way
     kernel: tuple[int, ...] = ()
     rank: int = 0
     inner: int = 0
@@ -86,8 +86,8 @@ class Replacement:
             or not all(type(extent) is int and extent > 0 for extent in window)
         ):
             raise PlanError('each of the plan\'s "replaced" must have an entry, an exit, a kind, and maybe a kernel')
-        if data["kind"] not in KINDS:
-            raise PlanError(unknown("the plan's replacement", data["kind"], KINDS))
+        if data["kind"] not in WAYS:
+            raise PlanError(unknown("the plan's replacement", data["kind"], WAYS))
         saved, error = data.get("saved", {}), data.get("error")
         if not isinstance(saved, Mapping) or not all(map(is_number, saved.values())):
             raise PlanError('what a replacement of the plan "saved" must map metrics to numbers')
@@ -120,9 +120,14 @@ class Plan:
         return tuple(one for one in self.replaced if one.kind == "factors")
 
     @property
+    def resized(self) -> tuple[Replacement, ...]:
+        """Those of ``replaced`` that compute what they did, on maps of other extents."""
+        return tuple(one for one in self.replaced if one.kind == RESIZED)
+
+    @property
     def new_layers(self) -> int:
         """How many regions give way to layers that have weights of their own."""
-        return sum(one.kind not in ("nothing", "identity") for one in self.replaced)
+        return sum(one.kind not in ("nothing", "identity", RESIZED) for one in self.replaced)
 
     @property
     def split(self) -> str:

@@ -19,9 +19,10 @@ from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft, Model
 from onnxprune.ir.regions import Regions
 from onnxprune.ops.layers import linear_layer
-from onnxprune.ops.substitutes import Substitute, factors, is_sum, substitute
+from onnxprune.ops.substitutes import RESIZED, Substitute, factors, is_sum, substitute
 from onnxprune.passes.remove_unused import RemoveUnused
 from onnxprune.pruning.plan import Replacement
+from onnxprune.pruning.resizing import resized
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def place(graph: Graph, regions: Regions, replacement: Replacement) -> Place:
         ends = extents[entry], extents[exit], dims, replacement.kernel
         if kind == "factors":
             layers = factors(*ends, replacement.rank, replacement.inner, frozenset(known))
-        elif (one := substitute(kind, *ends, frozenset(known))) is not None:
+        elif kind != RESIZED and (one := substitute(kind, *ends, frozenset(known))) is not None:
             layers = (one,)
     if layers is None:
         raise PlanError(
@@ -102,9 +103,15 @@ def _ended(graph: Graph, replacement: Replacement, nodes: tuple[int, ...]) -> Pl
 def replaced(model: Model, replacements: Sequence[Replacement]) -> Model:
     """A normalised model in which these regions have given way; it is returned as it is if there are none.
 
+    Those that compute on maps of other extents do so first; what is in them may give way then.
+
     Raises:
         PlanError: a region is not there, two of them overlap, or nothing of the kind can stand for one.
     """
+    for one in replacements:
+        if one.kind == RESIZED:
+            model = resized(model, one)
+    replacements = [one for one in replacements if one.kind != RESIZED]
     if not replacements:
         return model
     graph = model.derived(Graph)

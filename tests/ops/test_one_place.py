@@ -56,6 +56,10 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "onnxprune/latency/profile.py": ("Gemm MatMul", "what onnxruntime makes of a MatMul"),
     "onnxprune/splitting/wire.py": ("Cast DequantizeLinear QuantizeLinear", _INSERTS),
     "onnxprune/pruning/certificate/flat.py": ("Gather Identity If Loop Scan Shape Size", _BODIES),
+    "onnxprune/pruning/certificate/resized.py": (
+        "Resize",
+        "what regions on smaller maps may have more than the original",
+    ),
     "onnxprune/pruning/certificate/verifying.py": ("Equal", "what inputs are compared with, to be tried"),
     "onnxprune/pruning/compensation/biases.py": ("Add", "the addition behind a layer"),
     "onnxprune/pruning/branches.py": ("Concat Identity", "branches that join, and what stands for a single one"),

@@ -21,7 +21,7 @@ from onnxprune.errors import VerificationError
 from onnxprune.ir.comparing import TensorDifference, compare
 from onnxprune.ir.model import Model
 from onnxprune.ir.session import Arrays
-from onnxprune.ops.substitutes import Kind
+from onnxprune.ops.substitutes import RESIZED, Kind
 from onnxprune.pruning.plan import Replacement
 
 TOLERANCE = 3e-5
@@ -85,10 +85,10 @@ def differences(
         if name not in ends:
             wanted, value = np.asarray(reference.values(name)[0]), np.asarray(tried.values(name)[0])
             found.append(compare(name, nodes[name].name, wanted, value, None, tolerance))
-    return (*found, *_weights(original, result))
+    return (*found, *changed_weights(original, result))
 
 
-def _weights(original: Model, result: Model) -> Iterator[TensorDifference]:
+def changed_weights(original: Model, result: Model) -> Iterator[TensorDifference]:
     """Weights of the original that have other values in the result."""
     for name, weight in original.weights.items():
         other = result.weights.get(name)
@@ -135,6 +135,8 @@ def _stands_for(
         if len(names) < len(steps):
             raise VerificationError(f"region {one}: there are no {len(steps) + 1} layers")
         kind = "pointwise"
+    if kind == RESIZED:
+        raise VerificationError(f"region {one}: nothing stands for what is computed on other maps")
     return _layer(one, kind, node, result, taken, x, was.shape)
 
 

@@ -12,7 +12,7 @@ from onnx import ValueInfoProto
 
 from onnxprune.analysis.analyzing import Analysis, InputShapes, analyze
 from onnxprune.errors import VerificationError
-from onnxprune.ir.comparing import compare
+from onnxprune.ir.comparing import TensorDifference, compare
 from onnxprune.ir.model import Model, ModelLike, as_model
 from onnxprune.ir.session import Arrays, Session
 from onnxprune.ops import Registry
@@ -20,6 +20,7 @@ from onnxprune.ops.relations import IntArray
 from onnxprune.pruning.certificate.certificate import Certificate
 from onnxprune.pruning.certificate.certifier import Certifier
 from onnxprune.pruning.certificate.replaced import differences
+from onnxprune.pruning.certificate.resized import resized_differences
 from onnxprune.pruning.certificate.stimuli import LAWS, inputs
 from onnxprune.pruning.certificate.walking import DoesNotRunError
 from onnxprune.pruning.consistency import removed_per_class
@@ -100,9 +101,15 @@ def _verify_replaced(
         original, shapes or plan.input_shapes, split=plan.split, state=plan.state, registry=how["registry"]
     )
     source = analysis.model
-    base = replaced(source, plan.replaced)
     runs = [usual_inputs(analysis, how["seed"] + i, LAWS[i % len(LAWS)]) for i in range(how["samples"])]
-    compared = [one for run in runs for one in differences(source, base, plan.replaced, run)]
+    base, compared = source, list[TensorDifference]()
+    for one in plan.resized:
+        before, base = base, replaced(base, [one])
+        compared += [found for run in runs for found in resized_differences(before, base, one, run)]
+    regions = [one for one in plan.replaced if one not in plan.resized]
+    if regions:
+        before, base = base, replaced(base, regions)
+        compared += [found for run in runs for found in differences(before, base, regions, run)]
     if original is not source:
         as_given, normalised = (
             Session(model, "the original model", literal=True).run(runs[0]) for model in (original, source)

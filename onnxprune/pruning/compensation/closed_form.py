@@ -27,6 +27,7 @@ from onnxprune.pruning.compensation.refit import (
     refit_layer,
 )
 from onnxprune.pruning.plan import Plan
+from onnxprune.pruning.substituting import replaced
 
 METHODS = ("refit", "bias", "batchnorm")
 
@@ -110,7 +111,8 @@ def compensate(
         raise UsageError(unknown("compensation", method, METHODS))
     if memory is not None and memory < 1:
         raise UsageError(f"compensation cannot do with {memory} bytes of memory; give some, like 4GB")
-    source, result = normalize(original), as_model(pruned)
+    # Maps of other extents are no targets: the original on those that are left is what others are fitted to.
+    source, result = replaced(normalize(original), plan.resized), as_model(pruned)
     if data is None:
         if method != "bias":
             raise UsageError(f"compensation '{method}' needs calibration data; give some, or choose 'bias'")

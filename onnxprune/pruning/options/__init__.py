@@ -12,7 +12,7 @@ from onnxprune.pruning.options.definition import (
     options_of,
 )
 from onnxprune.pruning.options.jobs import IntegerOptions, JobOptions
-from onnxprune.pruning.options.levers import CHANNELS, INT8, LEVERS, PLANNED, RANKS, RECOVERY, REGIONS
+from onnxprune.pruning.options.levers import CHANNELS, INT8, LEVERS, PLANNED, RANKS, RECOVERY, REGIONS, RESOLUTION
 from onnxprune.pruning.options.planning import AUTO, MEASURED, MODES, PlanOptions
 from onnxprune.pruning.options.promises import AutoOptions, CompressOptions, PromiseOptions, TimesOptions
 
@@ -29,6 +29,7 @@ __all__ = [
     "RANKS",
     "RECOVERY",
     "REGIONS",
+    "RESOLUTION",
     "AutoOptions",
     "CompressOptions",
     "Given",

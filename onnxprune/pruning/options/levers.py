@@ -8,10 +8,10 @@ from typing import Any
 from onnxprune.errors import UsageError, unknown
 from onnxprune.pruning.options.definition import defined, words
 
-CHANNELS, REGIONS, RANKS, INT8, RECOVERY = "channels", "regions", "ranks", "int8", "recovery"
-PLANNED = (CHANNELS, REGIONS, RANKS)
+CHANNELS, REGIONS, RANKS, RESOLUTION, INT8, RECOVERY = "channels", "regions", "ranks", "resolution", "int8", "recovery"
+PLANNED = (CHANNELS, REGIONS, RANKS, RESOLUTION)
 """What a plan names: channels; regions of the graph, for which a fitted layer stands; ranks of layers, which become
-two."""
+two; the resolution of the maps that all is computed on."""
 LEVERS = (*PLANNED, INT8, RECOVERY)
 """And what is done to the result: layers in integers; weights that the original has taught."""
 
@@ -19,6 +19,7 @@ _SAID = {
     CHANNELS: "channels go",
     REGIONS: "regions of the graph give way to a layer that is fitted in closed form, or to nothing",
     RANKS: "layers become two of low rank",
+    RESOLUTION: "what is computed from an image is computed from a smaller one, which the file makes itself",
     INT8: "layers compute in 8-bit integers",
     RECOVERY: "the original teaches the result (with PyTorch)",
 }

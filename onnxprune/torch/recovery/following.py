@@ -191,10 +191,19 @@ class _Lesson:
         if not outputs or any(extents.get(name) != shapes.extents.get(name) for name in outputs):
             raise VerificationError("the pruned model's outputs are not those of the original; is it another model?")
         likeness = likenesses(teacher, samples, outputs, task)
+
+        def left(name: str) -> tuple[int, ...]:
+            """What removals leave of the extents that the original has."""
+            gone = removed.get(name, {})
+            return tuple(extent - len(gone.get(dim, ())) for dim, extent in enumerate(shapes.extents[name]))
+
+        # On maps of another resolution the original gives nothing to follow.
         cuts = tuple(
             name
             for name in cut_tensors(graph, _MOST_CUTS, without_parameters(graph))
-            if name in shapes.extents and graph.shapes.elem_types.get(name) in floats
+            if name in shapes.extents
+            and extents.get(name) == left(name)
+            and graph.shapes.elem_types.get(name) in floats
         )
         for name, found in likeness.items():
             if found.ending is not None:
