@@ -68,10 +68,13 @@ class Gating:
             UsageError: a budget without gates, or gates without one.
         """
         if gates is None:
-            if options.given() or plan_out is not None or epochs != GATE_EPOCHS or lr is not None:
+            own = {"gate_epochs": epochs != GATE_EPOCHS, "gate_lr": lr is not None, "plan_out": plan_out is not None}
+            told = [*options.given(), *(name for name, there in own.items() if there)]
+            if told:
+                names = ", ".join(f"--{name.replace('_', '-')}" for name in told)
                 raise UsageError(
-                    "training removes nothing by itself: say --gates channels,branches,activations to learn what to "
-                    "remove, or prune before"
+                    f"{names}: without gates, training removes nothing; say --gates channels,branches,activations to "
+                    "learn what to remove, or prune before"
                 )
             return None
         if options.reduce is None:

@@ -52,9 +52,6 @@ def test_time_is_a_budget(ends: tuple[object, ...], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (("--reduce", 0.5), "--gates"),
-        (("--floor", 0.2), "--gates"),
-        (("--gate-epochs", 2), "--gates"),
         (("--gates", "channels"), "--reduce"),
         (("--gates", "channels", "--reduce", 0.5, "--gate-lr", 1e-4, "--gate-epochs", 1), "did not close"),
         (("--gates", "channels", "--reduce", 0.999), "cannot"),
@@ -64,6 +61,30 @@ def test_time_is_a_budget(ends: tuple[object, ...], tmp_path: Path) -> None:
 def test_what_cannot_be_writes_nothing(
     ends: tuple[object, ...], tmp_path: Path, options: tuple[object, ...], word: str
 ) -> None:
-    code = 2 if word in ("--gates", "--reduce", "bits") else 1
+    code = 2 if word in ("--reduce", "bits") else 1
     assert word in refused(code, "train", *ends, *options)
     assert {file.name for file in tmp_path.iterdir()} == {"model.onnx", "data.npz"}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--reduce", 0.5),
+        ("--mode", "params"),
+        ("--floor", 0.2),
+        ("--round-to", 1),
+        ("--exclude", "conv*"),
+        ("--gate-epochs", 2),
+        ("--gate-lr", 0.1),
+        ("--plan-out", "plan.json"),
+    ],
+)
+def test_what_is_said_of_gates_is_not_dropped_where_there_are_none(
+    ends: tuple[object, ...], option: tuple[object, ...]
+) -> None:
+    plain = ends[: -len(QUICK)]
+    assert refused(2, "train", *plain, *option).startswith(f"error: {option[0]}: without gates")
+
+
+def test_all_that_is_said_of_gates_is_named(ends: tuple[object, ...]) -> None:
+    assert "--reduce, --gate-epochs: without" in refused(2, "train", *ends, "--reduce", 0.5)

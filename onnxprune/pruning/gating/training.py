@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune._display import long
-from onnxprune.analysis.analyzing import Analysis, MetricSource, analyze
+from onnxprune.analysis.analyzing import Analysis, MetricSource, again, analyze
 from onnxprune.analysis.cost import Metric
 from onnxprune.errors import BudgetError, UsageError, installing
 from onnxprune.ir.model import Model, ModelLike, as_model
@@ -106,6 +106,7 @@ def learn_gates(
         BudgetError: the budget cannot be met with all gates closed.
         ConversionError: the model has operators that PyTorch has no converter for.
         DataError: the samples do not fit the model.
+        PassError: what is merged or folded after training does not equal what was trained.
         TrainingError: the gates do not close, or training diverges.
         UsageError: no budget, several, or nothing that could have a gate; PyTorch is not installed.
         VerificationError: the result does not equal the gated model.
@@ -146,22 +147,21 @@ def learn_gates(
     merges = any(one.merge and not stays for one, stays in of_regions)
     steps: list[Pass] = [*([FoldBatchnorm(restored)] if restored else []), *([MergeLinear()] if merges else [])]
     # What training has checked is the model before these: outputs have to stay equal.
-    final = PassManager(steps, Check.EQUALITY).run(trained.model).model
+    final = PassManager(steps, Check.EQUALITY, shapes).run(trained.model).model
     if merges:
-        _require_budget(final, dict(limits_of(analysis, options)))
+        _require_budget(again(analysis, final), dict(limits_of(analysis, options)))
     return GatedTraining(final, made, learned, trained)
 
 
-def _require_budget(final: Model, limits: Mapping[Metric, float]) -> None:
+def _require_budget(final: Analysis, limits: Mapping[Metric, float]) -> None:
     """See that a merged model meets what was counted with the merges.
 
     Raises:
         BudgetError: it does not: a layer whose zeros at the edge met no bias before training has one now, say.
     """
-    totals = analyze(final).totals
     for metric, limit in limits.items():
-        if totals.get(metric, 0.0) > limit:
+        if final.totals.get(metric, 0.0) > limit:
             raise BudgetError(
-                f"{long(totals[metric])} {metric} are left after training, {long(limit)} were asked for: layers that "
-                "were to merge have biases now, which zeros at the edges meet; leave activations out of the gates"
+                f"{long(final.totals[metric])} {metric} are left after training, {long(limit)} were asked for: layers "
+                "that were to merge have biases now, which zeros at the edges meet; leave activations out of the gates"
             )

@@ -14,10 +14,11 @@ pytest.importorskip("torch")
 import onnxprune
 from onnxprune.analysis.activations import activations
 from onnxprune.data import Data
-from onnxprune.errors import BudgetError, TrainingError, UsageError
+from onnxprune.errors import BudgetError, PassError, TrainingError, UsageError
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ir.session import Session, random_inputs
+from onnxprune.passes.base import PassResult
 from onnxprune.passes.merge_linear import MergeLinear
 from onnxprune.pruning.gating import GATED, Candidates, GatedTraining, candidates, learn_gates
 from onnxprune.pruning.options import PlanOptions
@@ -216,6 +217,41 @@ def test_layers_merge_where_an_activation_closed() -> None:
     assert onnxprune.analyze(made.model).totals["params"] == 64 * CLASSES + CLASSES
 
 
+def foldable(rows: int | str = 8, columns: int | str = 8) -> Model:
+    """Two convolutions that are one without the activation between them, and logits."""
+    g = GraphBuilder(17)
+    h = g.op("Conv", g.input("x", ("n", 1, rows, columns)), g.weight(8, 1, 3, 3), g.vector(8))
+    h = g.op("Conv", g.op("Relu", h), g.weight(16, 8, 1, 1), g.vector(16))
+    h = g.op("Flatten", g.op("GlobalMaxPool", h))
+    g.output(g.op("Gemm", h, g.weight(CLASSES, 16), g.vector(CLASSES), transB=1), ("n", CLASSES))
+    return onnxprune.load(g.model())
+
+
+MERGING = {"gates": ("activations",), "options": replace(HALF, reduce=0.2, input_shapes={"x": (1, 1, 8, 8)})}
+
+
+def test_merges_are_counted_and_compared_at_the_shapes_that_were_asked_for() -> None:
+    made = learnt(foldable("rows", "columns"), **MERGING)
+    assert [node.op_type for node in made.model.graph.node].count("Conv") == 1
+    assert made.to_dict()["after"]["flops"] == 6 * 6 * 16 * 9 + 16 * CLASSES
+
+
+def test_a_merge_that_is_no_equal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxprune.pruning.gating import training
+
+    class Wrong(MergeLinear):
+        def run(self, model: Model) -> PassResult:
+            result = super().run(model)
+            draft = result.model.edit()
+            name = next(name for name, weight in draft.weights.items() if len(weight.shape) == 4)
+            draft.weights[name] = draft.weights[name].with_array(draft.weights[name].array[::-1].copy())
+            return PassResult(draft.finish(), modified=True)
+
+    monkeypatch.setattr(training, "MergeLinear", Wrong)
+    with pytest.raises(PassError, match="merge_linear claims equality but output"):
+        learnt(foldable(), **MERGING)
+
+
 def test_batchnorm_that_was_put_in_is_folded_again() -> None:
     made = learnt(classifier(), options=replace(HALF, reduce=0.3),
                   recipe=replace(RECIPE, restore_batchnorm=True, start="from-scratch"))  # fmt: skip
@@ -285,8 +321,8 @@ def test_a_spiking_network_learns_what_to_remove(batch: int | str) -> None:
 def test_a_merge_that_training_has_undone_is_no_kept_budget() -> None:
     from onnxprune.pruning.gating.training import _require_budget
 
-    model = onnxprune.load("models/residual_torchscript.onnx")
-    total = onnxprune.analyze(model).totals["flops"]
-    _require_budget(model, {"flops": total})
+    analysis = onnxprune.analyze("models/residual_torchscript.onnx")
+    total = analysis.totals["flops"]
+    _require_budget(analysis, {"flops": total})
     with pytest.raises(BudgetError, match="were asked for"):
-        _require_budget(model, {"flops": total - 1})
+        _require_budget(analysis, {"flops": total - 1})
