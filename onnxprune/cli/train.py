@@ -127,6 +127,7 @@ def train(
     if gating is not None:
         learned = gating.learn(job, source, state, resume=resume)
         trained, report = learned.training, {"gates": learned.to_dict()}
+        job.tell_surrogate(trained)
     else:
         trained = job.train("Training", source, checkpoint=state, resume=state if resume else None)
     result = trained.model if learned is None else learned.model

@@ -267,10 +267,16 @@ class Job:
                 device=self.device,
                 callbacks=callbacks,
             )
-        if result.surrogate is not None and this_process().first:
-            style = "yellow" if result.surrogate.kind is None else ""
-            self.terminal.show(f"{result.surrogate}.", style=style)
+        self.tell_surrogate(result)
         return result
+
+    def tell_surrogate(self, training: Training) -> None:
+        """Say what passed gradients through thresholds, and where one that was asked for by name has none to pass."""
+        found, asked = training.surrogate, self.recipe.surrogate
+        if not this_process().first or (found is None and asked in ("auto", "none")):
+            return
+        text = f"--surrogate {asked} changes nothing: the model has no threshold" if found is None else str(found)
+        self.terminal.show(f"{text}.", style="yellow" if found is None or found.kind is None else "")
 
     def score(self, model: Model) -> Score | None:
         """Of a model on the held-out samples, in onnxruntime; None without any, and in all processes but the first."""

@@ -249,3 +249,12 @@ def test_compress_needs_a_budget(model: Path, samples: Path, tmp_path: Path) -> 
     assert "give a budget" in refused(2, *words)
     assert refused(1, *words, "--max-params", 1)
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_surrogate_that_no_threshold_takes_is_told(model: Path, samples: Path, tmp_path: Path) -> None:
+    words = ("train", model, "-o", tmp_path / "out.onnx", "--data", samples, "--epochs", 1)
+    line = "--surrogate atan changes nothing: the model has no threshold."
+    gates = ("--gates", "channels", "--reduce", 0.5, "--round-to", 1, "--gate-epochs", 4)
+    for more in ((), ("--lr", 0.02, "--batch-size", 16, *gates)):
+        assert line in done(*words, "--force", "--surrogate", "atan", *more)
+    assert "changes nothing" not in done(*words, "--force")

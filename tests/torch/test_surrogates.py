@@ -11,7 +11,7 @@ import onnx
 import torch
 
 import onnxprune
-from onnxprune.errors import UsageError, VerificationError
+from onnxprune.errors import OnnxPruneError, TrainingError, UsageError, VerificationError
 from onnxprune.torch import Recipe, to_module, train
 from onnxprune.torch.jumps import replayed
 from onnxprune.torch.surrogates import derivative, give_surrogates, starved
@@ -110,6 +110,17 @@ def test_a_network_without_thresholds_is_left_alone() -> None:
         Recipe(surrogate="steep")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="slope"):
         Recipe(slope=0.0)
+
+
+def test_a_surrogate_by_name_that_cannot_be_put_in_is_no_training_without_it() -> None:
+    samples = data(32)
+    samples.train.inputs["x"] = np.zeros((32, 1, 10, 10), np.float32)
+    with pytest.raises(TrainingError, match=r"surrogate 'atan' cannot be put in: .* see that the samples fit"):
+        train(spiking(), samples, Recipe(epochs=1, surrogate="atan"))
+    # Where none was asked for, what does not fit is all that there is to say.
+    with pytest.raises(OnnxPruneError) as caught:
+        train(spiking(), samples, Recipe(epochs=1))
+    assert "surrogate" not in str(caught.value)
 
 
 def test_neurons_at_their_threshold_are_no_difference_and_wrong_ones_are() -> None:
