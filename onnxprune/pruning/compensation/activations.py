@@ -28,8 +28,10 @@ FloatArray = NDArray[np.float64]
 
 #: More fits to new targets change little: of 1, 2, 4 and 10, the best on training images that nothing was fitted to.
 _FITS = 3
-#: Elements of features and outputs that are kept between them; layers with more are fitted before the activation.
-_MOST_KEPT = 1 << 26
+#: Bytes of features and outputs that are kept between them; layers with more are fitted before the activation.
+MOST_KEPT = 1 << 28
+#: Rows that are looked at together.
+_ROWS = 2048
 #: A factor that is closer to 0 makes no edge.
 _LEAST_GAIN = 1e-6
 
@@ -86,23 +88,27 @@ def bend_of(graph: Graph, layer: LinearLayer, registry: Registry | None = None) 
 
 
 class Rows(Iterable[Piece]):
-    """Pieces as they come, once; with ``keep``, they are there afterwards, if they are not too many."""
+    """Pieces as they come, once; those that take ``most`` bytes are there afterwards, and none if they take more."""
 
-    def __init__(self, parts: Iterable[Piece], *, keep: bool) -> None:
+    def __init__(self, parts: Iterable[Piece], most: int) -> None:
         self.kept: list[Piece] = []
         self._parts = parts
-        self._keep = keep
+        self._most = most
 
     def __iter__(self) -> Iterator[Piece]:
         held = 0
         for part in self._parts:
-            held += part.x.size + part.y.size
-            if self._keep and held <= _MOST_KEPT:
+            held += part.x.nbytes + part.y.nbytes
+            if held <= self._most:
                 self.kept.append(part)
             else:
-                self._keep = False
                 self.kept.clear()
             yield part
+
+
+def bending_bytes(features: int, outputs: int) -> int:
+    """An estimate of the memory that :func:`behind` takes with the moments of two parts, but without the rows."""
+    return features * (24 * features + 112 * outputs) + _ROWS * (4 * features + 32 * outputs)
 
 
 def behind(
@@ -143,10 +149,18 @@ def _towards(
     """The squared error behind the activation, and of the targets the products with centred features, and the sum."""
     weights, added, middle = (array.astype(np.float32) for array in (matrix, bias[:, None], centre[:, None]))
     error, product, total = 0.0, np.zeros(matrix.shape), np.zeros(bias.shape)
-    for part in parts:
-        given = part.x @ weights + added
-        error += float(np.square(bend.cut(given) - bend.cut(part.y)).sum(dtype=np.float64))
-        target = bend.target(part.y, given)
-        product += (part.x - middle).transpose(0, 2, 1) @ target
+    for x, y in _few_at_once(parts):
+        given = x @ weights + added
+        error += float(np.square(bend.cut(given) - bend.cut(y)).sum(dtype=np.float64))
+        target = bend.target(y, given)
+        product += (x - middle).transpose(0, 2, 1) @ target
         total += target.sum(axis=1, dtype=np.float64)
     return error, product, total
+
+
+def _few_at_once(parts: Sequence[Piece]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Features and outputs, a few rows at a time."""
+    for part in parts:
+        for begin in range(0, part.x.shape[1], _ROWS):
+            some = slice(begin, begin + _ROWS)
+            yield part.x[:, some], part.y[:, some]

@@ -93,7 +93,7 @@ def refit_layer(walk: Walk, layer: LinearLayer, *, weights: bool) -> tuple[Layer
             found = solve_rows(parts, start, now, intercept=place is not None)
         else:
             bend = bend_of(walk.graph, layer) if mixture is None and place is not None else None
-            found = solve_moments(parts, start, now, intercept=place is not None, bend=bend)
+            found = solve_moments(parts, start, now, intercept=place is not None, bend=bend, spare=way.spare)
     elif place is not None:
         found = solve_bias(parts, start, now)
     walk.pruned.drop(layer.input, *added)

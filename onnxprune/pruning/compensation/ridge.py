@@ -109,27 +109,35 @@ def solve(
 
 @dataclass(frozen=True)
 class Refitting:
-    """Fits of the same features, with a bias, to one target after the other: the system is inverted once.
+    """Fits of the same features, in one group and with a bias, to one target after the other: factored once.
 
-    ``mean`` [G, K] is that of the features.
+    ``mean`` [1, K] is that of the features, ``drawn`` [K, N] their covariance times the weights ``start`` [1, K, N].
     """
 
     start: FloatArray
-    covariance: FloatArray
-    inverse: FloatArray
     mean: FloatArray
+    drawn: FloatArray
+    factors: tuple[NDArray[Any], NDArray[Any]]
 
     @classmethod
     def of(cls, moments: Moments, start: FloatArray, share: float) -> Refitting:
         """For features with these moments; ``start`` and ``share`` as for :func:`solve`."""
-        covariance, _ = moments.centred()
-        damped = covariance + _ridge(covariance, share)[:, None, None] * np.eye(covariance.shape[1])
-        inverse = np.asarray(np.linalg.inv(damped), dtype=np.float64)
-        return cls(start, covariance, inverse, moments.shift_x + moments.x / moments.count)
+        from scipy.linalg import lu_factor
+
+        covariance = moments.centred()[0]
+        drawn = covariance[0] @ start[0]
+        diagonal = np.arange(covariance.shape[1])
+        covariance[:, diagonal, diagonal] += _ridge(covariance, share)[:, None]
+        # A symmetric matrix is its transpose, which LAPACK factors in its place.
+        factors = lu_factor(covariance[0].T, overwrite_a=True, check_finite=False)
+        return cls(start, moments.shift_x + moments.x / moments.count, drawn, factors)
 
     def solve(self, product: FloatArray, mean: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The matrix [G, K, N] and the bias [G, N], by the targets' means: with centred features, and of themselves."""
-        matrix = self.start + self.inverse @ (product - self.covariance @ self.start)
+        """The matrix [1, K, N] and the bias [1, N], by the targets' means: with centred features, and of themselves."""
+        from scipy.linalg import lu_solve
+
+        change = lu_solve(self.factors, product[0] - self.drawn, overwrite_b=True, check_finite=False)
+        matrix: FloatArray = self.start + change
         bias: FloatArray = mean - np.einsum("gk,gkn->gn", self.mean, matrix)
         return matrix, bias
 

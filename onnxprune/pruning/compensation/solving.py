@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune._display import long
-from onnxprune.pruning.compensation.activations import Bend, Rows, behind
+from onnxprune.pruning.compensation.activations import MOST_KEPT, Bend, Rows, behind, bending_bytes
 from onnxprune.pruning.compensation.few_rows import SHARES, fit_rows, rows_bytes
 from onnxprune.pruning.compensation.gathering import Piece, moments
-from onnxprune.pruning.compensation.ridge import bias_of, choose_share, moments_bytes, shares_to_try, solve
+from onnxprune.pruning.compensation.ridge import Moments, bias_of, choose_share, moments_bytes, shares_to_try, solve
 
 FloatArray = NDArray[np.float64]
 
@@ -28,11 +28,15 @@ _MOST_ROWS, _LEAST_ROWS = 4096, 16
 
 @dataclass(frozen=True)
 class Way:
-    """How to solve a layer: with ``few`` among the rows, else by moments. ``reason`` says why its weights cannot be."""
+    """How to solve a layer: with ``few`` among the rows, else by moments. ``reason`` says why its weights cannot be.
+
+    ``spare`` bytes are left for keeping rows, with which what is behind an activation is fitted.
+    """
 
     rows: int
     few: bool
     reason: str | None = None
+    spare: int = 0
 
 
 class Solver(Protocol):
@@ -68,7 +72,7 @@ def way_of(shape: tuple[int, int, int], rows: int, memory: int) -> Way:
     if wanted <= features // 2 or (groups == 1 and wanted <= _FEW_ROWS):
         few = wanted
     elif moments_bytes(groups, features, outputs) <= memory:
-        return Way(wanted, False)
+        return Way(wanted, False, spare=max(memory - max(moments_bytes(*shape), bending_bytes(*shape[1:])), 0))
     else:
         few = min(wanted, _MOST_ROWS)
     while few >= min(wanted, _LEAST_ROWS):
@@ -105,34 +109,70 @@ def solve_rows(parts: Iterable[Piece], start: NDArray[Any], now: FloatArray, *, 
 
 
 def solve_moments(
-    parts: Iterable[Piece], start: NDArray[Any], now: FloatArray, *, intercept: bool, bend: Bend | None = None
+    parts: Iterable[Piece],
+    start: NDArray[Any],
+    now: FloatArray,
+    *,
+    intercept: bool,
+    bend: Bend | None = None,
+    spare: int = MOST_KEPT,
 ) -> Solution:
-    """Solve for the features; see ``ridge``. With ``bend``, what comes out of the activation behind is what counts."""
+    """Solve for the features; see ``ridge``. With ``bend``, what comes out of the activation behind is what counts.
+
+    That takes the rows at hand: if they take more than ``spare`` bytes, what goes into the activation counts.
+    """
     first = start.astype(np.float64)
-    rows = Rows(parts, keep=bend is not None)
+    rows = Rows(parts, 0 if bend is None or not intercept else min(spare, MOST_KEPT))
     both, held_out = moments(rows)
     judge = both if held_out is None else held_out
     shares = shares_to_try(first.shape[1])
     share, unseen = choose_share(both, judge, first, shares, intercept=intercept)
     del judge
-    known = held_out is not None
+    known, bent_unseen, ridge = held_out is not None, unseen, shares[-1] if share is None else share
     if held_out is not None:
+        if bend is not None and rows.kept:
+            # As with ``unseen``, what is told of the fit to all rows is what one errs that has not seen these.
+            seen = [part for part in rows.kept if not part.held_out]
+            matrix, bias, _ = _fitted(seen, bend, both, first, share, ridge, intercept=intercept)
+            bent_unseen = held_out.error(first if matrix is None else matrix, bias)
         both += held_out
         del held_out
     before = both.error(first, now)
-    if share is None:
-        matrix, bias = None, bias_of(both, first) if intercept else None
-        after = both.error(first, bias)
-    else:
-        matrix, bias = solve(both, first, share, intercept=intercept)
-        after = both.error(matrix, bias)
-    if bend is not None and bias is not None and rows.kept:
-        ridge = shares[-1] if share is None else share
-        bent = behind(rows.kept, bend, both, first, ridge, (first if matrix is None else matrix, bias))
-        if bent is not None:
-            matrix, bias = bent
-            share, after = ridge, both.error(matrix, bias)
+    matrix, bias, bent = _fitted(rows.kept, bend, both, first, share, ridge, intercept=intercept)
+    after = both.error(first if matrix is None else matrix, bias)
+    if bent:
+        share, unseen = ridge, bent_unseen
     return Solution(both.count, both.variance(), before, after, unseen if known else None, share, matrix, bias)
+
+
+def _fitted(
+    parts: Sequence[Piece],
+    bend: Bend | None,
+    moments: Moments,
+    start: FloatArray,
+    share: float | None,
+    ridge: float,
+    *,
+    intercept: bool,
+) -> tuple[FloatArray | None, FloatArray | None, bool]:
+    """The matrix (None if it stays as it is) and the bias, and whether they are fitted behind the activation.
+
+    Args:
+        parts: the rows; none, if there is no room for them.
+        bend: where the activation is flat.
+        moments: those of the rows.
+        start: the matrix as it is.
+        share: the ridge of the fit before the activation, None where the matrix stays.
+        ridge: that of the one behind.
+        intercept: whether there is a bias.
+    """
+    matrix, bias = None, bias_of(moments, start) if intercept else None
+    if share is not None:
+        matrix, bias = solve(moments, start, share, intercept=intercept)
+    if bend is None or bias is None or not parts:
+        return matrix, bias, False
+    bent = behind(parts, bend, moments, start, ridge, (start if matrix is None else matrix, bias))
+    return (matrix, bias, False) if bent is None else (*bent, True)
 
 
 def solve_bias(parts: Iterable[Piece], start: NDArray[Any], now: FloatArray) -> Solution:

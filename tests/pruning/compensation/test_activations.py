@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,7 @@ from onnxprune.ir.model import as_model
 from onnxprune.ir.shapes import infer_shapes
 from onnxprune.ops import default_registry
 from onnxprune.ops.layers import linear_layer
-from onnxprune.pruning.compensation import activations
-from onnxprune.pruning.compensation.activations import Bend, Rows, bend_of
+from onnxprune.pruning.compensation.activations import MOST_KEPT, Bend, Rows, bend_of
 from onnxprune.pruning.compensation.gathering import Piece
 from onnxprune.pruning.compensation.solving import solve_moments
 from tests.helpers import GraphBuilder, run
@@ -78,18 +78,46 @@ def test_targets_ask_for_no_more_than_what_comes_out() -> None:
     np.testing.assert_array_equal(bend.cut(bend.target(wanted, given)), bend.cut(wanted))
 
 
-def test_too_many_rows_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_told_of_unseen_rows_is_of_what_is_kept() -> None:
+    bend = Bend(np.zeros(5), np.full(5, np.inf))
+    start, now = np.zeros((1, 9, 5)), np.zeros((1, 5))
+    plain = solve_moments(_pieces(40000, 4), start, now, intercept=True)
+    bent = solve_moments(_pieces(40000, 4), start, now, intercept=True, bend=bend)
+    open_ended = Bend(np.full(5, -np.inf), np.full(5, np.inf))
+    for found in (plain, bent):
+        assert found.matrix is not None
+        assert found.bias is not None
+        # Of what goes into the activation, as before and after are; summed over the five outputs.
+        assert found.unseen == pytest.approx(
+            5 * _error(_pieces(100000, 2), found.matrix, found.bias, open_ended), rel=0.05
+        )
+    assert plain.unseen is not None
+    assert bent.unseen is not None
+    assert bent.unseen > 1.1 * plain.unseen
+    (one,) = _pieces(4000, 1)[:1]
+    alone = solve_moments([replace(one, held_out=False)], start, now, intercept=True, bend=bend)
+    assert alone.unseen is None
+
+
+def test_too_many_rows_are_not_kept() -> None:
     pieces = _pieces(400, 1)
-    kept = Rows(pieces, keep=True)
+    kept = Rows(pieces, MOST_KEPT)
     assert list(kept) == pieces == kept.kept
-    monkeypatch.setattr(activations, "_MOST_KEPT", 1000)
-    short = Rows(pieces, keep=True)
-    assert list(short) == pieces
-    assert not short.kept
+    room = sum(piece.x.nbytes + piece.y.nbytes for piece in pieces)
+    for most, count in ((room, 10), (room - 1, 0), (0, 0)):
+        some = Rows(pieces, most)
+        assert list(some) == pieces
+        assert len(some.kept) == count
     bend = Bend(np.zeros(5), np.full(5, np.inf))
     start, now = np.zeros((1, 9, 5)), np.zeros((1, 5))
     plain = solve_moments(pieces, start, now, intercept=True)
-    np.testing.assert_array_equal(solve_moments(pieces, start, now, intercept=True, bend=bend).matrix, plain.matrix)
+    scarce, ample = (
+        solve_moments(pieces, start, now, intercept=True, bend=bend, spare=spare) for spare in (room - 1, room)
+    )
+    assert plain.matrix is not None
+    np.testing.assert_array_equal(scarce.matrix, plain.matrix)
+    assert scarce.unseen == plain.unseen
+    assert not np.array_equal(ample.matrix, plain.matrix)
 
 
 def _behind(activation: str, *, normalised: bool = False, groups: int = 1, twice: bool = False) -> Bend | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from onnxprune.data.memory import free_memory, memory_budget
 from onnxprune.errors import UsageError
 from onnxprune.ir.model import Model
 from onnxprune.pruning.compensation import compensate
-from onnxprune.pruning.compensation.solving import way_of
+from onnxprune.pruning.compensation.activations import Bend
+from onnxprune.pruning.compensation.gathering import Piece
+from onnxprune.pruning.compensation.solving import solve_moments, way_of
 from onnxprune.pruning.plan import Plan
 from tests.helpers import GraphBuilder
 
@@ -88,3 +91,35 @@ def test_the_first_gemm_of_vgg_fits_into_four_gigabytes() -> None:
 def test_never_more_than_half_of_what_is_free() -> None:
     assert 0 < memory_budget(None) <= 0.6 * free_memory()
     assert memory_budget(5) == 5
+
+
+def test_a_fit_behind_an_activation_takes_what_it_is_given() -> None:
+    rng = np.random.default_rng(0)
+    features, outputs, rows = 600, 40, 1000
+    shape = (1, features, outputs)
+    x = rng.standard_normal((4, 1, rows, features)).astype(np.float32)
+    start = rng.standard_normal(shape).astype(np.float32)
+    bend, now = Bend(np.zeros(outputs), np.full(outputs, np.inf)), np.zeros((1, outputs))
+    room = 4 * rows * 4 * (features + outputs)
+
+    def parts() -> Iterator[Piece]:
+        for at, some in enumerate(x):
+            # Copies, as those of a layer are; what comes out is a fold of what goes in.
+            yield Piece(some.copy(), np.abs(some @ start) - 20, np.arange(rows), at == 3)
+
+    least = way_of(shape, 4 * rows, 1 << 40)
+    assert not least.few
+    needed = (1 << 40) - least.spare
+    for memory, bends in ((needed + room, True), (needed + room - 1, False), (needed, False)):
+        way = way_of(shape, 4 * rows, memory)
+        assert way.reason is None
+        assert not way.few
+        tracemalloc.start()
+        try:
+            found = solve_moments(parts(), start, now, intercept=True, bend=bend, spare=way.spare)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        plain = solve_moments(parts(), start, now, intercept=True)
+        assert np.array_equal(found.matrix, plain.matrix) != bends
+        assert peak < memory
