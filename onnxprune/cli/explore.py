@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -119,8 +118,8 @@ def explore(
         str,
         typer.Option(
             metavar="halton|tpe",
-            help="How: halton covers evenly; tpe (optuna) chooses each run by accuracy and resource (the first of "
-            "--over, else flops) of those before.",
+            help="How: halton covers evenly; tpe (optuna) chooses by accuracy and resource (the first of --over, else "
+            "flops) of the runs before, eight at a time.",
             rich_help_panel=_GRID,
         ),
     ] = "halton",
@@ -285,8 +284,7 @@ def explore(
             if learning and search is not None:
                 from onnxprune.exploration.optimising import optimise
 
-                weighed, together = (resources or ("flops",))[0], jobs or os.cpu_count() or 1
-                results = optimise(grid, search, made, over=weighed, seed=search_seed, together=together)
+                results = optimise(grid, search, made, over=(resources or ("flops",))[0], seed=search_seed)
             else:
                 results = made(settings)
         except KeyboardInterrupt:

@@ -12,8 +12,11 @@ from onnxprune.exploration.grid import Grid
 from onnxprune.exploration.results import Results
 from onnxprune.exploration.runs import Setting
 
-#: The first runs are drawn at random: a third of them, and so many at least.
+#: The first runs are drawn at random, all at once: a third of them, and so many at least.
 _FIRST = 5
+#: So many are chosen at a time after these, however many are made side by side: equal seeds ask for equal runs on any
+#: machine. Measured: choosing one by one finds no better (docs/exploration.md).
+_TOGETHER = 8
 
 
 def optimise(
@@ -23,20 +26,18 @@ def optimise(
     *,
     over: str = "flops",
     seed: int = 0,
-    together: int = 1,
 ) -> Results:
-    """Make ``count`` runs, of which each is chosen by what came of those before.
+    """Make ``count`` runs, which are chosen eight at a time by what came of those before.
 
-    The same seed asks for the same runs where the same came of them: what a table has already is not made again, so
-    that a search that was interrupted goes on.
+    The same seed asks for the same runs where the same came of them, in whatever order they end: what a table has
+    already is not made again, so that a search that was interrupted goes on.
 
     Args:
         grid: the values to choose from; reductions lie between the least and the greatest.
         count: how many.
-        make: makes runs of these settings, or knows them, and gives all that there are.
+        make: makes runs of these settings, side by side perhaps, or knows them, and gives all that there are.
         over: what accuracy is weighed against.
         seed: of the choices.
-        together: how many are chosen at a time, to be made side by side.
 
     Raises:
         UsageError: optuna is not installed.
@@ -47,13 +48,11 @@ def optimise(
         raise UsageError(f"this search takes optuna, which is not installed; {installing('search')}") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     first = max(count // 3, _FIRST)
-    sampler = optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, n_startup_trials=first, constant_liar=together > 1
-    )
+    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=first, constant_liar=True)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     results: Results | None = None
-    for start in range(0, count, together):
-        asked = [study.ask() for _ in range(min(together, count - start))]
+    for start in (0, *range(first, count, _TOGETHER)):
+        asked = [study.ask() for _ in range(min(_TOGETHER if start else first, count - start))]
         settings = [_setting(grid, trial) for trial in asked]
         results = make(settings)
         found = {run.settings: run for run in results.done}

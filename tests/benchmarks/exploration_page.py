@@ -96,12 +96,14 @@ _GUIDE = """## What to know
   latency of the original at the beginning, because other runs use the same machine meanwhile. `pick` measures again.
 - **`--search N`** takes N settings that cover the grid evenly (a Halton sequence), reductions in between included. A
   longer search contains a shorter one, and the order in which runs end does not matter. With **`--search-by tpe`**
-  (optuna, the extra `search`) each run is chosen by accuracy and one resource of those before; given again, it asks
-  for the same and goes on. Two networks, 30 searches each, after 10, 20 and 40 runs: hypervolume .659, .705 and .729
-  evenly and .691, .739 and .749 so (residual), .691, .732 and .753 and .724, .754 and .764 (VGG); the best accuracy
-  with half of the MACs gone is up to 1.3 points better, or the same. Optuna's NSGA-II was worse than either. Runs
-  side by side (`--jobs`) know less of each other, which these figures leave out. `python -m tests.benchmarks.search`,
-  [search.csv](search.csv).
+  (optuna, the extra `search`) a third of the runs is drawn at random, and the others are chosen, eight at a time, by
+  accuracy and one resource of those before; so equal `--search-seed` and N ask for equal runs whatever `--jobs` is
+  (more than eight help with the first third alone), and given again, it goes on. Where a run is weighed by its latency,
+  that holds as far as latencies repeat. Two networks, 30 searches each, after 10, 20 and 40 runs: hypervolume .659,
+  .705 and .729 evenly and .682, .733 and .747 so (residual), .691, .732 and .753 and .716, .750 and .764 (VGG); chosen
+  one at a time .687, .733 and .749, and .724, .752 and .762. The best accuracy with half of the MACs gone is up to
+  1.2 points better than evenly, but 0.3 worse for VGG after 10 runs. Optuna's NSGA-II was worse than either.
+  `python -m tests.benchmarks.search`, [search.csv](search.csv).
 - **`--precision float,int8`** makes every run twice: as it is, and with layers in 8-bit integers where that is measured
   to be faster, with training samples for ranges (as `prune --int8` has it). What is judged and timed is the file.
 - **`--keep FOLDER`** keeps the pruned models; `pick --keep FOLDER` then takes the very file, if its hash is that of the

@@ -295,38 +295,67 @@ def test_the_choice_follows_the_limits(tmp_path: Path) -> None:
         choose(read_results(recorded(tmp_path / "s.sqlite", made_up(3, status="failed"))), Limits())
 
 
-def test_a_search_that_learns_finds_what_is_best_and_asks_the_same_again(tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
-    from onnxprune.exploration.optimising import optimise
+class Searched:
+    """A search among made-up runs, which end in another order than they were asked for."""
 
-    grid = Grid(reduce=[0.1, 0.9], criteria=["l1", "l2"], allocations=["uniform", "global"])
-    asked: list[list[Setting]] = []
+    def __init__(self, folder: Path, count: int, jobs: int, seed: int = 0, worth: float = 1.0) -> None:
+        from onnxprune.exploration.optimising import optimise
 
-    def search(name: str) -> Results:
-        runs: dict[str, Run] = {}
-        asked.append([])
+        self.asked: list[Setting] = []
+        self.batches: list[int] = []
+        self._runs: dict[str, Run] = {}
+        self._folder, self._jobs, self._worth = folder, jobs, worth
+        grid = Grid(reduce=[0.1, 0.9], criteria=["l1", "l2"], allocations=["uniform", "global"])
+        self.found = optimise(grid, count, self._make, seed=seed)
 
-        def make(settings: Sequence[Setting]) -> Results:
-            asked[-1] += settings
-            for setting in settings:
+    def _make(self, settings: Sequence[Setting]) -> Results:
+        self.asked += settings
+        self.batches.append(len(settings))
+        for number in range(self._jobs):
+            for setting in settings[number :: self._jobs][::-1]:
                 reduce = setting.reduce or 0.0
                 good = setting.criterion == "l2" and setting.allocation == "global"
-                accuracy = 1 - reduce**3 if good else 0.5 - 0.5 * reduce
-                fields: dict[str, Any] = run_of(str(len(runs)), setting)
+                accuracy = self._worth * (1 - reduce**3 if good else 0.5 - 0.5 * reduce)
+                fields: dict[str, Any] = run_of(str(len(self._runs)), setting)
                 status: Any = "failed" if reduce > 0.85 else "done"
                 run = Run(**{**fields, "status": status, "accuracy": accuracy, "flops": 1 - reduce})
-                runs.setdefault(run.settings, run)
-            return Results(tmp_path / name, ABOUT, None, tuple(runs.values()))
+                self._runs.setdefault(run.settings, run)
+        return Results(self._folder / "r.sqlite", ABOUT, None, tuple(self._runs.values()))
 
-        return optimise(grid, 40, make, together=2)
 
-    found = search("a")
-    search("b")
-    assert asked[0] == asked[1]
-    assert len(asked[0]) == 40
-    late = asked[0][20:]
+def test_a_search_that_learns_finds_what_is_best(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    search = Searched(tmp_path, 40, 1)
+    assert search.batches == [13, 8, 8, 8, 3]
+    late = search.asked[20:]
     assert sum(s.criterion == "l2" and s.allocation == "global" for s in late) > len(late) / 2
-    assert found.failed or all((setting.reduce or 0) <= 0.85 for setting in asked[0])
+    assert search.found.failed or all((setting.reduce or 0) <= 0.85 for setting in search.asked)
+    assert Searched(tmp_path, 3, 1).batches == [3]
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3, 16])
+def test_equal_seeds_ask_for_equal_runs_however_many_are_made_side_by_side(tmp_path: Path, jobs: int) -> None:
+    pytest.importorskip("optuna")
+    asked = Searched(tmp_path, 30, 1, seed=5).asked
+    assert len(asked) == 30
+    assert Searched(tmp_path, 30, jobs, seed=5).asked == asked
+    assert Searched(tmp_path, 30, jobs, seed=6).asked != asked
+
+
+def test_an_accuracy_of_nothing_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optuna = pytest.importorskip("optuna")
+    studies, create = [], optuna.create_study
+
+    def creating(**how: Any) -> Any:
+        studies.append(create(**how))
+        return studies[-1]
+
+    monkeypatch.setattr(optuna, "create_study", creating)
+    search = Searched(tmp_path, 12, 1, worth=0.0)
+    bad = [(setting.reduce or 0) > 0.85 for setting in search.asked]
+    assert any(bad)
+    assert [trial.state.name for trial in studies[0].trials] == ["FAIL" if one else "COMPLETE" for one in bad]
+    assert all(trial.values[0] == 0 for trial in studies[0].trials if trial.state.name == "COMPLETE")
 
 
 def test_searches_grow(tmp_path: Path) -> None:
