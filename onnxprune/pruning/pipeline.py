@@ -289,11 +289,11 @@ def make(work: Work, plan: Plan, stepped: Stepped | None = None) -> Compression:
         from onnxprune.data.fidelity import measure_fidelity
 
         with progress("Comparing"):
-            seen = data.same and (found is not None or lesson is not None)
+            seen = data.same and result is not before
             fidelity = measure_fidelity(source, result, data.held_out, seen=seen, task=job.task)
             if not job.int8:
                 _require_answers(fidelity, job.min_agreement)
-    if job.provenance and found is not None and lesson is None:
+    if job.provenance and found is not None and lesson is None and stepped is None:
         result = with_repair(result, before, found, job)
     if job.provenance:
         result = with_answers(result, fidelity)

@@ -17,6 +17,7 @@ from onnxprune.analysis.analyzing import Analysis, analyze
 from onnxprune.data.samples import Samples, collect
 from onnxprune.errors import PlanError, UsageError, VerificationError
 from onnxprune.ir.model import Model
+from onnxprune.ir.provenance import steps_of
 from onnxprune.pruning.choosing import choose
 from onnxprune.pruning.options import JobOptions, PlanOptions
 from onnxprune.pruning.pipeline import Compression, apply, run
@@ -89,6 +90,9 @@ def test_an_interruption_ends_recovering_and_the_budget_is_met(samples: Samples)
     assert len(heard) == 2
     assert [one.damage is None for one in made.rounds] == [False, True]
     assert made.recovery is None, "what was recovered is not what is given"
+    _, told = steps_of(made.model)
+    assert told["step"] == "recover"
+    assert [one["damage"] is None for one in told["rounds"]] == [False, True]
     assert made.plan.after["flops"] <= 0.3 * made.plan.before["flops"]
     assert made.certificate
 
