@@ -45,9 +45,12 @@ def linear_resize(name: str, reads: str, makes: str, scales: str, roi: str) -> N
 
 
 def factor(was: int, now: int) -> float:
-    """The factor in single precision whose product with an extent, rounded down as Resize does, is the other one."""
+    """The number in single precision whose product with an extent, rounded down as Resize does, is the other one.
+
+    Engines multiply in single precision, onnx's shape inference in double.
+    """
     found = np.float32(now / was)
-    while math.floor(np.float32(was) * found) < now:
+    while math.floor(was * float(found)) < now:
         found = np.float32(np.nextafter(found, np.float32(np.inf)))
     return float(found)
 

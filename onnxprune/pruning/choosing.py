@@ -46,6 +46,8 @@ def choose(model: ModelLike | Analysis, options: PlanOptions) -> Plan:
     options = options.decided()
     if options.pulled != (CHANNELS,):
         raise UsageError("what stands for regions is fitted and tried out, not only planned; use compress")
+    if options.allocation == MEASURED:
+        raise UsageError("allocation 'measured' is tried out, not only planned; use compress with calibration")
     metric, channels, exact_norm = options.metric, options.channels, options.exact_norm
     model = model.measured(options.sources)
     limits = limits_of(model, options)

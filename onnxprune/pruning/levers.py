@@ -23,7 +23,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ops.substitutes import KINDS
 from onnxprune.pruning.choosing import amount, choose, limits_of
 from onnxprune.pruning.compensation import compensate
-from onnxprune.pruning.options import CHANNELS, RANKS, REGIONS, RESOLUTION, JobOptions, PlanOptions
+from onnxprune.pruning.options import CHANNELS, MEASURED, RANKS, REGIONS, RESOLUTION, JobOptions, PlanOptions
 from onnxprune.pruning.plan import Plan, Replacement
 from onnxprune.pruning.regions.candidates import candidates
 from onnxprune.pruning.regions.paying import pays, select_paying
@@ -35,6 +35,10 @@ _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """The parts of what is to go that regions take."""
 _RESOLUTIONS = 3
 """How many smaller ones are tried, at most: that which alone meets the budget is one."""
+_MOST_TRIED = 128
+"""What trials of resolutions and allocations are fitted to, at most."""
+_ALLOCATIONS = ("global", "uniform")
+"""Those that ``measured`` compares."""
 _HELD_OUT = 4
 """Of every so many samples, one judges and is not fitted to."""
 _FEWEST = 16
@@ -70,7 +74,7 @@ def plan_levers(
     """
     options = options if samples is None else replace(options, calibration=samples)
     analysis = analysis.measured(options.sources)
-    named = f"levers '{options.levers}'"
+    named = "allocation 'measured'" if options.pulled == (CHANNELS,) else f"levers '{options.levers}'"
     if samples is None or job.compensation != "refit":
         raise UsageError(f"{named}: samples decide what gives way; give calibration, and compensation refit")
     if len(samples) < _FEWEST:
@@ -81,9 +85,19 @@ def plan_levers(
     if samples.fixed:
         cut = max(1, cut // samples.step) * samples.step
     judged, fitted = samples.part(0, cut), samples.part(cut, len(samples))
+    # These differ by more than few samples can hide, and each trial is a plan and a fit.
+    few = options.allocation == MEASURED or RESOLUTION in options.pulled
+    few = few and planner is None and len(fitted) > _MOST_TRIED and not samples.fixed
+    fitted = fitted.first(_MOST_TRIED) if few else fitted
     planner = planner or partial(_foreseen, levers=options.pulled)
     trials = list(_trials(analysis, replace(options, calibration=fitted), judged, job, planner))
     best = min(trials, key=lambda trial: trial.damage).plan
+    if few and best.removed:
+        # What gives way is known; which channels go is chosen with all samples.
+        base = again(analysis, replaced(analysis.model, best.replaced)) if best.replaced else analysis
+        absolute = replace(_absolute(analysis, options), allocation=best.settings["allocation"])
+        whole = planner(base, replace(absolute, sensitivity=None) if best.replaced else absolute)
+        best = replace(whole, replaced=best.replaced, before=best.before)
     asked = _settings(options)
     # Trials were given absolute budgets; what was asked for is what makes the plan again.
     kept = {name: value for name, value in best.settings.items() if name in asked or not name.startswith("max_")}
@@ -97,8 +111,7 @@ def _trials(
     fitted = options.calibration
     assert isinstance(fitted, Samples)
     limits = dict(limits_of(analysis, options))
-    asked: dict[str, Any] = {f"max_{metric}": limit for metric, limit in limits.items()}
-    absolute = replace(options, reduce=None, levers=CHANNELS, **asked)
+    absolute = _absolute(analysis, options)
     metric = next(iter(limits))
     before = _totals(analysis)
     share = max(limits[metric] / before[metric], 0.0)
@@ -114,20 +127,30 @@ def _trials(
                 continue
             tried.add(ways)
             after = again(base, replaced(base.model, regions)) if regions else base
-            try:
+            for allocation in _ALLOCATIONS if options.allocation == MEASURED else (options.allocation,):
                 # What a scan tells is of the original's groups.
-                plan = planner(after, replace(kept, sensitivity=None) if regions else kept)
-            except BudgetError as error:
-                refusal = error
-                continue
-            plan = replace(plan, replaced=ways, before={**before, **plan.before} if not ways else before)
-            met = True
-            yield Trial(plan, _damage(analysis.model, plan, fitted, judged, job))
+                how = replace(kept, allocation=allocation, sensitivity=None if regions else kept.sensitivity)
+                try:
+                    plan = planner(after, how)
+                except BudgetError as error:
+                    refusal = error
+                    continue
+                plan = replace(plan, replaced=ways, before={**before, **plan.before} if not ways else before)
+                met = True
+                yield Trial(plan, _damage(analysis.model, plan, fitted, judged, job))
+                if not plan.removed:
+                    break
     if refusal is not None and not met:
         slow = sum(not paid for paid in judged_times.values())
         left_out = f" ({slow} layers of low rank would be slower here than what they stand for, and were left out)"
         why = left_out if slow else ""
         raise BudgetError(f"{refusal}{why}")
+
+
+def _absolute(analysis: Analysis, options: PlanOptions) -> PlanOptions:
+    """The same budgets as numbers, for channels alone: parts of the original are not those of what is left of it."""
+    asked: dict[str, Any] = {f"max_{metric}": limit for metric, limit in limits_of(analysis, options)}
+    return replace(options, reduce=None, levers=CHANNELS, **asked)
 
 
 def _resolutions(
@@ -147,6 +170,8 @@ def _resolutions(
         for one, model in resolutions(analysis.model):
             smaller = again(analysis, model)
             saved = totals[metric] - smaller.totals[metric] if metric in totals else 0.0
+            if metric in totals and saved <= 0:
+                raise PlanError(f"smaller maps save no {metric}")
             found.append(((replace(one, saved={metric: saved} if saved else {}),), smaller))
             if smaller.totals["flops"] <= share * totals["flops"]:
                 break

@@ -24,6 +24,7 @@ from onnxprune.pruning.history import with_answers, with_integers, with_promise,
 from onnxprune.pruning.options import (
     AUTO,
     CHANNELS,
+    MEASURED,
     CompressOptions,
     JobOptions,
     PlanOptions,
@@ -215,8 +216,8 @@ def run(
 
 
 def planned(analysis: Analysis, options: PlanOptions, samples: Samples | None, job: JobOptions) -> Plan:
-    """What :func:`choose` gives, or with more levers than channels ``levers.plan_levers``."""
-    if options.pulled == (CHANNELS,):
+    """What :func:`choose` gives, or where levers or allocations are tried out ``levers.plan_levers``."""
+    if options.pulled == (CHANNELS,) and options.allocation != MEASURED:
         return choose(analysis, options if samples is None else replace(options, calibration=samples))
     from onnxprune.pruning.levers import plan_levers
 

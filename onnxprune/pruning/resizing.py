@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import NodeProto, helper
@@ -34,6 +35,22 @@ def resized(model: Model, one: Replacement) -> Model:
     Raises:
         PlanError: there is no such region, its entry is no map, or something in it holds the extents of its maps.
     """
+    return model.derived(_Resized(one))
+
+
+@dataclass(frozen=True)
+class _Resized:
+    """Making it, and seeing that it runs: a key that a model can remember it by."""
+
+    one: Replacement
+
+    def __call__(self, model: Model) -> Model:
+        result = _resized(model, self.one)
+        _check_runs(result, self.one)
+        return result
+
+
+def _resized(model: Model, one: Replacement) -> Model:
     graph = model.derived(Graph)
     inside = Regions(graph).between(one.entry, one.exit)
     shapes = graph.shapes
@@ -95,7 +112,6 @@ def resolutions(model: Model) -> Iterator[tuple[Replacement, Model]]:
         one = Replacement(entry, outputs[0], RESIZED, small)
         try:
             result = resized(model, one)
-            _run(result, one)
         except PlanError as error:
             refusal = refusal or error
             continue
@@ -105,7 +121,7 @@ def resolutions(model: Model) -> Iterator[tuple[Replacement, Model]]:
         raise refusal
 
 
-def _run(model: Model, one: Replacement) -> None:
+def _check_runs(model: Model, one: Replacement) -> None:
     """See that a model runs: not all that holds extents can be known without. Raises PlanError where it does not."""
     shapes = model.derived(Graph).shapes
     feeds = {

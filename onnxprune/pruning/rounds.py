@@ -22,7 +22,7 @@ from onnxprune.errors import PlanError, UsageError, VerificationError
 from onnxprune.ir.model import Model
 from onnxprune.pruning.choosing import choose, limits_of, removed_by_axis
 from onnxprune.pruning.consistency import removed_per_class
-from onnxprune.pruning.options import AUTO, CHANNELS, JobOptions, PlanOptions
+from onnxprune.pruning.options import AUTO, CHANNELS, MEASURED, JobOptions, PlanOptions
 from onnxprune.pruning.plan import Plan, Removed
 from onnxprune.pruning.recovery import Recovery, recover
 from onnxprune.pruning.shrinking import Shrink
@@ -104,6 +104,7 @@ def _alone(options: PlanOptions) -> str:
         "sensitivity": options.sensitivity is not None,
         "exact_norm": options.exact_norm,
         f"a lever beside {CHANNELS}": options.pulled != (CHANNELS,),
+        "an allocation that is measured": options.allocation == MEASURED,
     }
     return next((name for name, there in given.items() if there), "")
 

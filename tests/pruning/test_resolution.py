@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -149,7 +150,7 @@ def test_factors_give_every_extent() -> None:
     for was in range(2, 300, 7):
         for now in range(1, was + 40, 5):
             found = np.float32(factor(was, now))
-            assert np.floor(np.float32(was) * found) == now
+            assert np.floor(np.float32(was) * found) == np.floor(was * float(found)) == now
             assert abs(found - now / was) < 1e-6 * (now / was) + 1e-7
 
 
@@ -176,6 +177,8 @@ def test_a_resolution_that_cannot_change_is_told() -> None:
     samples = Samples({"x": np.random.default_rng(0).standard_normal((32, 3, 12, 12)).astype(np.float32)}, None, 1)
     with pytest.raises(UsageError, match="levers 'resolution'"):
         onnxprune.compress(model, reduce=0.3, levers="resolution", calibration=samples)
+    with pytest.raises(UsageError, match="smaller maps save no params"):
+        onnxprune.compress(RESIDUAL, mode="params", reduce=0.3, levers="resolution", calibration=SAMPLES)
     with pytest.warns(UserWarning, match="resolution stays as it is"):
         onnxprune.compress(model, reduce=0.3, levers="channels,resolution", calibration=samples)
 
@@ -188,3 +191,16 @@ def test_resized_networks_recover() -> None:
     done = onnxprune.recover(small, source, SAMPLES, plan=plan, steps=30)
     assert done.states[done.kept].damage < done.states[0].damage
     ort.InferenceSession(done.model.to_bytes())
+
+
+def test_an_allocation_may_be_measured() -> None:
+    how: dict[str, Any] = {"reduce": 0.5, "calibration": SAMPLES, "certify": False}
+    made = onnxprune.compress(RESIDUAL, allocation="measured", **how)
+    name = made.plan.settings["allocation"]
+    other = {"global": "uniform", "uniform": "global"}[name]
+    same, worse = (onnxprune.compress(RESIDUAL, allocation=one, **how) for one in (name, other))
+    assert made.plan.removed == same.plan.removed != worse.plan.removed
+    with pytest.raises(UsageError, match="allocation 'measured'"):
+        onnxprune.compress(RESIDUAL, allocation="measured", reduce=0.5)
+    with pytest.raises(UsageError, match="tried out"):
+        onnxprune.plan(RESIDUAL, allocation="measured", reduce=0.5)

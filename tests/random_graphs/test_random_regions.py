@@ -14,8 +14,9 @@ from onnxprune.errors import PlanError
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ir.regions import Regions
-from onnxprune.ops.substitutes import KINDS
+from onnxprune.ops.substitutes import RESIZED, WAYS
 from onnxprune.pruning.plan import Plan, Replacement
+from onnxprune.pruning.resizing import resized
 from onnxprune.pruning.substituting import place
 from tests.random_graphs.strategy import RandomGraph, build, random_graphs
 
@@ -32,14 +33,21 @@ def random_plan(model: Model, seed: int, most: int = 3) -> Plan:
     chosen: list[Replacement] = []
     for index in rng.permutation(len(found))[: 20 * most]:
         region = found[index]
-        kind = KINDS[rng.integers(len(KINDS))]
+        kind = WAYS[rng.integers(len(WAYS))]
         wide = kind in ("depthwise", "full") or (kind == "factors" and bool(rng.integers(2)))
         kernel = (3,) * (len(graph.shapes.extents[region.exit]) - 2) if wide else ()
         rank = int(rng.integers(1, 4)) if kind == "factors" else 0
         inner = int(rng.integers(0, 3)) if kind == "factors" and wide else 0
+        if kind == RESIZED:
+            sides = graph.shapes.extents[region.entry][2:]
+            kernel = tuple(int(rng.integers(1, 2 * side + 1)) for side in sides)
         try:
             one = Replacement(region.entry, region.exit, kind, kernel, rank, inner)
-            nodes = place(graph, regions, one).nodes
+            if kind == RESIZED:
+                resized(model, one)
+                nodes = regions.between(one.entry, one.exit)
+            else:
+                nodes = place(graph, regions, one).nodes
         except PlanError:
             continue
         if taken.isdisjoint(nodes) and len(chosen) < most:

@@ -88,8 +88,8 @@ class PlanOptions(Given):
     channels: float | None = fraction("Instead: a fraction of every group's channels. No budget is looked at then.")
     allocation: str = defined(
         "auto",
-        "How many channels go from which layer. complexity, complexity-mean, uniform or global (channels of all layers "
-        "compete).",
+        "How many channels go from which layer. complexity, complexity-mean, uniform, global (channels of all layers "
+        "compete) or measured (global or uniform, whichever loses less on samples apart).",
         panel=CHOICE,
         recorded=True,
         text="global with --calibrate, else complexity",
@@ -218,7 +218,7 @@ class PlanOptions(Given):
         from onnxprune.pruning.allocation import allocation
         from onnxprune.pruning.criteria import default_registry
 
-        if self.allocation != "auto":
+        if self.allocation not in (AUTO, MEASURED):
             allocation(self.allocation)
         if isinstance(self.criterion, str) and self.criterion != "auto":
             default_registry().find(self.criterion)
