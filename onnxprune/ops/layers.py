@@ -6,6 +6,9 @@ from onnxprune.ir.graph import Node, UnknownShapeError
 from onnxprune.ops import Registry, default_registry
 from onnxprune.ops.linear import Affine, LinearLayer
 
+#: The dimension whose positions are an :class:`Affine`'s channels.
+_NORMALISED = 1
+
 
 def linear_layer(node: Node, registry: Registry | None = None) -> LinearLayer | None:
     """The node as a matrix product, or None: another operator, or its weight is no initialiser of floats."""
@@ -26,4 +29,12 @@ def affine(node: Node, registry: Registry | None = None) -> Affine | None:
     return None if operator is None else operator.affine(node)
 
 
-__all__ = ["Affine", "LinearLayer", "affine", "linear_layer"]
+def affine_of(reader: Node | None, layer: LinearLayer, registry: Registry | None = None) -> Affine | None:
+    """What a reader of a layer's output does to each channel that the layer makes; None where it does no such thing.
+
+    A product makes its columns, and a BatchNormalization behind it may be one of its rows, as many as they are.
+    """
+    return affine(reader, registry) if reader is not None and layer.out_dim == _NORMALISED else None
+
+
+__all__ = ["Affine", "LinearLayer", "affine", "affine_of", "linear_layer"]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from onnxprune.ir.graph import Graph
 from onnxprune.ops import Registry, default_registry
-from onnxprune.ops.layers import LinearLayer, affine
+from onnxprune.ops.layers import LinearLayer, affine_of
 from onnxprune.pruning.compensation.gathering import Piece
 from onnxprune.pruning.compensation.ridge import Moments, Refitting
 from onnxprune.pruning.compensation.sums import only_reader
@@ -68,11 +68,9 @@ def bend_of(graph: Graph, layer: LinearLayer, registry: Registry | None = None) 
     width = graph.shapes.extents[layer.output][layer.out_dim]
     gain, offset = np.ones(width), np.zeros(width)
     reader = only_reader(graph, layer.output)
-    normalised = None if reader is None else affine(reader, registry)
+    normalised = affine_of(reader, layer, registry)
     if reader is not None and normalised is not None:
         found = normalised.gain()
-        if layer.out_dim != 1:
-            return None  # It normalises another dimension than that of the layer's outputs.
         if found is None or not normalised.held(normalised.shift, normalised.mean) or np.abs(found).min() < _LEAST_GAIN:
             return None
         weights = graph.model.weights

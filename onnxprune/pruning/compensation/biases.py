@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Draft
-from onnxprune.ops.layers import LinearLayer, affine
+from onnxprune.ops.layers import LinearLayer, affine_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def bias_place(graph: Graph, layer: LinearLayer) -> BiasPlace | None:
     readers = graph.consumers.get(layer.output, [])
     if len(readers) == 1 and layer.output not in graph.outputs:
         reader = graph.nodes[readers[0]]
-        normalised = affine(reader)
+        normalised = affine_of(reader, layer)
         if normalised is not None and normalised.fixed:
             if normalised.held(normalised.mean):
                 return BiasPlace(reader.index, normalised.mean, -1.0, 1.0, False)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.ir.graph import Graph, Node
-from onnxprune.ops.layers import LinearLayer, affine
+from onnxprune.ops.layers import LinearLayer, affine_of
 from onnxprune.ops.substitutes import is_sum
 
 _LEAST_GAIN = 1e-3
@@ -37,7 +37,7 @@ def other_branch(graph: Graph, layer: LinearLayer) -> OtherBranch | None:
     gain: NDArray[np.float64] | None = None
     tensor = layer.output
     reader = only_reader(graph, tensor)
-    normalised = None if reader is None else affine(reader)
+    normalised = affine_of(reader, layer)
     if reader is not None and normalised is not None:
         gain = normalised.gain()
         if gain is None or not (np.abs(gain) > _LEAST_GAIN).all():

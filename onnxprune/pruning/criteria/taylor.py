@@ -79,7 +79,8 @@ def _gates(scoring: Scoring) -> Iterator[_Gate]:
             continue
         labels = coupling.class_labels(owner)
         vectors = _normalisation_behind(graph, producer.node, scoring.analysis.registry)
-        if vectors is not None:
+        # Of what else it may be, say of the rows of a product, it tells nothing about these channels.
+        if vectors is not None and coupling.class_of.get(axes.id(vectors[0], 0)) == owner:
             yield _Gate(vectors, (0, 0), labels)
             continue
         node = graph.nodes[producer.node]

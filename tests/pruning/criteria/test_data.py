@@ -187,6 +187,32 @@ def test_taylor_is_the_gradient_of_a_gate(build: Any, labelled: bool) -> None:
     np.testing.assert_allclose(found, wanted / 3, rtol=1e-3, atol=1e-9)
 
 
+@pytest.mark.parametrize("rows", [CHANNELS, 5])
+def test_taylor_looks_for_columns_in_no_normalisation_of_rows(rows: int) -> None:
+    pytest.importorskip("torch")
+
+    def scores(normalised: bool) -> Array:
+        g = GraphBuilder(17)
+        weight, scale, shift = g.weight(4, CHANNELS), np.arange(1, rows + 1), np.arange(rows) / rows
+        h = g.op("MatMul", g.input("x", ("n", rows, 4)), weight)
+        if normalised:
+            still = (g.constant(np.full(rows, value), dtype=np.float32) for value in (0, 1))
+            vectors = (g.constant(vector, dtype=np.float32) for vector in (scale, shift))
+            h = g.op("BatchNormalization", h, *vectors, *still, epsilon=0.0)
+        else:
+            one, other = (g.constant(vector[:, None], dtype=np.float32) for vector in (scale, shift))
+            h = g.op("Add", g.op("Mul", h, one), other)
+        g.output(g.op("MatMul", g.op("Relu", h), g.weight(CHANNELS, 3)), ["n", rows, 3])
+        model = g.model()
+        analysis = onnxprune.analyze(model)
+        coupling = analysis.coupling
+        labels = coupling.class_labels(coupling.class_of[coupling.axes.id(weight, 1)])
+        found: Array = criterion("taylor").scores(Scoring(analysis, np.random.default_rng(0), _samples(model)))[labels]
+        return found
+
+    np.testing.assert_allclose(scores(normalised=True), scores(normalised=False), rtol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["activation", "relief", "variance", "reconstruction", "refit", "taylor"])
 def test_without_data_they_say_what_they_need(name: str) -> None:
     with pytest.raises(UsageError, match=f"criterion '{name}' needs calibration data"):
