@@ -235,7 +235,10 @@ def data_lines(made: Compression) -> list[str]:
 
 
 _STYLES: dict[Verdict, str] = {"kept": "green", "damaged": "yellow", "ruined": "bold red"}
-_NEXT = "let the original teach it (--recover, or onnxprune recover), remove less, or give more samples"
+_NEXT = (
+    "let the original teach it (--recover, or onnxprune recover), try smaller maps (--levers channels,resolution), "
+    "remove less, or give more samples"
+)
 
 
 def answer_lines(fidelity: Fidelity | None) -> list[tuple[str, str]]:

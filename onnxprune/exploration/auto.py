@@ -23,6 +23,7 @@ from onnxprune.pruning.options import (
     CHANNELS,
     INT8,
     RECOVERY,
+    RESOLUTION,
     AutoOptions,
     JobOptions,
     PlanOptions,
@@ -209,8 +210,8 @@ def _possible(source: Model, options: AutoOptions, analysis: Analysis) -> None:
 
 
 def _trials(searching: Searching, path: Callable[[str], None]) -> list[Trial[Candidate]]:
-    """All candidates: pruned by halving, with channels alone and then with all levers of a plan; then the best of them
-    in integers, then one recovered."""
+    """All candidates: pruned by halving, with resolution and channels alone and then with all levers of a plan; then the
+    best of them in integers, then one recovered."""
     options, promise = searching.options, searching.promise
     levers, found = options.pulled, list[Trial[Candidate]]()
     integers = INT8 in levers and searching.elsewhere is None
@@ -218,7 +219,9 @@ def _trials(searching: Searching, path: Callable[[str], None]) -> list[Trial[Can
         searching.skipped.append(
             "No int8: times of another machine tell of floats, and where int8 is faster is measured."
         )
-    ways = [way for way in dict.fromkeys((CHANNELS if CHANNELS in levers else "", options.planned)) if way]
+    # One alone, from the cheapest to find, then all together.
+    alone = [name for name in (RESOLUTION, CHANNELS) if name in levers]
+    ways = [way for way in dict.fromkeys((*alone, options.planned)) if way]
 
     def noted(trial: Trial[Candidate] | None) -> Trial[Candidate] | None:
         if trial is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnxprune.errors import UsageError
 from onnxprune.pruning.options.definition import BUDGET, DATA, Given, defined, most
 from onnxprune.pruning.options.jobs import JobOptions
-from onnxprune.pruning.options.levers import CHANNELS, INT8, LEVERS, PLANNED, RECOVERY, levers_option, pulled
+from onnxprune.pruning.options.levers import CHANNELS, INT8, LEVERS, PLANNED, RECOVERY, RESOLUTION, levers_option, pulled
 from onnxprune.pruning.options.planning import PlanOptions
 
 
@@ -98,7 +98,7 @@ class AutoOptions(PromiseOptions, TimesOptions):
         choices=("arena", "onnxruntime"),
         rare=True,
     )
-    levers: str = levers_option((CHANNELS, INT8, RECOVERY), LEVERS, panel="How to search")
+    levers: str = levers_option((CHANNELS, RESOLUTION, INT8, RECOVERY), LEVERS, panel="How to search")
     minutes: float = defined(
         20.0, "The time there is.", panel="How to search", valid=lambda value: value > 0, must="be positive"
     )
