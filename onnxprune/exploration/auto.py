@@ -210,8 +210,8 @@ def _possible(source: Model, options: AutoOptions, analysis: Analysis) -> None:
 
 
 def _trials(searching: Searching, path: Callable[[str], None]) -> list[Trial[Candidate]]:
-    """All candidates: pruned by halving, with resolution and channels alone and then with all levers of a plan; then the
-    best of them in integers, then one recovered."""
+    """All candidates: pruned by halving, with maps or channels alone and then with all levers of a plan; then the best
+    of them in integers, then one recovered."""
     options, promise = searching.options, searching.promise
     levers, found = options.pulled, list[Trial[Candidate]]()
     integers = INT8 in levers and searching.elsewhere is None

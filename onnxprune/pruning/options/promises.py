@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from onnxprune.errors import UsageError
 from onnxprune.pruning.options.definition import BUDGET, DATA, Given, defined, most
 from onnxprune.pruning.options.jobs import JobOptions
-from onnxprune.pruning.options.levers import CHANNELS, INT8, LEVERS, PLANNED, RECOVERY, RESOLUTION, levers_option, pulled
+from onnxprune.pruning.options.levers import (
+    CHANNELS,
+    INT8,
+    LEVERS,
+    PLANNED,
+    RECOVERY,
+    RESOLUTION,
+    levers_option,
+    pulled,
+)
 from onnxprune.pruning.options.planning import PlanOptions
 
 
