@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.analysis.analyzing import analyze
 from onnxprune.data.augmenting import parse_augmentations
 from onnxprune.data.samples import CalibrationSource, Samples, collect, require_variety
 from onnxprune.errors import PlanError, UsageError, VerificationError, installing
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Samples that are read at most, and the share of them that is held out to choose by (within these numbers).
 _MOST_SAMPLES, _HELD_OUT, _FEWEST, _MOST = 2048, 0.15, 8, 256
+#: Samples per step, from the fewest to the most, and the multiply-accumulates of the original that are enough for one.
+_BATCH, _STEP_MACS = (4, 16), 1e10
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,14 @@ def apart(samples: Samples) -> tuple[Samples, Samples]:
     return samples.part(0, len(samples) - aside), samples.part(len(samples) - aside, len(samples))
 
 
+def _batch_of(teacher: Model, samples: Samples) -> int:
+    """Samples per step: fewer of them where each costs much, as many small steps learn more than few large ones."""
+    count = samples.step if samples.fixed else 1
+    analysis = analyze(teacher, {name: (count, *array.shape[1:]) for name, array in samples.inputs.items()})
+    macs = analysis.totals["flops"] / count
+    return int(min(max(_STEP_MACS / max(macs, 1.0), _BATCH[0]), _BATCH[1]))
+
+
 def recover(
     pruned: ModelLike,
     original: ModelLike,
@@ -78,7 +89,7 @@ def recover(
     steps: int | None = None,
     augment: str = "crop,flip,mix",
     lr: float = 1e-3,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     seed: int = 0,
     progress: Callable[[State], None] | None = None,
     checkpoint: Path | None = None,
@@ -101,8 +112,9 @@ def recover(
         minutes: the time there is.
         steps: or so many steps, whatever the time; the same arguments then give the same result.
         augment: what is done with images: of ``crop``, ``flip`` and ``mix``, with commas, or ``none``.
-        lr: the highest learning rate, as a share of how large the values of a tensor are.
-        batch_size: samples per step.
+        lr: the highest learning rate, as a share of how large the values of a tensor are, for batches of 16; for others
+            it goes with the square root of their size.
+        batch_size: samples per step; 16, or fewer (4 at least) where a sample takes so much that there were few steps.
         seed: of order and augmentation.
         progress: called after each evaluation.
         checkpoint: a file that each evaluation is kept in; an interruption leaves it, the end removes it.
@@ -137,6 +149,7 @@ def recover(
     samples = data if isinstance(data, Samples) else collect(sourced(data, normal), normal, _MOST_SAMPLES)
     require_variety(samples)
     learnt, held_out = apart(samples)
+    batch_size = _batch_of(teacher, samples) if batch_size is None else batch_size
     how = Teaching(minutes, steps, parse_augmentations(augment), lr=lr, batch_size=batch_size, seed=seed)
     keeping = None
     if checkpoint is not None:

@@ -40,6 +40,8 @@ _MOST_CUTS = 16
 _EVALUATIONS, _AT_MOST_BETWEEN = 20, 60.0
 #: Steps over which the learning rate rises, while Adam learns how large gradients are.
 _WARM_UP = 50
+#: The batch that the learning rate is for; gradients of others are noisier or calmer by the square root.
+_USUAL_BATCH = 16
 #: The size of a tensor of zeros.
 _LEAST_SIZE = 1e-3
 #: What lies before the last tensor that errs by so little of what the worst one does is left as it is.
@@ -58,7 +60,8 @@ class Teaching:
         minutes: the time there is; evaluations count.
         steps: or so many steps, whatever the time: the same arguments then give the same result.
         augment: of ``crop``, ``flip``, ``mix``, what is done with images.
-        lr: the highest learning rate of Adam, as a share of how large the values of a tensor are.
+        lr: the highest learning rate of Adam, as a share of how large the values of a tensor are, for batches of 16;
+            for others it goes with the square root of their size.
         batch_size: samples per step.
         blocks: the share of the time in which each block learns by itself.
         average: of the averaged weights, how much is kept in a step.
@@ -356,6 +359,7 @@ class _Run:
         for gate in self._gates:
             gate.open = done >= how.blocks
         rate = how.lr * min(1.0, (number + 1) / _WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * done))
+        rate *= math.sqrt(how.batch_size / _USUAL_BATCH)
         for group, size in zip(self._optimizer.param_groups, self._sizes, strict=True):
             group["lr"] = rate * size
         entered, wanted = self._draws.next()

@@ -18,10 +18,11 @@ from onnxprune.cli.recovering import recovery_line
 from onnxprune.data.samples import Samples, collect
 from onnxprune.errors import CheckpointError, DataError, PlanError, TrainingError, UsageError, VerificationError
 from onnxprune.pruning.pipeline import Compression
-from onnxprune.pruning.recovery import Recovery
+from onnxprune.pruning.recovery import Recovery, _batch_of
 from onnxprune.torch.recovery import State
 from onnxprune.torch.recovery.drawing import Draws
 from onnxprune.torch.recovery.following import Teaching, _Lesson, _Run
+from tests.helpers import GraphBuilder
 
 MODELS = Path(__file__).parents[3] / "models"
 
@@ -240,3 +241,17 @@ def test_batches_come_again_and_go_on_from_anywhere(samples: Samples) -> None:
             one.next()
         other.go_on(*one.stands())
         assert all(torch.equal(other.next()[1][0], wanted) for wanted in given[stop:])
+
+
+def test_steps_are_smaller_where_a_sample_costs_much(samples: Samples) -> None:
+    small = onnxprune.load(MODELS / "residual_torchscript.onnx")
+    assert _batch_of(small, samples) == 16
+    g = GraphBuilder()
+    x = g.op("Conv", g.input("x", ("n", 3, "h", "w")), g.weight(64, 3, 7, 7), pads=[3] * 4)
+    g.output(g.op("Conv", x, g.weight(64, 64, 3, 3), pads=[1] * 4))
+    large = onnxprune.load(g.model())
+    sides = {
+        side: _batch_of(large, Samples({"x": np.zeros((2, 3, side, side), np.float32)}, None, 2))
+        for side in (32, 128, 512)
+    }
+    assert sides == {32: 16, 128: 13, 512: 4}
