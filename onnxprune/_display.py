@@ -51,7 +51,7 @@ def percent(fraction: float) -> str:
     """One decimal; what is not quite nothing does not look like nothing."""
     if 0 < fraction < 0.0005:
         return "<0.1 %"
-    return f"{100 * fraction:.1f} %"
+    return f"{round(100 * fraction, 1) + 0.0:.1f} %"  # the sum takes the sign of a negative zero away
 
 
 def _scaled(value: float, gap: str) -> str:

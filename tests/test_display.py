@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import onnxprune
-from onnxprune._display import long
+from onnxprune._display import long, percent
 from onnxprune.errors import UsageError
 from onnxprune.pruning.comparison import Comparison, compare
 from onnxprune.pruning.pipeline import Compression
@@ -94,3 +94,7 @@ def test_missing_pandas_is_named(compression: Compression, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UsageError, match=r"pip install .*'pandas>"):
         compression.analysis.to_pandas()
+
+
+def test_a_share_of_nothing_has_no_sign() -> None:
+    assert [percent(x) for x in (-1e-5, 0.0, 1e-5, -0.01)] == ["0.0 %", "0.0 %", "<0.1 %", "-1.0 %"]

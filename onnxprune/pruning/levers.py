@@ -75,12 +75,14 @@ def plan_levers(
     options = options if samples is None else replace(options, calibration=samples)
     analysis = analysis.measured(options.sources)
     named = "allocation 'measured'" if options.pulled == (CHANNELS,) else f"levers '{options.levers}'"
+    if options.channels is not None:
+        raise UsageError(f"{named}: that takes a budget, such as reduce, and no share of channels")
+    if options.pulled == (RESOLUTION,):
+        return _as_asked(_largest(analysis, options, planner or partial(_foreseen, levers=options.pulled)), options)
     if samples is None or job.compensation != "refit":
         raise UsageError(f"{named}: samples decide what gives way; give calibration, and compensation refit")
     if len(samples) < _FEWEST:
         raise UsageError(f"{named}: that takes {_FEWEST} samples at least, not {len(samples)}")
-    if options.channels is not None:
-        raise UsageError(f"{named}: that takes a budget, such as reduce, and no share of channels")
     cut = len(samples) // _HELD_OUT
     if samples.fixed:
         cut = max(1, cut // samples.step) * samples.step
@@ -98,10 +100,31 @@ def plan_levers(
         absolute = replace(_absolute(analysis, options), allocation=best.settings["allocation"])
         whole = planner(base, replace(absolute, sensitivity=None) if best.replaced else absolute)
         best = replace(whole, replaced=best.replaced, before=best.before)
+    return _as_asked(best, options)
+
+
+def _as_asked(plan: Plan, options: PlanOptions) -> Plan:
+    """The plan with the settings that make it again: trials were given absolute budgets."""
     asked = _settings(options)
-    # Trials were given absolute budgets; what was asked for is what makes the plan again.
-    kept = {name: value for name, value in best.settings.items() if name in asked or not name.startswith("max_")}
-    return replace(best, settings={**asked, **kept, "levers": options.levers})
+    kept = {name: value for name, value in plan.settings.items() if name in asked or not name.startswith("max_")}
+    return replace(plan, settings={**asked, **kept, "levers": options.levers})
+
+
+def _largest(analysis: Analysis, options: PlanOptions, planner: Planner) -> Plan:
+    """The largest maps that meet the budget by themselves: nothing is fitted, so that no samples are needed."""
+    refusal: BudgetError | None = None
+    limits = dict(limits_of(analysis, options))
+    before = _totals(analysis)
+    metric = next(iter(limits))
+    for smaller, base in _resolutions(analysis, options, max(limits[metric] / before[metric], 0.0)):
+        try:
+            plan = planner(base, replace(_absolute(analysis, options), sensitivity=None))
+        except BudgetError as error:
+            refusal = error
+            continue
+        return replace(plan, replaced=smaller, before=before)
+    assert refusal is not None
+    raise refusal
 
 
 def _trials(

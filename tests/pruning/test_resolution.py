@@ -12,7 +12,7 @@ from onnx import NodeProto, helper
 
 import onnxprune
 from onnxprune.data.samples import Samples
-from onnxprune.errors import PlanError, UsageError
+from onnxprune.errors import BudgetError, PlanError, UsageError
 from onnxprune.ir.graph import Graph
 from onnxprune.ir.model import Model
 from onnxprune.ops.resizing import factor
@@ -164,6 +164,11 @@ def test_a_plan_takes_resolution_and_channels() -> None:
     assert one.kernel == (24, 24)
     assert not alone.plan.removed
     assert one.saved["flops"] > 0
+    unseen = onnxprune.compress(RESIDUAL, reduce=0.25, levers="resolution")
+    assert unseen.plan.replaced == alone.plan.replaced
+    assert unseen.compensation is None
+    with pytest.raises(BudgetError, match="resolution alone leave"):
+        onnxprune.compress(RESIDUAL, reduce=0.9, levers="resolution")
     told = compare(alone.analysis, alone.plan)
     assert sum(layer.before.flops for layer in told.layers) == alone.plan.before["flops"]
     assert (

@@ -71,7 +71,7 @@ class Certificate:
             return (f"Certificate FAILED: {self._fault}.",)
         inputs = "a random input" if self.samples == 1 else f"{self.samples} random inputs"
         verdict = "passed" if self.complete else f"passed except for {len(self.unwitnessed)} unwitnessed"
-        without = f", in which {self.replaced} regions gave way" if self.replaced else ""
+        without = f", in which {self.replaced} region{'s' * (self.replaced > 1)} gave way" if self.replaced else ""
         first = (
             f"Certificate {verdict}: on {inputs}, all {self.tensors} tensors equal those of the masked original"
             f"{without}, by {self.max_relative:.1e} of the spread of a channel at most ({self.tolerance:.0e} allowed)."
