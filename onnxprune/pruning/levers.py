@@ -6,6 +6,7 @@ channels go until the budget is met, all is fitted, and the outputs on samples t
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from onnxprune.pruning.options import CHANNELS, MEASURED, RANKS, REGIONS, RESOLU
 from onnxprune.pruning.plan import Plan, Replacement
 from onnxprune.pruning.regions.candidates import candidates
 from onnxprune.pruning.regions.paying import pays, select_paying
-from onnxprune.pruning.resizing import resolutions
+from onnxprune.pruning.resizing import finer, resolutions
 from onnxprune.pruning.shrinking import Shrink
 from onnxprune.pruning.substituting import replaced
 
@@ -112,19 +113,18 @@ def _as_asked(plan: Plan, options: PlanOptions) -> Plan:
 
 def _largest(analysis: Analysis, options: PlanOptions, planner: Planner) -> Plan:
     """The largest maps that meet the budget by themselves: nothing is fitted, so that no samples are needed."""
-    refusal: BudgetError | None = None
     limits = dict(limits_of(analysis, options))
     before = _totals(analysis)
     metric = next(iter(limits))
-    for smaller, base in _resolutions(analysis, options, max(limits[metric] / before[metric], 0.0)):
-        try:
-            plan = planner(base, replace(_absolute(analysis, options), sensitivity=None))
-        except BudgetError as error:
-            refusal = error
-            continue
-        return replace(plan, replaced=smaller, before=before)
-    assert refusal is not None
-    raise refusal
+    absolute = replace(_absolute(analysis, options), sensitivity=None)
+    found = _smaller(analysis, options, max(limits[metric] / before[metric], 0.0))
+    plan, chosen = planner(found[-1][1], absolute), found[-1][0]
+    for one, model in finer(analysis.model, chosen, found[-2][0].kernel if len(found) > 1 else None):
+        smaller = again(analysis, model)
+        with contextlib.suppress(BudgetError):
+            plan, chosen = planner(smaller, absolute), _told(one, analysis, smaller, options)
+            break
+    return replace(plan, replaced=(chosen,), before=before)
 
 
 def _trials(
@@ -179,32 +179,49 @@ def _absolute(analysis: Analysis, options: PlanOptions) -> PlanOptions:
 def _resolutions(
     analysis: Analysis, options: PlanOptions, share: float
 ) -> Iterator[tuple[tuple[Replacement, ...], Analysis]]:
-    """The resolutions to try: as it is, and smaller and smaller until the MACs are no more than a share is to be left.
-
-    Raises:
-        UsageError: no smaller one is possible, and nothing else was asked for.
-    """
+    """The resolutions to try: as it is, and smaller ones until the MACs are no more than a share is to be left."""
     yield (), analysis
     if RESOLUTION not in options.pulled:
         return
+    try:
+        found = _smaller(analysis, options, share)
+    except UsageError as error:
+        warnings.warn(f"the resolution stays as it is: {error}", stacklevel=2)
+        return
+    # Each is a plan of channels and a fit: some of many do.
+    few = min(len(found), _RESOLUTIONS)
+    chosen = (found[-1 - number * len(found) // few] for number in reversed(range(few)))
+    yield from (((one,), smaller) for one, smaller in chosen)
+
+
+def _smaller(analysis: Analysis, options: PlanOptions, share: float) -> list[tuple[Replacement, Analysis]]:
+    """Smaller and smaller maps, until the MACs are no more than a share is to be left.
+
+    Raises:
+        UsageError: none is possible, or they save nothing of what counts.
+    """
     totals, metric = analysis.totals, options.metric
-    found = list[tuple[tuple[Replacement, ...], Analysis]]()
+    found = list[tuple[Replacement, Analysis]]()
     try:
         for one, model in resolutions(analysis.model):
             smaller = again(analysis, model)
-            saved = totals[metric] - smaller.totals[metric] if metric in totals else 0.0
-            if metric in totals and saved <= 0:
+            if metric in totals and smaller.totals[metric] >= totals[metric]:
                 raise PlanError(f"smaller maps save no {metric}")
-            found.append(((replace(one, saved={metric: saved} if saved else {}),), smaller))
+            found.append((_told(one, analysis, smaller, options), smaller))
             if smaller.totals["flops"] <= share * totals["flops"]:
                 break
     except PlanError as error:
-        if options.pulled == (RESOLUTION,):
-            raise UsageError(f"levers '{RESOLUTION}': {error}") from error
-        warnings.warn(f"the resolution stays as it is: {error}", stacklevel=2)
-    # Each is a plan of channels and a fit: some of many do.
-    few = min(len(found), _RESOLUTIONS)
-    yield from (found[-1 - number * len(found) // few] for number in reversed(range(few)))
+        raise UsageError(f"levers '{RESOLUTION}': {error}") from error
+    if not found:
+        raise UsageError(f"levers '{RESOLUTION}': the maps are too small to be made smaller")
+    return found
+
+
+def _told(one: Replacement, analysis: Analysis, smaller: Analysis, options: PlanOptions) -> Replacement:
+    """With what it saves of what the budget counts, where that is counted."""
+    metric = options.metric
+    counted = metric in analysis.totals
+    return replace(one, saved={metric: analysis.totals[metric] - smaller.totals[metric]} if counted else {})
 
 
 def _giving_way(

@@ -6,9 +6,10 @@ the third of the extents that a network has, beside width and depth (EfficientNe
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import NodeProto, helper
@@ -25,6 +26,8 @@ from onnxprune.pruning.plan import Replacement
 
 _SMALLEST = 0.5
 """The smallest side, as a share: beyond that, linear interpolation leaves pixels out."""
+_FINER = 8
+"""Parts of what lies between two multiples of the strides."""
 _MAP = 2
 """Where the extents of a map begin: samples and channels come first."""
 
@@ -119,6 +122,23 @@ def resolutions(model: Model) -> Iterator[tuple[Replacement, Model]]:
         yield one, result
     if refusal is not None and not found:
         raise refusal
+
+
+def finer(
+    model: Model, smaller: Replacement, above: Sequence[int] | None = None
+) -> Iterator[tuple[Replacement, Model]]:
+    """The same region on maps between those of a plan and larger ones (``above``, or its own), the largest first.
+
+    Strides need not divide their sides: what is at an edge may count for less there.
+    """
+    own = model.derived(Graph).shapes.extents[smaller.entry][_MAP:]
+    for part in range(_FINER - 1, 0, -1):
+        pairs = zip(smaller.kernel, above or own, strict=True)
+        small = tuple(low + (high - low) * part // _FINER for low, high in pairs)
+        if small != smaller.kernel:
+            one = replace(smaller, kernel=small, saved={})
+            with contextlib.suppress(PlanError):  # not all maps divide as a region needs it
+                yield one, resized(model, one)
 
 
 def _check_runs(model: Model, one: Replacement) -> None:
