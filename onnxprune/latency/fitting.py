@@ -201,8 +201,8 @@ def fit_levers(model: Analysis, options: FitOptions, samples: Samples | None, jo
             return Plan({}, how.settings(), after={**after.totals, "latency": ratio.median * unpruned})
         if CHANNELS not in options.pulled:
             raise BudgetError(
-                f"{options.levers} alone leave {ratio.median:.2f} of the time, {asked / unpruned:.2f} was asked for; "
-                f"take channels, too (--levers channels,{options.levers})"
+                f"by {options.levers} alone {ratio.median:.2f} of the time is left, "
+                f"and {asked / unpruned:.2f} was asked for; take channels, too (--levers channels,{options.levers})"
             )
         profile = profile_latency(after, machine=machine, round_to=options.latency.multiple)
         share = asked / (ratio.median * unpruned)

@@ -117,9 +117,19 @@ def _largest(analysis: Analysis, options: PlanOptions, planner: Planner) -> Plan
     before = _totals(analysis)
     metric = next(iter(limits))
     absolute = replace(_absolute(analysis, options), sensitivity=None)
-    found = _smaller(analysis, options, max(limits[metric] / before[metric], 0.0))
-    plan, chosen = planner(found[-1][1], absolute), found[-1][0]
-    for one, model in finer(analysis.model, chosen, found[-2][0].kernel if len(found) > 1 else None):
+    # Time does not fall as MACs do: how small maps have to be for it is seen.
+    found = _smaller(analysis, options, 0.0 if options.timed else limits[metric] / before[metric])
+    larger, refusal = None, None
+    for chosen, smaller in found:
+        try:
+            plan = planner(smaller, absolute)
+            break
+        except BudgetError as error:
+            larger, refusal = chosen.kernel, error
+    else:
+        assert refusal is not None
+        raise refusal
+    for one, model in () if options.timed else finer(analysis.model, chosen, larger):
         smaller = again(analysis, model)
         with contextlib.suppress(BudgetError):
             plan, chosen = planner(smaller, absolute), _told(one, analysis, smaller, options)
@@ -262,7 +272,7 @@ def _foreseen(analysis: Analysis, options: PlanOptions, levers: Sequence[str]) -
     if CHANNELS not in levers:
         alone = ",".join(levers)
         raise BudgetError(
-            f"{alone} alone leave {amount(over[0], totals[over[0]])} {over[0]}, and "
+            f"{alone} alone: {amount(over[0], totals[over[0]])} {over[0]} are left, and "
             f"{amount(over[0], options.limits[over[0]])} were asked for; take channels, too (--levers channels,{alone})"
         )
     return choose(analysis, options)

@@ -33,7 +33,7 @@ from tests.benchmarks.sentences import sentences
 
 ROWS = Path("docs/answers_left.csv")
 DOCS, FONTS = Path("/usr/share/doc"), Path("/usr/share/fonts/truetype")
-PAGES, SIDE = {"calibrate": 96, "test": 64}, 480
+PAGES, SIDE = {"calibrate": 640, "test": 64}, 480
 
 
 def render(folder: Path) -> None:
@@ -91,7 +91,9 @@ def main() -> None:
     parser.add_argument("test", nargs="?")
     parser.add_argument("options", nargs="*", help="of the plan, name=value")
     parser.add_argument("--reduce", type=float, default=0.5)
-    parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--samples", type=int, default=512, help="to fit to")
+    parser.add_argument("--learn", type=int, help="samples that a recovery learns from, if not the same")
+    parser.add_argument("--batch", type=int, help="samples per step, if not what the model's cost says")
     parser.add_argument("--task", default="auto")
     parser.add_argument("--recover", action="store_true")
     parser.add_argument("--minutes", type=float, default=10)
@@ -113,24 +115,23 @@ def main() -> None:
     options: dict[str, Any] = dict(text.split("=", 1) for text in given.options)
     model = onnxprune.load(given.model)
     begin, used = time.perf_counter(), time.process_time()
-    made = onnxprune.compress(
-        model,
-        reduce=given.reduce,
-        calibration=given.calibrate,
-        calibration_samples=given.samples,
-        recover=given.recover,
-        minutes=given.minutes,
-        certify=False,
-        **options,
-    )
+    learnt = collect(given.calibrate, normalize(model), given.learn or given.samples)
+    fit = learnt.first(given.samples)
+    made = onnxprune.compress(model, reduce=given.reduce, calibration=fit, certify=False, task=given.task, **options)
+    result, steps = made.model, 0
+    if given.recover:
+        taught = onnxprune.recover(
+            result, model, learnt, plan=made.plan, minutes=given.minutes, task=given.task, batch_size=given.batch
+        )
+        result, steps = taught.model, taught.states[taught.kept].step
     seconds, used = time.perf_counter() - begin, time.process_time() - used
-    left = measure_fidelity(model, made.model, collect(given.test, normalize(model), 1 << 20), task=given.task)
+    left = measure_fidelity(model, result, collect(given.test, normalize(model), 1 << 20), task=given.task)
     for said in left.answers:
         row = {
             "model": given.model.stem,
             "removed": f"{1 - made.plan.after['flops'] / made.plan.before['flops']:.3f}",
             "options": " ".join([*given.options, *(["recovered"] if given.recover else [])]) or "default",
-            "steps": 0 if made.recovery is None else made.recovery.states[made.recovery.kept].step,
+            "steps": steps,
             "outputs": " ".join(said.outputs),
             "task": said.task,
             "share": f"{said.share:.3f}",

@@ -5,6 +5,8 @@ calibrate, those of the rest judge. Rows are appended to ``docs/sentences.csv``.
 
     python -m tests.benchmarks.sentences MODEL.onnx TOKENIZER.json DOCS [OPTIONS] [--reduce 0.3] [--recover]
 
+A recovery learns from all sentences of the calibrating side, of which the fit sees some (``--samples``).
+
 MODEL takes ``input_ids`` and ``attention_mask`` [N, L] and gives embeddings [N, D]; OPTIONS are options of a plan as
 name=value, by default those of ``onnxprune prune --calibrate``. Takes the package ``tokenizers``.
 """
@@ -91,23 +93,20 @@ def main() -> None:
     files = sentences(given.docs)
     rng = np.random.default_rng(0)
     sides = []
-    for part, count in ((files[0::2], given.samples), (files[1::2], 512)):
+    for part, count in ((files[0::2], None), (files[1::2], 512)):
         texts = [text for file in part for text in file]
         sides.append(tokens([texts[i] for i in rng.permutation(len(texts))[:count]], given.tokenizer, given.length))
-    fit, others = sides
+    learnt, others = sides
+    fit = learnt.first(given.samples)
     model = onnxprune.load(given.model)
     begin = time.perf_counter()
-    made = onnxprune.compress(
-        model,
-        reduce=given.reduce,
-        calibration=fit,
-        recover=given.recover,
-        minutes=given.minutes,
-        certify=False,
-        **options,
-    )
+    made = onnxprune.compress(model, reduce=given.reduce, calibration=fit, certify=False, **options)
+    result, steps = made.model, 0
+    if given.recover:
+        taught = onnxprune.recover(result, model, learnt, plan=made.plan, minutes=given.minutes)
+        result, steps = taught.model, taught.states[taught.kept].step
     seconds = time.perf_counter() - begin
-    before, after = (next(iter(outputs_of(m, others, "a model").values())) for m in (model, made.model))
+    before, after = (next(iter(outputs_of(m, others, "a model").values())) for m in (model, result))
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
     cosine = (before * after).sum(axis=1) / lengths
     # The nearest other sentence, of each sentence.
@@ -116,8 +115,8 @@ def main() -> None:
         "model": given.model.stem,
         "removed": f"{1 - made.plan.after['flops'] / made.plan.before['flops']:.3f}",
         "options": " ".join(given.options) or "default",
-        "samples": len(fit),
-        "steps": 0 if made.recovery is None else made.recovery.states[made.recovery.kept].step,
+        "samples": len(learnt if given.recover else fit),
+        "steps": steps,
         "cosine": f"{cosine.mean():.4f}",
         "worst": f"{cosine.min():.4f}",
         "same_neighbour": f"{np.mean(nearest[0] == nearest[1]):.3f}",
