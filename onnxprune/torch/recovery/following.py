@@ -30,8 +30,9 @@ from onnxprune.torch.outputs import giving
 from onnxprune.torch.recovery.checkpoints import Checkpoint, Standing, load, remove, save
 from onnxprune.torch.recovery.drawing import Draws
 from onnxprune.torch.recovery.likeness import Likeness, Measure, likenesses, relative
-from onnxprune.torch.recovery.precision import learning_precision, leave_strided
 from onnxprune.torch.training.batching import any_batch
+from onnxprune.torch.training.kernels import channels_last
+from onnxprune.torch.training.precision import learning_precision, leave_strided
 from onnxprune.torch.writing import write_back
 
 #: Ends of blocks that are compared, at most.
@@ -248,7 +249,7 @@ class _Lesson:
         """What the module takes, of these samples."""
         known = inputs if self.before is None else {**inputs, **self.before.run(inputs)}
         # A copy: what was read from a file may not be written to, and PyTorch warns of that.
-        return {name: _channels_last(torch.from_numpy(np.array(known[name]))) for name in self.takes}
+        return {name: channels_last(torch.from_numpy(np.array(known[name]))) for name in self.takes}
 
     def prepared(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Tensor], list[Tensor]]:
         """What the module takes of these samples, and what it should give."""
@@ -262,7 +263,7 @@ class _Lesson:
             tensor = torch.from_numpy(np.asarray(found[name], dtype=np.float32))
             for dim, positions in self.kept[name]:
                 tensor = tensor.index_select(dim, positions)
-            result.append(_channels_last(tensor))
+            result.append(channels_last(tensor))
         return result
 
     def tried(self, module: nn.Module, entered: Mapping[str, Tensor]) -> list[Tensor]:
@@ -449,11 +450,6 @@ def _gated(module: OnnxModule, outputs: int) -> list[_Gate]:
         gates.append(gate)
     module.recompile()
     return gates
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """In the order that the module computes in: mixed orders cost more than the arithmetic of a loss."""
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def _batches(samples: Samples, size: int) -> list[dict[str, NDArray[Any]]]:

@@ -16,6 +16,7 @@ from onnxprune.data.logits import Head
 from onnxprune.errors import DataError, TrainingError
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.training.distributed import Processes
+from onnxprune.torch.training.kernels import channels_last
 from onnxprune.torch.training.losses import Objective, right_answers
 
 if TYPE_CHECKING:
@@ -79,9 +80,8 @@ class View:
 
 
 def tensor(values: Any, device: torch.device) -> Tensor:
-    """An array as a tensor on a device; images lie channels last, in which convolutions are faster."""
-    made = torch.from_numpy(values).to(device)
-    return made.contiguous(memory_format=torch.channels_last) if made.dim() == 4 else made
+    """An array as a tensor on a device; images lie channels last."""
+    return channels_last(torch.from_numpy(values).to(device))
 
 
 def target_of(batch: Batch, device: torch.device) -> Tensor | None:

@@ -29,6 +29,7 @@ from onnxprune.torch.training.checking import check_written
 from onnxprune.torch.training.distributed import Processes, processes
 from onnxprune.torch.training.engine import LossEngine, Tally, Teacher, View, finite
 from onnxprune.torch.training.history import Callback, Epoch, Step
+from onnxprune.torch.training.kernels import quicken
 from onnxprune.torch.training.losses import make_objective
 from onnxprune.torch.training.optimizers import make_optimizer
 from onnxprune.torch.training.preparation import Prepared, logits_module, prepare
@@ -159,7 +160,9 @@ class _Run:
             teacher,
             AUTOCAST[recipe.precision],
         )
-        if recipe.precision == "float16" and group.device.type == "cpu":
+        on_processor = group.device.type == "cpu"
+        self._undo = quicken(prepared.module, self._engine.autocast) if on_processor else lambda: None
+        if recipe.precision == "float16" and on_processor:
             raise TrainingError("float16 needs a GPU; use bfloat16")
         self._scaler = torch.amp.GradScaler(group.device.type, enabled=recipe.precision == "float16")
         self._steps = max(len(data.train) // recipe.batch_size, 1)
@@ -250,6 +253,7 @@ class _Run:
         """The trained model, compared with the module in onnxruntime."""
         if self._best:
             self._plain.load_state_dict(self._best)
+        self._undo()
         module = self._prepared.module.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         module.eval()
         model = self._prepared.finished()

@@ -11,8 +11,8 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from onnxprune.torch.recovery import precision
-from onnxprune.torch.recovery.precision import learning_precision, leave_strided
+from onnxprune.torch.training import precision
+from onnxprune.torch.training.precision import learning_precision, leave_strided
 
 
 def test_grouped_convolutions_with_strides_stay_in_floats() -> None:
