@@ -6,7 +6,7 @@ their floor, remove one step of channels from its group, update the complexity o
 consumes them, and repeat until every budget is met. A step is 1/64 of the group's channels on average: where that is
 no whole number, whole steps are drawn so much less or more often. (Steps of at least one channel for all would take
 from narrow groups, bottlenecks and residual streams, many times the share that wide ones lose, which costs accuracy:
-docs/accuracy.md.) Where counts go in blocks, a step is at least a block. ``complexity-mean`` follows the
+docs/accuracy.md.) Where counts go in whole blocks, blocks go when so much of them is drawn. ``complexity-mean`` follows the
 expectation of these draws, ``uniform`` removes one ratio everywhere, ``global`` lets the units of all groups compete.
 """
 
@@ -120,11 +120,6 @@ class Problem:
             dtype=np.int64,
         )
 
-    def next_level(self, group: int, removed: int, by: int) -> int:
-        """The first allowed number at or above ``removed + by`` (at most the group's largest)."""
-        levels = self.levels[group]
-        return int(levels[min(int(np.searchsorted(levels, removed + by)), len(levels) - 1)])
-
 
 Allocation = Callable[[Problem, np.random.Generator], IntArray]
 """Finds the units to remove per group; stops where nothing is left to remove, met or not."""
@@ -132,38 +127,42 @@ Allocation = Callable[[Problem, np.random.Generator], IntArray]
 
 def complexity(problem: Problem, rng: np.random.Generator) -> IntArray:
     """Draw layers in proportion to their complexity; see the module's description."""
-    removed = np.zeros(len(problem.groups), dtype=np.int64)
+    # What was drawn, and the whole blocks of it, which go.
+    drawn, removed = (np.zeros(len(problem.groups), dtype=np.int64) for _ in range(2))
     kept = problem.kept(removed)
-    steps = problem.steps
+    expected = kept.copy()
+    steps = np.maximum(1, problem.units // _STEPS_PER_GROUP)
     pace = problem.units / _STEPS_PER_GROUP / steps
     open_groups = [[g for g in groups if problem.most[g] > 0] for groups in problem.groups_of_layer]
     chance = _chances(open_groups, pace)
     effect = problem.effect.tocsc()
     while not problem.met(kept):
-        weights = np.cumsum(problem.costs.per_layer(problem.metric, kept) * chance)
+        weights = np.cumsum(problem.costs.per_layer(problem.metric, expected) * chance)
         if not len(weights) or weights[-1] <= 0:
             break
         layer = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
         choices = open_groups[layer]
-        group = choices[0] if len(choices) == 1 else _draw(choices, (problem.units - removed) * pace, rng)
-        before = int(removed[group])
-        after = problem.next_level(group, before, int(steps[group]))
+        group = choices[0] if len(choices) == 1 else _draw(choices, (problem.units - drawn) * pace, rng)
+        step = min(int(steps[group]), int(problem.most[group] - drawn[group]))
+        drawn[group] += step
         column = slice(effect.indptr[group], effect.indptr[group + 1])
         classes, per_unit = effect.indices[column], effect.data[column]
-        kept[classes] -= per_unit * (after - before)
-        if problem.met(kept):
+        expected[classes] -= per_unit * step
+        levels = problem.levels[group]
+        before, after = (int(np.searchsorted(levels, n, side="right")) - 1 for n in (removed[group], drawn[group]))
+        kept[classes] -= per_unit * (levels[after] - levels[before])
+        if before < after and problem.met(kept):
             # The last step need not be a whole one: take the smallest that meets the budgets.
-            levels = problem.levels[group]
-            low, high = int(np.searchsorted(levels, before)) + 1, int(np.searchsorted(levels, after))
+            low, high = before + 1, after
             while low < high:
                 middle = (low + high) // 2
                 trial = kept.copy()
-                trial[classes] += per_unit * (after - levels[middle])
+                trial[classes] += per_unit * (levels[after] - levels[middle])
                 low, high = (low, middle) if problem.met(trial) else (middle + 1, high)
-            kept[classes] += per_unit * (after - levels[low])
-            after = int(levels[low])
-        removed[group] = after
-        if after == problem.most[group]:
+            kept[classes] += per_unit * (levels[after] - levels[low])
+            after = low
+        removed[group] = levels[after]
+        if drawn[group] == problem.most[group]:
             open_groups = [[g for g in groups if g != group] for groups in open_groups]
             chance = _chances(open_groups, pace)
     return removed

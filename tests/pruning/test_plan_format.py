@@ -43,8 +43,9 @@ def test_a_reader_by_the_book_makes_the_same_model(path: Path, tmp_path: Path) -
     ]
     for own, theirs in zip(*results, strict=True):
         np.testing.assert_array_equal(own, theirs)
-    for name, weight in wanted.weights.items():
-        assert next(tuple(w.dims) for w in found.graph.initializer if w.name == name) == weight.shape
+    shapes = {weight.name: tuple(weight.dims) for weight in found.graph.initializer}
+    # The library writes shapes that are computed as constants of their own.
+    assert {name: w.shape for name, w in wanted.weights.items() if name in normal.weights}.items() <= shapes.items()
 
 
 @pytest.mark.parametrize(
