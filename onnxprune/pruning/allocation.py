@@ -6,8 +6,9 @@ their floor, remove one step of channels from its group, update the complexity o
 consumes them, and repeat until every budget is met. A step is 1/64 of the group's channels on average: where that is
 no whole number, whole steps are drawn so much less or more often. (Steps of at least one channel for all would take
 from narrow groups, bottlenecks and residual streams, many times the share that wide ones lose, which costs accuracy:
-docs/accuracy.md.) Where counts go in whole blocks, blocks go when so much of them is drawn. ``complexity-mean`` follows the
-expectation of these draws, ``uniform`` removes one ratio everywhere, ``global`` lets the units of all groups compete.
+docs/accuracy.md.) Where counts go in whole blocks, a block goes when so much of it is drawn. ``complexity-mean``
+follows the expectation of these draws, ``uniform`` removes one ratio everywhere, ``global`` lets the units of all
+groups compete.
 """
 
 from __future__ import annotations
