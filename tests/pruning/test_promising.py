@@ -36,11 +36,11 @@ def images(count: int = 900, *, labels: bool = False, seed: int = 0) -> Samples:
 
 def test_as_much_goes_as_is_proven(tmp_path: Path) -> None:
     """The bound is that of samples apart, below what was promised, and stands in the file."""
-    result = onnxprune.compress(DENSE, calibration=images(), max_loss=0.1, criterion="l2", compensate="none")
+    result = onnxprune.compress(DENSE, calibration=images(), max_loss=0.2, criterion="l2", compensate="none")
     found = result.promise
     assert found is not None
     assert result.certificate
-    assert 0 < found.bound.upper <= 0.1
+    assert 0 < found.bound.upper <= 0.2
     assert found.bound.mean < found.bound.upper
     assert result.plan.after["flops"] < result.plan.before["flops"]
     tested = [trial for trial in found.trials if trial.bound is not None]
@@ -55,7 +55,7 @@ def test_as_much_goes_as_is_proven(tmp_path: Path) -> None:
         (upper is None) == (trial.bound is None) for (_, _, upper), trial in zip(told.path, found.trials, strict=True)
     )
     json.dumps(found.to_dict())
-    passed = [trial.made for trial in tested if trial.bound and trial.bound.upper <= 0.1]
+    passed = [trial.made for trial in tested if trial.bound and trial.bound.upper <= 0.2]
     assert result.plan.after["flops"] == min(made.plan.after["flops"] for made in passed)
 
 
