@@ -84,8 +84,8 @@ def _resized(model: Model, one: Replacement) -> Model:
 def resolutions(model: Model) -> Iterator[tuple[Replacement, Model]]:
     """The whole of a model on smaller and smaller maps, with the model that each makes.
 
-    From what the first layer that reads maps reads, to the one output. Sides are multiples of what strides make of
-    them together, as powers of two, so that no map has more rows of zeros around it than before.
+    From what the first layer that reads maps reads (before it is padded), to the one output. Sides are multiples of
+    what strides make of them together, as powers of two, so that no map has more rows of zeros around it than before.
 
     Raises:
         PlanError: no such region is there, or not even the largest of its maps would do.
@@ -100,6 +100,7 @@ def resolutions(model: Model) -> Iterator[tuple[Replacement, Model]]:
         raise PlanError(
             f"the model has {len(outputs)} outputs, and all that is computed from an image has to end in one"
         )
+    entry = _first(graph, entry)
     sides = extents[entry][_MAP:]
     maps = [shape[_MAP:] for name in graph.producer if len(shape := extents.get(name, ())) == len(sides) + _MAP]
     steps = [_stride(side, {inner[at] for inner in maps}) for at, side in enumerate(sides)]
@@ -122,6 +123,21 @@ def resolutions(model: Model) -> Iterator[tuple[Replacement, Model]]:
         yield one, result
     if refusal is not None and not found:
         raise refusal
+
+
+def _first(graph: Graph, name: str) -> str:
+    """The map that a map is made of, by nodes that pad, scale or shift it alone: borders belong to the region."""
+    extents = graph.shapes.extents
+    while name in graph.producer:
+        node = graph.nodes[graph.producer[name]]
+        reads = [read for read in node.reads if read and read not in graph.constants]
+        if len(reads) != 1 or len(graph.consumers.get(name, [])) != 1 or name in graph.fixed:
+            break
+        before, after = extents.get(reads[0], ()), extents.get(name, ())
+        if len(before) != len(after) or before[:_MAP] != after[:_MAP]:
+            break
+        name = reads[0]
+    return name
 
 
 def finer(

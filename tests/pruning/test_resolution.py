@@ -130,6 +130,16 @@ def test_what_cannot_be_is_refused_with_the_reason() -> None:
         list(resolutions(normalize(onnxprune.load(g.model()))))
 
 
+def test_borders_are_no_part_of_what_is_made_smaller() -> None:
+    g = GraphBuilder()
+    x = g.op("Mul", g.input("x", (1, 3, 16, 16)), g.constant(np.float32(0.5)))
+    x = g.op("Conv", g.pad(x, [0, 0, 0, 0, 0, 0, 1, 1]), g.weight(8, 3, 3, 3), strides=[2, 2])
+    g.output(g.op("GlobalAveragePool", x))
+    ways = [one for one, _ in resolutions(normalize(onnxprune.load(g.model())))]
+    assert {one.entry for one in ways} == {"x"}
+    assert ways[0].kernel == (14, 14)
+
+
 @pytest.mark.parametrize("opset", [11, 13, 18])
 def test_every_operator_set_that_has_such_a_resize(opset: int) -> None:
     source = normalize(small_network(opset))
