@@ -31,7 +31,7 @@ from tests.benchmarks.rows import add_row, put_table, read_rows
 
 ROWS, PAGE = Path("docs/equal_time.csv"), Path("docs/regions.md")
 MODELS = Path(__file__).parents[2] / "models"
-LEVERS = ("channels", "channels,regions", "channels,regions,ranks", "channels,resolution")
+LEVERS = ("channels", "channels,regions", "channels,regions,ranks")
 BUDGETS = ("latency", "flops")
 SAMPLES = 256
 
