@@ -41,7 +41,7 @@ def faults(source: Model, result: Model, one: Replacement) -> list[str]:
 
 def small_network(opset: int = 17, side: int = 12, flat: bool = False) -> Model:
     g = GraphBuilder(opset=opset)
-    x = g.op("Relu", g.op("Conv", g.input("x", (1, 3, side, side)), g.weight(8, 3, 3, 3), pads=[1, 1, 1, 1]))
+    x = g.op("Relu", g.op("Conv", g.input("x", ("n", 3, side, side)), g.weight(8, 3, 3, 3), pads=[1, 1, 1, 1]))
     y = g.op("Conv", x, g.weight(6, 8, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2])
     y = g.op("Flatten", y if flat else g.op("GlobalAveragePool", y))
     g.output(g.op("MatMul", y, g.weight(6 * (side // 2) ** 2 if flat else 6, 4)))
@@ -165,11 +165,13 @@ def test_factors_give_every_extent() -> None:
 
 
 def test_a_plan_takes_resolution_and_channels() -> None:
-    made = onnxprune.compress(RESIDUAL, reduce=0.4, levers="channels,resolution", calibration=SAMPLES, recover=False)
+    made = onnxprune.compress(
+        RESIDUAL, reduce=0.4, levers="channels,resolution", calibration=SAMPLES, calibration_samples=64
+    )
     assert made.certificate is not None
     assert made.certificate.passed
     assert made.plan.after["flops"] <= 0.6 * made.plan.before["flops"]
-    alone = onnxprune.compress(RESIDUAL, reduce=0.25, levers="resolution", calibration=SAMPLES)
+    alone = onnxprune.compress(RESIDUAL, reduce=0.25, levers="resolution", calibration=SAMPLES, calibration_samples=64)
     (one,) = alone.plan.replaced
     assert one.kernel == (25, 25)  # between 28 and the multiple of all strides, 24
     assert not alone.plan.removed
@@ -209,12 +211,14 @@ def test_resized_networks_recover() -> None:
 
 
 def test_an_allocation_may_be_measured() -> None:
-    how: dict[str, Any] = {"reduce": 0.5, "calibration": SAMPLES, "certify": False}
-    made = onnxprune.compress(RESIDUAL, allocation="measured", **how)
+    model = small_network()
+    images = np.random.default_rng(0).standard_normal((180, 3, 12, 12)).astype(np.float32)
+    how: dict[str, Any] = {"reduce": 0.5, "calibration": Samples({"x": images}, None, 20), "certify": False}
+    made = onnxprune.compress(model, allocation="measured", round_to=1, **how)
     name = made.plan.settings["allocation"]
-    other = {"global": "uniform", "uniform": "global"}[name]
-    same, worse = (onnxprune.compress(RESIDUAL, allocation=one, **how) for one in (name, other))
-    assert made.plan.removed == same.plan.removed != worse.plan.removed
+    assert name in ("global", "uniform")
+    # Tried with 128 of the samples, planned with all of them.
+    assert made.plan.removed == onnxprune.compress(model, allocation=name, round_to=1, **how).plan.removed
     with pytest.raises(UsageError, match="allocation 'measured'"):
         onnxprune.compress(RESIDUAL, allocation="measured", reduce=0.5)
     with pytest.raises(UsageError, match="tried out"):

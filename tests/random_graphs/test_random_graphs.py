@@ -15,7 +15,7 @@ _EXAMPLES = os.environ.get("ONNXPRUNE_RANDOM_GRAPHS")
 
 
 @settings(
-    max_examples=int(_EXAMPLES or 300),
+    max_examples=int(_EXAMPLES or 200),
     derandomize=_EXAMPLES is None,
     deadline=None,
     database=None,
