@@ -1,6 +1,6 @@
 """Random networks lose random atoms: valid, running, certified, nothing empty, and what was to go is gone.
 
-300 networks by default, always the same ones. ``ONNXPRUNE_RANDOM_GRAPHS=20000`` asks for that many new ones.
+200 networks by default, always the same ones. ``ONNXPRUNE_RANDOM_GRAPHS=20000`` asks for that many new ones.
 """
 
 from __future__ import annotations
