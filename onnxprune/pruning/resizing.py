@@ -76,7 +76,7 @@ def _resized(model: Model, one: Replacement) -> Model:
     if any((one.exit, dim) in shapes.dynamic for dim in range(_MAP, len(after))):
         raise PlanError(
             f"region {one}: '{one.exit}' is a map whose extents follow the input's, and it cannot be brought back to "
-            "all of them; fix the extents of the input first"
+            "all of them; fix the extents of the input first (python -m onnxruntime.tools.make_dynamic_shape_fixed)"
         )
     return _built(model, inside, one, before, (left, after))
 

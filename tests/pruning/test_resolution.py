@@ -223,3 +223,10 @@ def test_an_allocation_may_be_measured() -> None:
         onnxprune.compress(RESIDUAL, allocation="measured", reduce=0.5)
     with pytest.raises(UsageError, match="tried out"):
         onnxprune.plan(RESIDUAL, allocation="measured", reduce=0.5)
+
+
+def test_a_map_that_follows_the_input_is_refused() -> None:
+    g = GraphBuilder()
+    g.output(g.op("Conv", g.input("x", (1, 3, "h", "w")), g.weight(4, 3, 3, 3), pads=[1] * 4))
+    with pytest.raises(PlanError, match="make_dynamic_shape_fixed"):
+        list(resolutions(normalize(onnxprune.load(g.model()))))
