@@ -31,6 +31,7 @@ from onnxprune.pruning.options import (
 )
 from onnxprune.pruning.pipeline import Compression, Progress, Work, certified, with_proof
 from onnxprune.pruning.promising import Kept, Promise, Remembered, Trial, kept, prove, search
+from onnxprune.pruning.resizing import why_not_smaller
 
 #: Samples that importance and refit see of those that a recovery learns from.
 _FITTED = 512
@@ -145,6 +146,11 @@ def run(model: ModelLike, options: AutoOptions, *, progress: Progress, path: Cal
         elsewhere = None if options.times is None else Elsewhere.load(options.times, analysis)
         data = with_proof(source, job)
     _possible(source, options, analysis)
+    skipped = list[str]()
+    others = [name for name in options.pulled if name != RESOLUTION]
+    if others and len(others) < len(options.pulled) and (reason := why_not_smaller(analysis.model)) is not None:
+        options = replace(options, levers=",".join(others))
+        skipped.append(f"No smaller maps: {reason}.")
     assert data.proof is not None
     with progress("Running the original"):
         most = 1.0 if options.max_loss is None else options.max_loss
@@ -156,7 +162,7 @@ def run(model: ModelLike, options: AutoOptions, *, progress: Progress, path: Cal
     how = PlanOptions(calibration=fit, latency=elsewhere, mode="flops" if elsewhere is None else "latency").decided()
     how = replace(how, criterion=Remembered(default_registry().find(str(how.criterion))))
     original = original_of(source, analysis, data.held_out, options, elsewhere)
-    searching = Searching(options, work, data, promise, how, progress, original, began, elsewhere)
+    searching = Searching(options, work, data, promise, how, progress, original, began, elsewhere, skipped)
     trials = _trials(searching, path)
     tested = _tested(searching, trials)
     found = kept(promise, tested, lambda trial: (trial.made.seconds, trial.made.flash))

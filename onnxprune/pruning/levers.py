@@ -60,7 +60,7 @@ Planner = Callable[[Analysis, PlanOptions], Plan]
 def plan_levers(
     analysis: Analysis, options: PlanOptions, samples: Samples | None, job: JobOptions, planner: Planner | None = None
 ) -> Plan:
-    """A plan for channels and regions: of several shares of both, that by which least of the answers is lost.
+    """A plan for several levers: of several shares of each, that by which least of the answers is lost.
 
     Args:
         analysis: of the original.

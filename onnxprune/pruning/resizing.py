@@ -125,6 +125,14 @@ def resolutions(model: Model) -> Iterator[tuple[Replacement, Model]]:
         raise refusal
 
 
+def why_not_smaller(model: Model) -> str | None:
+    """Why a normalised model computes on no smaller maps, None where it may."""
+    try:
+        return None if next(resolutions(model), None) else "its maps are too small to be made smaller"
+    except PlanError as error:
+        return str(error)
+
+
 def _first(graph: Graph, name: str) -> str:
     """The map that a map is made of, by nodes that pad, scale or shift it alone: borders belong to the region."""
     extents = graph.shapes.extents

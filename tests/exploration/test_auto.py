@@ -24,6 +24,7 @@ from onnxprune.latency.planner import taken
 from onnxprune.pruning.options import AutoOptions
 from onnxprune.pruning.promising import Trial
 from tests.cli.support import done_json
+from tests.helpers import GraphBuilder
 
 VGG = Path(__file__).parents[2] / "models" / "vgg_dynamo.onnx"
 
@@ -209,3 +210,16 @@ def test_recovery_is_a_lever_from_data_to_the_file(monkeypatch: pytest.MonkeyPat
         assert "--recover --minutes" in found.command(path, tmp_path / "best.onnx")
     else:
         assert "--recover" not in found.command(path, tmp_path / "best.onnx")
+
+
+def test_a_model_whose_maps_cannot_be_smaller_is_searched_without(tmp_path: Path) -> None:
+    g = GraphBuilder()
+    x = g.op("Relu", g.op("Conv", g.input("x", ("n", 3, 12, 12)), g.weight(8, 3, 3, 3), pads=[1] * 4))
+    g.output(g.op("MatMul", g.op("Flatten", x), g.weight(8 * 144, 4)))
+    images = np.random.default_rng(0).standard_normal((900, 3, 12, 12)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=images)
+    how: dict[str, Any] = {"calibration": str(tmp_path / "x.npz"), "max_loss": 0.9, "minutes": 0.2}
+    found = onnxprune.auto(onnxprune.load(g.model()), levers="channels,resolution", **how)
+    assert any("No smaller maps" in line for line in found.sentences)
+    with pytest.raises(UsageError, match="levers 'resolution'"):
+        onnxprune.auto(onnxprune.load(g.model()), levers="resolution", **how)
