@@ -248,6 +248,15 @@ class Draft:
         for index in sorted(indices, reverse=True):
             del self.graph.node[index]
 
+    def set_nodes(self, nodes: Iterable[NodeProto]) -> None:
+        """Let these be the nodes of the main graph, in this order; they may be its own."""
+        copies = []
+        for node in nodes:
+            copies.append(NodeProto())
+            copies[-1].CopyFrom(node)
+        del self.graph.node[:]
+        self.graph.node.extend(copies)
+
     def replace_uses(self, names: Mapping[str, str]) -> None:
         """Let nodes of the main graph that read one tensor read another: old names to new ones."""
         for node in self.graph.node:

@@ -217,19 +217,11 @@ def _built(
     protos.insert(inside[0], first)
     if back is not None:
         protos.insert(inside[-1] + 2, _resize(draft, model.opset(), left, one.exit, *back))
-    copies = [_copy(proto) for proto in protos]
-    del draft.graph.node[:]
-    draft.graph.node.extend(copies)
+    draft.set_nodes(protos)
     known = [value for value in draft.graph.value_info if value.name not in made]
     del draft.graph.value_info[:]
     draft.graph.value_info.extend(known)
     return draft.finish()
-
-
-def _copy(proto: NodeProto) -> NodeProto:
-    found = NodeProto()
-    found.CopyFrom(proto)
-    return found
 
 
 def _resize(

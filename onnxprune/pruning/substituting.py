@@ -144,18 +144,10 @@ def replaced(model: Model, replacements: Sequence[Replacement]) -> Model:
     made = {name for proto in kept for name in proto.output}
     lost = {name for index in owner for name in protos[index].output} - made
     values = [value for value in draft.graph.value_info if value.name not in lost]
-    copies = [_copy(proto) for proto in kept]
-    del draft.graph.node[:]
-    draft.graph.node.extend(copies)
+    draft.set_nodes(kept)
     del draft.graph.value_info[:]
     draft.graph.value_info.extend(values)
     return RemoveUnused().run(draft.finish()).model
-
-
-def _copy(proto: NodeProto) -> NodeProto:
-    found = NodeProto()
-    found.CopyFrom(proto)
-    return found
 
 
 def _nodes(draft: Draft, model: Model, replacement: Replacement, layers: Sequence[Substitute]) -> list[NodeProto]:
